@@ -1,0 +1,185 @@
+"""What every data set is to the rest of the project, whatever its format on disk."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from retina.geometry.resizing import fit_into
+from retina.structures import (
+    BoolArray,
+    Categories,
+    GroundTruth,
+    IntArray,
+    Sample,
+    SampleRequest,
+    Size,
+    Targets,
+)
+
+Image = npt.NDArray[np.uint8]
+"""``(H, W, 3)`` uint8 RGB, C-contiguous."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """One decoded image with its objects, as augmentations see it.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8 RGB.
+        boxes: ``(N, 4)`` float32 (x1, y1, x2, y2), inside the image, of positive width and height.
+        labels: ``(N,)`` int64.
+        is_crowd: ``(N,)`` bool.
+    """
+
+    image: Image
+    boxes: npt.NDArray[np.float32]
+    labels: IntArray
+    is_crowd: BoolArray
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the image."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
+
+class Augmentation(Protocol):
+    """A random change of an annotated image whose only source of randomness is the seed."""
+
+    def __call__(
+        self,
+        annotated: AnnotatedImage,
+        *,
+        seed: int,
+        load_partner: Callable[[int], AnnotatedImage],
+        num_images: int,
+    ) -> AnnotatedImage:
+        """The changed image; ``load_partner(i)`` reads another image of the same set (mosaic)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetReport:
+    """What reading a split found and did, to be told once.
+
+    Attributes:
+        num_images: images of the split.
+        num_boxes: boxes kept for training, crowd regions not counted.
+        num_crowd: crowd regions.
+        num_empty_images: images without a box (they are kept).
+        findings: one plain sentence each, with counts: repaired boxes, dropped boxes, categories
+            left out, orientation ignored …
+    """
+
+    num_images: int
+    num_boxes: int
+    num_crowd: int
+    num_empty_images: int
+    findings: tuple[str, ...] = field(default=())
+
+
+class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
+    """A split of annotated images.
+
+    Attributes:
+        augmentation: applied to the samples whose request asks for it; None changes nothing.
+        antialias: whether images are shrunk with an area filter (else bilinear without antialias).
+    """
+
+    augmentation: Augmentation | None = None
+    antialias: bool = False
+
+    @property
+    @abstractmethod
+    def categories(self) -> Categories:
+        """The classes."""
+
+    @property
+    @abstractmethod
+    def image_ids(self) -> IntArray:
+        """``(I,)`` the original ids, by index."""
+
+    @property
+    @abstractmethod
+    def image_sizes(self) -> IntArray:
+        """``(I, 2)`` annotated height and width, by index; known without decoding an image."""
+
+    @property
+    @abstractmethod
+    def report(self) -> DatasetReport:
+        """What reading the split found."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of images."""
+
+    @abstractmethod
+    def file_path(self, index: int) -> str:
+        """The path of an image file, for messages."""
+
+    @abstractmethod
+    def targets(self, index: int) -> Targets:
+        """The repaired objects of an image, in pixels of the original image, without decoding it."""
+
+    @abstractmethod
+    def load(self, index: int) -> AnnotatedImage:
+        """Decode an image, with its objects.
+
+        Raises:
+            UserError: the file cannot be read as an image; the message names it.
+        """
+
+    @abstractmethod
+    def ground_truth(self) -> GroundTruth:
+        """What the evaluator scores against: untouched by any repair, no image decoded."""
+
+    def __getitem__(self, request: SampleRequest) -> Sample:
+        """The sample that was asked for."""
+        annotated = self.load(request.index)
+        original_size = annotated.size
+        if request.augment and self.augmentation is not None:
+            annotated = self.augmentation(
+                annotated, seed=request.seed, load_partner=self.load, num_images=len(self)
+            )
+        if request.target_size is not None:
+            annotated = resize(
+                annotated,
+                request.target_size
+                if request.stretch
+                else fit_into(annotated.size, request.target_size),
+                antialias=self.antialias,
+            )
+        return Sample(
+            image=torch.from_numpy(annotated.image).permute(2, 0, 1),
+            targets=Targets(
+                boxes=torch.from_numpy(annotated.boxes),
+                labels=torch.from_numpy(annotated.labels),
+                is_crowd=torch.from_numpy(annotated.is_crowd),
+            ),
+            image_id=int(self.image_ids[request.index]),
+            original_size=original_size,
+        )
+
+
+def resize(annotated: AnnotatedImage, size: Size, *, antialias: bool) -> AnnotatedImage:
+    """The image and its boxes at another size."""
+    height, width = annotated.size
+    if size == (height, width):
+        return annotated
+    shrinks = antialias and (size[0] < height or size[1] < width)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    image = cv2.resize(annotated.image, (size[1], size[0]), interpolation=interpolation)
+    factors = np.array([size[1] / width, size[0] / height] * 2, dtype=np.float32)
+    return AnnotatedImage(
+        image=np.ascontiguousarray(image, dtype=np.uint8),
+        boxes=annotated.boxes * factors,
+        labels=annotated.labels,
+        is_crowd=annotated.is_crowd,
+    )

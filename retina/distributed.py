@@ -1,0 +1,93 @@
+"""Facts about the process group, and the few collectives that the project needs.
+
+Every function works in a single process without a process group: the world then has one rank.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """The number of processes that train together, 1 without a process group."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """The number of this process, 0 without a process group."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, from torchrun's environment."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The elementwise sum of ``value`` over all ranks; ``value`` itself in a single process."""
+    if not is_distributed():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_objects(value: T) -> list[T]:
+    """``value`` of every rank, in the order of the ranks, on every rank."""
+    if not is_distributed():
+        return [value]
+    gathered: list[T | None] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return [item for item in gathered if item is not None]
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's ``value``, on every rank."""
+    if not is_distributed():
+        return value
+    box: list[T] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    if is_distributed():
+        dist.barrier()
+
+
+@contextmanager
+def process_group(device_type: str) -> Iterator[None]:
+    """Join the process group that torchrun announces in the environment, for the ``with`` block.
+
+    Without torchrun (no ``WORLD_SIZE`` in the environment) this does nothing.
+    """
+    if is_distributed() or int(os.environ.get("WORLD_SIZE", "0")) < 1:
+        yield
+        return
+    if device_type == "cuda":
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

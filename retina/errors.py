@@ -1,0 +1,18 @@
+"""The two kinds of failure that the command line turns into an exit code."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: one clear message naming the culprit and the remedy.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A fault of the machine or of the run (disk full, out of memory, non-finite loss).
+
+    The command line prints the message without a traceback and exits with 3; the last checkpoint
+    is intact.
+    """

@@ -1,0 +1,430 @@
+"""The data types that cross the borders between rooms.
+
+Conventions, for the whole project:
+
+- Boxes are float32 ``(x1, y1, x2, y2)`` in absolute pixels; the area of a box is
+  ``(x2 - x1) * (y2 - y1)``.
+- Sizes are ``(height, width)``.
+- Labels are contiguous ``0 .. K-1``; there is no background class.
+- Letters in shapes: B images, N objects of one image, M objects of the fullest image of a batch,
+  R anchors over all levels, K classes, A anchors per cell, H × W cells of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+"""``(height, width)`` in pixels."""
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def _check(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a data set: the name and the original id of every contiguous label.
+
+    The label of a category is its position. ``len(categories)`` is K.
+    """
+
+    names: tuple[str, ...]
+    dataset_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check(
+            len(self.names) == len(self.dataset_ids),
+            f"{len(self.names)} category names, but {len(self.dataset_ids)} category ids",
+        )
+        _check(
+            len(set(self.dataset_ids)) == len(self.dataset_ids),
+            f"category ids are not unique: {self.dataset_ids}",
+        )
+
+    @classmethod
+    def from_names(cls, names: Sequence[str]) -> Self:
+        """Categories that have no ids of their own: ids 1 .. K, as COCO counts."""
+        return cls(tuple(names), tuple(range(1, len(names) + 1)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _label_of(self) -> dict[int, int]:
+        return {dataset_id: label for label, dataset_id in enumerate(self.dataset_ids)}
+
+    def label_of(self, dataset_id: int) -> int:
+        """The label of an original category id.
+
+        Raises:
+            KeyError: no category has this id.
+        """
+        return self._label_of[dataset_id]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The annotated objects of one image.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32.
+        labels: ``(N,)`` int64.
+        is_crowd: ``(N,)`` bool; the region of a crowd is neither object nor background.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    is_crowd: Tensor
+
+    def __post_init__(self) -> None:
+        num_objects = self.labels.shape[0]
+        _check(
+            tuple(self.boxes.shape) == (num_objects, 4)
+            and tuple(self.is_crowd.shape) == (num_objects,),
+            f"targets disagree: boxes {tuple(self.boxes.shape)}, labels "
+            f"{tuple(self.labels.shape)}, is_crowd {tuple(self.is_crowd.shape)}",
+        )
+
+    @classmethod
+    def empty(cls) -> Self:
+        """The targets of an image without objects."""
+        return cls(
+            boxes=torch.zeros(0, 4),
+            labels=torch.zeros(0, dtype=torch.int64),
+            is_crowd=torch.zeros(0, dtype=torch.bool),
+        )
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """What a whole split is scored against: the annotation file's numbers, untouched.
+
+    I images, G annotations.
+
+    Attributes:
+        categories: the classes; ``category_labels`` index them.
+        image_ids: ``(I,)`` int64, the original ids.
+        image_sizes: ``(I, 2)`` int64 (height, width).
+        annotation_ids: ``(G,)`` int64, the original ids.
+        annotation_image_ids: ``(G,)`` int64, an entry of ``image_ids`` each.
+        category_labels: ``(G,)`` int64 contiguous labels.
+        boxes_xywh: ``(G, 4)`` float64 ``(x, y, width, height)``.
+        areas: ``(G,)`` float64 as annotated (COCO's small/medium/large split uses the mask's area).
+        is_crowd: ``(G,)`` bool.
+    """
+
+    categories: Categories
+    image_ids: IntArray
+    image_sizes: IntArray
+    annotation_ids: IntArray
+    annotation_image_ids: IntArray
+    category_labels: IntArray
+    boxes_xywh: FloatArray
+    areas: FloatArray
+    is_crowd: BoolArray
+
+    def __post_init__(self) -> None:
+        num_images, num_annotations = len(self.image_ids), len(self.annotation_ids)
+        _check(self.image_sizes.shape == (num_images, 2), "image_sizes must be (I, 2)")
+        _check(self.boxes_xywh.shape == (num_annotations, 4), "boxes_xywh must be (G, 4)")
+        for name in ("annotation_image_ids", "category_labels", "areas", "is_crowd"):
+            shape = getattr(self, name).shape
+            _check(shape == (num_annotations,), f"{name} must be ({num_annotations},), is {shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One sample that the batch planner asks a data set for.
+
+    It is planned for the global batch, so a sample is the same whichever worker or rank makes it.
+
+    Attributes:
+        index: which image, ``0 .. len(dataset) - 1``.
+        seed: the only source of randomness for this sample's augmentation.
+        target_size: the canvas (height, width) that the augmented image is scaled into, keeping its
+            aspect ratio and touching the canvas on one side at least; None leaves its size alone.
+        stretch: scale both sides to fill the canvas exactly instead of keeping the aspect ratio.
+        augment: whether to apply the augmentations.
+    """
+
+    index: int
+    seed: int
+    target_size: Size | None
+    stretch: bool = False
+    augment: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its objects, after augmentation and resizing.
+
+    Attributes:
+        image: ``(3, H, W)`` uint8 RGB; memory may be channels-last.
+        targets: the objects, in pixels of ``image``.
+        image_id: the original id.
+        original_size: the size of the file's image (after EXIF orientation).
+    """
+
+    image: Tensor
+    targets: Targets
+    image_id: int
+    original_size: Size
+
+    def __post_init__(self) -> None:
+        _check(
+            self.image.ndim == 3 and self.image.shape[0] == 3 and self.image.dtype == torch.uint8,
+            f"a sample's image must be (3, H, W) uint8, is {tuple(self.image.shape)} "
+            f"{self.image.dtype}",
+        )
+
+    @property
+    def size(self) -> Size:
+        """The size of ``image``."""
+        return int(self.image.shape[1]), int(self.image.shape[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples stacked for the device; images and objects are padded to common sizes.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` uint8, channels-last in memory, zero outside the valid sizes.
+        valid_sizes: ``(B, 2)`` int64 (height, width) of each image without the padding.
+        boxes: ``(B, M, 4)`` float32, zero where there is no object.
+        labels: ``(B, M)`` int64, zero where there is no object.
+        is_crowd: ``(B, M)`` bool.
+        is_object: ``(B, M)`` bool, False where the row is padding.
+        image_ids: the original ids.
+        original_sizes: the sizes of the files' images.
+        image_sizes: ``valid_sizes`` as host integers, so that no one has to wait for the device.
+    """
+
+    images: Tensor
+    valid_sizes: Tensor
+    boxes: Tensor
+    labels: Tensor
+    is_crowd: Tensor
+    is_object: Tensor
+    image_ids: tuple[int, ...]
+    original_sizes: tuple[Size, ...]
+    image_sizes: tuple[Size, ...]
+
+    def __post_init__(self) -> None:
+        batch, num_objects = self.labels.shape
+        _check(self.images.ndim == 4 and self.images.shape[1] == 3, "images must be (B, 3, H, W)")
+        _check(tuple(self.valid_sizes.shape) == (batch, 2), "valid_sizes must be (B, 2)")
+        _check(tuple(self.boxes.shape) == (batch, num_objects, 4), "boxes must be (B, M, 4)")
+        _check(tuple(self.is_crowd.shape) == (batch, num_objects), "is_crowd must be (B, M)")
+        _check(tuple(self.is_object.shape) == (batch, num_objects), "is_object must be (B, M)")
+        _check(len(self.image_ids) == batch, f"{len(self.image_ids)} image ids for {batch} images")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def padded_size(self) -> Size:
+        """The size of ``images``, padding included."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def _map_tensors(self, function: Any) -> Self:
+        changed = {
+            field.name: function(getattr(self, field.name))
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **changed)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
+        """This batch with every tensor on ``device``."""
+        moved: Self = self._map_tensors(lambda t: t.to(device, non_blocking=non_blocking))
+        return moved
+
+    def pin_memory(self) -> Self:
+        """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
+        pinned: Self = self._map_tensors(lambda t: t.pin_memory())
+        return pinned
+
+    @property
+    def targets(self) -> BatchedTargets:
+        """The objects, without the images."""
+        return BatchedTargets(self.boxes, self.labels, self.is_crowd, self.is_object)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedTargets:
+    """The objects of a batch, padded to M an image: see `Batch` for the fields."""
+
+    boxes: Tensor
+    labels: Tensor
+    is_crowd: Tensor
+    is_object: Tensor
+
+    @classmethod
+    def from_targets(cls, targets: Sequence[Targets]) -> Self:
+        """Pad the objects of several images to the fullest one (at least one row)."""
+        num_rows = max([1, *(len(target) for target in targets)])
+        batch = len(targets)
+        boxes = torch.zeros(batch, num_rows, 4)
+        labels = torch.zeros(batch, num_rows, dtype=torch.int64)
+        is_crowd = torch.zeros(batch, num_rows, dtype=torch.bool)
+        is_object = torch.zeros(batch, num_rows, dtype=torch.bool)
+        for row, target in enumerate(targets):
+            count = len(target)
+            boxes[row, :count] = target.boxes
+            labels[row, :count] = target.labels
+            is_crowd[row, :count] = target.is_crowd
+            is_object[row, :count] = True
+        return cls(boxes, labels, is_crowd, is_object)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The anchors of one padded image size, over all levels, finest level first.
+
+    Attributes:
+        boxes: ``(R, 4)``, float32 always, also when the network computes in bf16.
+        num_per_level: how many of the R rows belong to each level.
+        num_per_cell: A of each level.
+    """
+
+    boxes: Tensor
+    num_per_level: tuple[int, ...]
+    num_per_cell: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.boxes.dtype == torch.float32, f"anchors must be float32: {self.boxes.dtype}")
+        _check(
+            tuple(self.boxes.shape) == (sum(self.num_per_level), 4),
+            f"{tuple(self.boxes.shape)} anchors for levels of {self.num_per_level}",
+        )
+
+    def __len__(self) -> int:
+        return int(self.boxes.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class DensePredictions:
+    """What the heads say at every anchor, level by level, finest first.
+
+    Attributes:
+        class_logits: per level ``(B, H, W, A, K)``, views of channels-last convolution outputs.
+        box_deltas: per level ``(B, H, W, A, 4)``.
+    """
+
+    class_logits: tuple[Tensor, ...]
+    box_deltas: tuple[Tensor, ...]
+
+    @property
+    def feature_shapes(self) -> tuple[Size, ...]:
+        """(H, W) of every level."""
+        return tuple((int(level.shape[1]), int(level.shape[2])) for level in self.class_logits)
+
+    def flatten(self) -> tuple[Tensor, Tensor]:
+        """All levels in one: class logits ``(B, R, K)`` and box deltas ``(B, R, 4)`` (copies)."""
+        return (
+            torch.cat([level.flatten(1, 3) for level in self.class_logits], dim=1),
+            torch.cat([level.flatten(1, 3) for level in self.box_deltas], dim=1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which object each anchor of each image answers for.
+
+    An anchor that is neither foreground nor ignored is background.
+
+    Attributes:
+        target_index: ``(B, R)`` int64, the row of the object in its image; meaningful where
+            ``is_foreground``, zero elsewhere.
+        is_foreground: ``(B, R)`` bool.
+        is_ignored: ``(B, R)`` bool; such an anchor takes no part in any loss.
+    """
+
+    target_index: Tensor
+    is_foreground: Tensor
+    is_ignored: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionLosses:
+    """The losses of a batch.
+
+    Attributes:
+        classification: ``()``.
+        box_regression: ``()``.
+    """
+
+    classification: Tensor
+    box_regression: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The sum that is differentiated."""
+        return self.classification + self.box_regression
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What was found in one image, highest score first.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32, in pixels.
+        scores: ``(N,)`` float32 in 0..1.
+        labels: ``(N,)`` int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        num_detections = self.scores.shape[0]
+        _check(
+            tuple(self.boxes.shape) == (num_detections, 4)
+            and tuple(self.labels.shape) == (num_detections,),
+            f"detections disagree: boxes {tuple(self.boxes.shape)}, scores "
+            f"{tuple(self.scores.shape)}, labels {tuple(self.labels.shape)}",
+        )
+
+    def __len__(self) -> int:
+        return int(self.scores.shape[0])
+
+    def rescaled(self, from_size: Size, to_size: Size) -> Self:
+        """The same detections on an image of another size.
+
+        The factors are float32 quotients, as in torchvision's ``resize_boxes``.
+        """
+        if from_size == to_size:
+            return self
+        ratio_y, ratio_x = (
+            torch.tensor(to, dtype=torch.float32) / torch.tensor(of, dtype=torch.float32)
+            for to, of in zip(to_size, from_size, strict=True)
+        )
+        factors = torch.stack([ratio_x, ratio_y, ratio_x, ratio_y]).to(self.boxes.device)
+        return replace(self, boxes=self.boxes * factors)
+
+    def above(self, score_threshold: float) -> Self:
+        """Only the detections with a score above the threshold."""
+        keep = self.scores > score_threshold
+        return type(self)(self.boxes[keep], self.scores[keep], self.labels[keep])
+
+    def cpu(self) -> Self:
+        """The same detections in host memory."""
+        return type(self)(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
