@@ -1,0 +1,48 @@
+"""``retina`` and ``python -m retina``: the command line and its exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 success; 1 done, but some inputs failed; 2 a mistake of the user; 3 a fault of the
+    machine or the run; 130 and 143 stopped by SIGINT and SIGTERM.
+    """
+    from retina.cli.app import app
+    from retina.errors import RunError, UserError
+
+    try:
+        app()
+    except UserError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except RunError as error:
+        _say(f"failed: {error}")
+        sys.exit(3)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except MemoryError:
+        _say("failed: the machine is out of memory; lower training.batch_size or the image size")
+        sys.exit(3)
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        _say(
+            f"failed: the device is out of memory ({str(error).splitlines()[0]}); lower "
+            "training.batch_size, raise training.accumulation_steps, or lower preprocess.min_size"
+        )
+        sys.exit(3)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A trained detector on disk: one safetensors file that is enough to predict with.
+
+The weights are the tensors; the architecture, the classes, the preprocessing and the thresholds
+are JSON in the file's metadata. Nothing in it is code, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retina.configuration import Config, validate
+from retina.errors import UserError
+from retina.modeling.config import ModelConfig
+from retina.modeling.detector import RetinaNet
+from retina.modeling.postprocess import PostprocessConfig
+from retina.modeling.preprocess import PreprocessConfig
+from retina.storage import replacing
+from retina.structures import Categories
+
+FORMAT_VERSION = 1
+METADATA_KEY = "retina"
+
+
+class CategoriesConfig(Config):
+    """`Categories` as data."""
+
+    names: tuple[str, ...]
+    """The name of every label."""
+    dataset_ids: tuple[int, ...]
+    """The original id of every label."""
+
+
+class ArtifactConfig(Config):
+    """Everything about a trained detector but its weights."""
+
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
+    """The version of this layout."""
+    categories: CategoriesConfig
+    """The classes."""
+    model: ModelConfig
+    """The architecture."""
+    preprocess: PreprocessConfig
+    """How an image becomes the network's input."""
+    postprocess: PostprocessConfig
+    """How the network's output becomes detections."""
+    display_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    """Score above which a detection is shown to people, where they name none themselves."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained detector, ready to be built or saved.
+
+    Attributes:
+        config: everything but the weights.
+        state_dict: the weights of `RetinaNet`, in host memory.
+        training: free facts about the training (step, epoch, metrics), for people.
+    """
+
+    config: ArtifactConfig
+    state_dict: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def categories(self) -> Categories:
+        """The classes."""
+        return Categories(self.config.categories.names, self.config.categories.dataset_ids)
+
+    def build_detector(self) -> RetinaNet:
+        """The network with its weights, in evaluation mode.
+
+        Raises:
+            UserError: the weights do not fit the architecture.
+        """
+        detector = self.config.model.build(len(self.categories))
+        try:
+            detector.load_state_dict(dict(self.state_dict))
+        except RuntimeError as error:
+            raise UserError(f"the weights do not fit the architecture: {error}") from None
+        return detector.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the file in one step; see `retina.storage.replacing` for the errors."""
+        about = {"config": self.config.model_dump(mode="json"), "training": dict(self.training)}
+        tensors = {
+            name: tensor.detach().to("cpu").contiguous().clone()
+            for name, tensor in self.state_dict.items()
+        }
+        with replacing(path) as aside:
+            save_file(tensors, str(aside), metadata={METADATA_KEY: json.dumps(about)})
+
+
+def make_artifact(
+    detector: RetinaNet,
+    *,
+    model: ModelConfig,
+    preprocess: PreprocessConfig,
+    postprocess: PostprocessConfig,
+    categories: Categories,
+    training: Mapping[str, Any] | None = None,
+    display_threshold: float | None = None,
+) -> Artifact:
+    """The artifact of a detector in memory; its file will not ask for pretrained weights again."""
+    config = ArtifactConfig(
+        categories=CategoriesConfig(names=categories.names, dataset_ids=categories.dataset_ids),
+        model=ModelConfig(
+            **{name: getattr(model, name) for name in ModelConfig.model_fields}
+        ).without_pretrained_weights(),
+        preprocess=preprocess,
+        postprocess=postprocess,
+    )
+    if display_threshold is not None:
+        config = config.model_copy(update={"display_threshold": display_threshold})
+    return Artifact(config=config, state_dict=detector.state_dict(), training=training or {})
+
+
+def load_artifact(path: Path | str) -> Artifact:
+    """Read a detector file.
+
+    Raises:
+        UserError: the file is missing, empty, damaged, or no detector of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such detector file; train one, or import one")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty (0 bytes); take another checkpoint")
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if METADATA_KEY not in metadata:
+                raise UserError(
+                    f"{path}: a safetensors file, but not a detector that retina has saved"
+                )
+            state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        hint = ""
+        if path.suffix in (".pt", ".pth"):
+            hint = (
+                "; a .pt file is a training state or a foreign state dict: predict with the "
+                ".safetensors file beside it, or convert it with 'retina import torchvision'"
+            )
+        raise UserError(f"{path}: not a readable detector file ({error}){hint}") from None
+    try:
+        about = json.loads(metadata[METADATA_KEY])
+        config = validate(about["config"], ArtifactConfig, source=str(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: its description cannot be read: {error}") from None
+    return Artifact(config=config, state_dict=state_dict, training=about.get("training", {}))

@@ -1,0 +1,71 @@
+"""Which device computes, and at what precision."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from retina.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
+
+    Under torchrun every process takes the GPU of its local rank.
+
+    Raises:
+        UserError: the device is unknown or not there.
+    """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if name == "auto":
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            f"device: '{name}' is unknown; write auto, cuda, cuda:0, mps or cpu"
+        ) from None
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise UserError(f"device: '{name}' is not on this machine; 'auto' takes what there is")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: '{name}' is not there, the GPUs count to {torch.cuda.device_count()}")
+    return device
+
+
+def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
+    """The precision of the network's convolutions; ``auto`` takes bf16 where hardware has it."""
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which the network runs at this precision."""
+    return torch.autocast(
+        device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); else bf16 is slower."""
+    try:
+        flags = torch.cpu.get_capabilities()
+    except AttributeError:  # before torch 2.12
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

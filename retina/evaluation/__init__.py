@@ -1,0 +1,1 @@
+"""Scoring: the COCO numbers, results files, tables and reports."""

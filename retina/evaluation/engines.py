@@ -1,0 +1,153 @@
+"""The two engines that match detections to ground truth and accumulate precision and recall.
+
+pycocotools is the reference; hotcoco gives the same arrays, bit for bit, about a hundred times
+faster. Both are fed from the same arrays. Images, categories and annotations are numbered from 1
+here, in the order of their original ids, for three reasons: pycocotools takes an annotation whose
+id is 0 for "not matched"; its result rows are float64, which would round ids above 2^53; hotcoco
+refuses negative ids. The order matters, because equal scores are ranked by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+import pycocotools.coco
+import pycocotools.cocoeval
+
+from retina.structures import BoolArray, FloatArray, IntArray
+
+Backend = Literal["hotcoco", "pycocotools"]
+"""Which engine scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringProblem:
+    """Everything that an engine needs, with ids 1, 2, … for images and categories.
+
+    Attributes:
+        num_images: images 1 .. num_images.
+        num_categories: categories 1 .. num_categories.
+        truth_images, truth_categories: ``(G,)``.
+        truth_boxes: ``(G, 4)`` (x, y, width, height).
+        truth_areas: ``(G,)`` as annotated.
+        truth_is_crowd: ``(G,)``.
+        images, categories: ``(N,)`` of the detections; those of one image in their given order.
+        boxes: ``(N, 4)`` (x, y, width, height).
+        scores: ``(N,)``.
+        max_detections: ascending caps on the detections of one category in one image.
+    """
+
+    num_images: int
+    num_categories: int
+    truth_images: IntArray
+    truth_categories: IntArray
+    truth_boxes: FloatArray
+    truth_areas: FloatArray
+    truth_is_crowd: BoolArray
+    images: IntArray
+    categories: IntArray
+    boxes: FloatArray
+    scores: FloatArray
+    max_detections: tuple[int, ...]
+
+    def rows(self) -> FloatArray:
+        """The detections as ``(N, 7)``: image, x, y, width, height, score, category."""
+        return np.column_stack([self.images, self.boxes, self.scores, self.categories]).astype(
+            np.float64, copy=False
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulated:
+    """An engine's arrays: see `PrecisionRecallCurves` for the shapes."""
+
+    precision: FloatArray
+    recall: FloatArray
+    scores: FloatArray
+
+
+def run_engine(problem: ScoringProblem, backend: Backend) -> Accumulated:
+    """Match and accumulate."""
+    run = {"hotcoco": _run_hotcoco, "pycocotools": _run_pycocotools}[backend]
+    arrays = run(problem)
+    return Accumulated(
+        *(np.asarray(arrays[key], dtype=np.float64) for key in ("precision", "recall", "scores"))
+    )
+
+
+def _run_hotcoco(problem: ScoringProblem) -> dict[str, Any]:
+    truth = hotcoco.COCO.from_arrays(
+        [
+            {"id": image, "width": 0, "height": 0, "file_name": ""}
+            for image in range(1, problem.num_images + 1)
+        ],
+        _category_rows(problem),
+        problem.truth_images,
+        problem.truth_categories,
+        problem.truth_boxes,
+        area=problem.truth_areas,
+        iscrowd=problem.truth_is_crowd,
+    )
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(problem.rows()), "bbox")
+    evaluation.params.max_dets = list(problem.max_detections)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None
+    return evaluation.eval
+
+
+def _run_pycocotools(problem: ScoringProblem) -> dict[str, Any]:
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth = _pycocotools_truth(problem)
+        if len(problem.images):
+            results = truth.loadRes(problem.rows())
+        else:  # loadRes looks at the first row
+            results = pycocotools.coco.COCO()
+            results.dataset = {**truth.dataset, "annotations": []}
+            results.createIndex()
+        evaluation = pycocotools.cocoeval.COCOeval(truth, results, "bbox")
+        evaluation.params.maxDets = list(problem.max_detections)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    arrays: dict[str, Any] = evaluation.eval
+    return arrays
+
+
+def _pycocotools_truth(problem: ScoringProblem) -> Any:
+    columns = zip(
+        problem.truth_images.tolist(),
+        problem.truth_categories.tolist(),
+        problem.truth_boxes.tolist(),
+        problem.truth_areas.tolist(),
+        problem.truth_is_crowd.tolist(),
+        strict=True,
+    )
+    truth = pycocotools.coco.COCO()
+    truth.dataset = {
+        "images": [{"id": image} for image in range(1, problem.num_images + 1)],
+        "categories": _category_rows(problem),
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(is_crowd),
+            }
+            for number, (image, category, box, area, is_crowd) in enumerate(columns, start=1)
+        ],
+    }
+    truth.createIndex()
+    return truth
+
+
+def _category_rows(problem: ScoringProblem) -> list[dict[str, Any]]:
+    return [
+        {"id": category, "name": str(category)} for category in range(1, problem.num_categories + 1)
+    ]

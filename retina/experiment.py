@@ -1,0 +1,304 @@
+"""An experiment: its configuration, and the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from retina.artifact import Artifact, load_artifact, make_artifact
+from retina.configuration import Config, Tree, load_config, to_yaml
+from retina.datasets import DatasetConfig
+from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.dataset import DatasetReport, DetectionDataset
+from retina.datasets.loading import LoaderConfig
+from retina.datasets.planning import SamplingConfig
+from retina.devices import pick_device, pick_precision
+from retina.distributed import is_main_process
+from retina.errors import UserError
+from retina.evaluation.engines import Backend
+from retina.evaluation.evaluator import Evaluator
+from retina.modeling.config import ModelConfig
+from retina.modeling.detector import RetinaNet
+from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.postprocess import PostprocessConfig
+from retina.modeling.preprocess import PreprocessConfig
+from retina.objective.criterion import ObjectiveConfig
+from retina.presets import PRESETS
+from retina.storage import make_folder, write_text
+from retina.structures import Categories
+from retina.training.config import TrainingConfig
+from retina.training.optimization import (
+    MultiStepConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SGDConfig,
+    peak_learning_rate,
+)
+from retina.training.trainer import Trainer
+
+
+class SplitsConfig(Config):
+    """The splits of a data set."""
+
+    train: DatasetConfig
+    """What is learned from."""
+    validation: DatasetConfig | None = None
+    """What the best checkpoint is chosen by; null trains without."""
+    test: DatasetConfig | None = None
+    """What nothing is chosen by."""
+
+
+class InitializedModelConfig(ModelConfig):
+    """The parts of a detector, and where its weights come from."""
+
+    initialize_from: Path | None = None
+    """A detector file whose weights are taken where name and shape fit, for fine-tuning."""
+
+
+class EvaluationConfig(Config):
+    """How the validation set is scored during training."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images at a time."""
+    backend: Backend = "hotcoco"
+    """The scoring engine; both give the same numbers."""
+
+
+class ExperimentConfig(Config):
+    """Everything that decides how a training goes."""
+
+    presets: ClassVar[dict[str, Tree]] = PRESETS
+
+    preset: str | None = None
+    """A named recipe that this config stands on: see `retina.presets`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The source of all randomness."""
+    device: str = "auto"
+    """``auto`` (CUDA, then MPS, then CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``."""
+    output_dir: Path
+    """The run folder."""
+    dataset: SplitsConfig
+    """The images and annotations."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training images."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How images are drawn and grouped into batches."""
+    loader: LoaderConfig = LoaderConfig()
+    """How worker processes make batches."""
+    model: InitializedModelConfig = InitializedModelConfig()
+    """The detector."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+    """How an image becomes the network's input."""
+    postprocess: PostprocessConfig = PostprocessConfig()
+    """How the network's output becomes detections."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """What is trained for."""
+    optimizer: OptimizerConfig = SGDConfig()
+    """How the weights follow the gradient."""
+    schedule: ScheduleConfig = MultiStepConfig()
+    """How the learning rate changes."""
+    training: TrainingConfig = TrainingConfig()
+    """How long and how it is trained."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How the validation set is scored."""
+
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> Self:
+        training = self.training
+        if training.batch_size < training.accumulation_steps:
+            raise ValueError(
+                f"training.accumulation_steps: a batch of {training.batch_size} images cannot be "
+                f"computed in {training.accumulation_steps} parts"
+            )
+        return self
+
+
+def load_experiment(path: Path | str, overrides: Sequence[str]) -> ExperimentConfig:
+    """Read an experiment's config.
+
+    Raises:
+        ConfigError: with every problem of the file in one message.
+    """
+    return load_config(path, overrides, ExperimentConfig)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A training that is ready to run.
+
+    Attributes:
+        trainer: runs it.
+        config: with everything decided that the config left open.
+        reports: what reading each split found, by the split's name.
+        load_report: what was taken from ``model.initialize_from``, or None.
+        detector: the network, on its device.
+    """
+
+    trainer: Trainer
+    config: ExperimentConfig
+    reports: dict[str, DatasetReport]
+    load_report: LoadReport | None
+    detector: RetinaNet
+
+
+def build_experiment(
+    config: ExperimentConfig, *, resume: bool = False, quiet: bool = False
+) -> Experiment:
+    """Put the parts of a training together and create its run folder.
+
+    Raises:
+        UserError: data, weights, device or run folder are not as the config says.
+    """
+    device = pick_device(config.device)
+    config = decide(config, device)
+    check_run_folder(config.output_dir, resume=resume)
+    seed_everything(config.seed, deterministic=config.training.deterministic)
+
+    train = build_dataset(config, "train")
+    validation = None
+    reports = {"train": train.report}
+    if config.dataset.validation is not None:
+        validation = build_dataset(config, "validation", categories=train.categories)
+        reports["validation"] = validation.report
+    train.augmentation = config.augmentation.build()
+
+    detector, load_report = build_detector(config, train.categories)
+    detector = detector.to(device)
+    criterion = config.objective.build(detector.box_coder).to(device)
+    preprocess = config.preprocess.build().to(device)
+    planner = config.sampling.build(
+        train,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        min_size=config.preprocess.min_size,
+        max_size=config.preprocess.max_size,
+        stretch=config.preprocess.stretch,
+        multi_scale=config.augmentation.multi_scale,
+    )
+    total_steps = planner.num_batches * config.training.epochs
+    if config.training.max_steps is not None:
+        total_steps = min(total_steps, config.training.max_steps)
+    if total_steps == 0:
+        raise UserError("the plan has no full batch: lower training.batch_size or use more images")
+    evaluator = None
+    if validation is not None:
+        evaluator = Evaluator(
+            validation,
+            preprocess=preprocess,
+            postprocess=config.postprocess.build(detector.box_coder),
+            device=device,
+            precision=pick_precision(config.training.precision, device),
+            batch_size=config.evaluation.batch_size,
+            num_workers=config.training.num_workers,
+            backend=config.evaluation.backend,
+        )
+
+    def artifact_of(
+        trained: RetinaNet, facts: dict[str, float | int], threshold: float | None
+    ) -> Artifact:
+        return make_artifact(
+            trained,
+            model=config.model,
+            preprocess=config.preprocess,
+            postprocess=config.postprocess,
+            categories=train.categories,
+            training=facts,
+            display_threshold=threshold,
+        )
+
+    make_folder(config.output_dir)
+    if is_main_process():
+        write_text(config.output_dir / "config.yaml", to_yaml(config))
+    trainer = Trainer(
+        detector=detector,
+        criterion=criterion,
+        preprocess=preprocess,
+        dataset=train,
+        planner=planner,
+        loader=config.loader,
+        evaluator=evaluator,
+        optimizer=config.optimizer.build(detector),
+        peak_lr=peak_learning_rate(config.optimizer, config.training.batch_size),
+        lr_factor=config.schedule.build(total_steps),
+        total_steps=total_steps,
+        config=config.training,
+        precision=pick_precision(config.training.precision, device),
+        device=device,
+        make_artifact=artifact_of,
+        run_config=to_yaml(config),
+        folder=config.output_dir,
+        resume=resume,
+        quiet=quiet,
+    )
+    return Experiment(trainer, config, reports, load_report, detector)
+
+
+def decide(config: ExperimentConfig, device: torch.device) -> ExperimentConfig:
+    """The config with what the machine decides written into it."""
+    precision = pick_precision(config.training.precision, device)
+    training = config.training.model_copy(update={"precision": precision})
+    return config.model_copy(update={"training": training})
+
+
+def build_dataset(
+    config: ExperimentConfig, split: str, *, categories: Categories | None = None
+) -> DetectionDataset:
+    """A split of the experiment's data set.
+
+    Args:
+        config: the experiment.
+        split: ``train``, ``validation`` or ``test``.
+        categories: the labels to use, those of the training set.
+
+    Raises:
+        UserError: the config has no such split, or its files are not as they should be.
+    """
+    part: DatasetConfig | None = getattr(config.dataset, split, None)
+    if part is None:
+        raise UserError(f"the config has no dataset.{split}")
+    dataset: DetectionDataset = part.build(
+        categories=categories, antialias=config.preprocess.antialias
+    )
+    return dataset
+
+
+def build_detector(
+    config: ExperimentConfig, categories: Categories
+) -> tuple[RetinaNet, LoadReport | None]:
+    """The network for these classes, with pretrained weights where the config names some."""
+    source = config.model.initialize_from
+    if source is None:
+        return config.model.build(len(categories)), None
+    artifact = load_artifact(source)
+    detector = config.model.without_pretrained_weights().build(len(categories))
+    return detector, load_matching(detector, artifact.state_dict)
+
+
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse to write over a run.
+
+    Raises:
+        UserError: names ``--resume`` and another output_dir as the remedies.
+    """
+    if not resume and (folder / "config.yaml").exists():
+        raise UserError(
+            f"{folder}: holds a run already; go on with it with --resume, or give another "
+            "output_dir=FOLDER"
+        )
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seed the global generators (weights, order of the plan come from it)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the libraries that use the global generator
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)
+
+

@@ -1,0 +1,61 @@
+"""The configuration of a whole detector."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import Field
+
+from retina.configuration import Config
+from retina.geometry.anchors import AnchorConfig
+from retina.geometry.box_coder import BoxCoderConfig
+from retina.modeling.backbones import BackboneConfig, ResNetConfig
+from retina.modeling.detector import RetinaNet
+from retina.modeling.head import HeadConfig
+from retina.modeling.pyramid import PyramidConfig
+
+
+class ModelConfig(Config):
+    """The parts of a detector."""
+
+    backbone: BackboneConfig = Field(default_factory=ResNetConfig)
+    """Images to feature maps."""
+    pyramid: PyramidConfig = Field(default_factory=PyramidConfig)
+    """Feature maps to levels P3 to P7."""
+    head: HeadConfig = Field(default_factory=HeadConfig)
+    """Levels to predictions."""
+    anchors: AnchorConfig = Field(default_factory=AnchorConfig)
+    """Which boxes the predictions are about."""
+    box_coder: BoxCoderConfig = Field(default_factory=BoxCoderConfig)
+    """What the predicted box deltas mean."""
+
+    def build(self, num_classes: int) -> RetinaNet:
+        """The detector for K classes, channels-last in memory.
+
+        Its weights are initialised, the backbone's are loaded where the config names some.
+
+        Raises:
+            UserError: the parts do not fit each other, or there are no such weights.
+        """
+        backbone = self.backbone.build()
+        pyramid = self.pyramid.build(backbone.feature_specs)
+        anchor_generator = self.anchors.build(pyramid.strides)
+        head = self.head.build(
+            in_channels=pyramid.channels,
+            num_anchors=anchor_generator.num_per_cell[0],
+            num_classes=num_classes,
+        )
+        detector = RetinaNet(
+            backbone=backbone,
+            pyramid=pyramid,
+            head=head,
+            anchor_generator=anchor_generator,
+            box_coder=self.box_coder.build(),
+        )
+        return detector.to(memory_format=torch.channels_last)
+
+    def without_pretrained_weights(self) -> Self:
+        """The same detector with random weights: for one whose weights are loaded afterwards."""
+        backbone = self.backbone.model_copy(update={"weights": None})
+        return self.model_copy(update={"backbone": backbone})

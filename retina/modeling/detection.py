@@ -1,0 +1,114 @@
+"""Images in, detections out: the one path that prediction, evaluation and validation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from retina.modeling.detector import RetinaNet
+from retina.modeling.postprocess import Postprocess
+from retina.modeling.preprocess import PreparedImages, Preprocess
+from retina.structures import Anchors, DensePredictions, Detections, Size
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ForwardedImages(NamedTuple):
+    """What the network says about images of several sizes.
+
+    Attributes:
+        predictions: at every anchor.
+        anchors: what they are about, in pixels of the network's input.
+        sizes: (height, width) of each image in that input, without the padding.
+    """
+
+    predictions: DensePredictions
+    anchors: Anchors
+    sizes: tuple[Size, ...]
+
+
+def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
+    """The context in which a network computes in that precision; fp32 computes as written."""
+    return torch.autocast(
+        torch.device(device).type,
+        dtype=_AUTOCAST_DTYPES.get(precision),
+        enabled=precision != "fp32",
+    )
+
+
+@contextmanager
+def evaluating(detector: RetinaNet) -> Iterator[None]:
+    """The detector in evaluation mode and without gradients for the ``with`` block."""
+    was_training = detector.training
+    detector.eval()
+    try:
+        # Not inference mode: its tensors could not be used by a training step later.
+        with torch.no_grad():
+            yield
+    finally:
+        detector.train(was_training)
+
+
+def forward_images(
+    images: Sequence[Tensor],
+    *,
+    detector: RetinaNet,
+    preprocess: Preprocess,
+    device: torch.device | str,
+    precision: Precision,
+) -> ForwardedImages:
+    """Run the network, in evaluation mode and without gradients.
+
+    Args:
+        images: at least one ``(3, height, width)`` uint8 RGB tensor, on any device.
+        detector: on ``device``.
+        preprocess: how images become the network's input.
+        device: where to compute.
+        precision: of the network's arithmetic.
+    """
+    with evaluating(detector):
+        prepared: PreparedImages = preprocess.prepare([image.to(device) for image in images])
+        with autocast(device, precision):
+            predictions: DensePredictions = detector(prepared.images)
+        anchors = detector.anchors(
+            predictions.feature_shapes, prepared.padded_size, prepared.images.device
+        )
+    return ForwardedImages(predictions, anchors, prepared.sizes)
+
+
+def detect(
+    images: Sequence[Tensor],
+    *,
+    detector: RetinaNet,
+    preprocess: Preprocess,
+    postprocess: Postprocess,
+    device: torch.device | str,
+    precision: Precision,
+) -> list[Detections]:
+    """The objects in each image, in pixels of the image as it was given.
+
+    Args:
+        images: ``(3, height, width)`` uint8 RGB tensors of any sizes, run as one batch.
+        detector: on ``device``.
+        preprocess: how images become the network's input.
+        postprocess: how predictions become detections.
+        device: where to compute, and where the detections are.
+        precision: of the network's arithmetic; boxes and scores are always float32.
+    """
+    if not images:
+        return []
+    predictions, anchors, sizes = forward_images(
+        images, detector=detector, preprocess=preprocess, device=device, precision=precision
+    )
+    return [
+        detections.rescaled(size, (int(image.shape[1]), int(image.shape[2])))
+        for detections, size, image in zip(
+            postprocess(predictions, anchors, sizes), sizes, images, strict=True
+        )
+    ]

@@ -1,0 +1,154 @@
+"""The two subnets that every pyramid level shares (RetinaNet, section 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation
+
+from retina.configuration import Config
+from retina.errors import UserError
+from retina.structures import DensePredictions
+
+HeadNorm = Literal["none", "group"]
+
+_WEIGHT_STD = 0.01
+"""Standard deviation of every convolution's initial weights."""
+
+
+class HeadConfig(Config):
+    """The class subnet and the box subnet."""
+
+    num_convs: Annotated[int, Field(ge=0)] = 4
+    """3×3 convolutions of each subnet before its output layer."""
+    channels: Annotated[int, Field(ge=1)] | None = None
+    """Width of these convolutions; null takes the pyramid's."""
+    norm: HeadNorm = "none"
+    """Normalisation after each of them."""
+    num_groups: Annotated[int, Field(ge=1)] = 32
+    """Groups of the group normalisation; the width must be a multiple of it."""
+    prior_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """π: the score that every anchor starts with (equation in section 4.1)."""
+
+    def build(self, *, in_channels: int, num_anchors: int, num_classes: int) -> RetinaHead:
+        """The head for a pyramid of that width.
+
+        Raises:
+            UserError: the width cannot be divided into the groups.
+        """
+        channels = self.channels or in_channels
+        if self.norm == "group" and channels % self.num_groups:
+            raise UserError(
+                f"head: {channels} channels cannot be divided into num_groups={self.num_groups}; "
+                f"choose num_groups={math.gcd(channels, self.num_groups)} or another width"
+            )
+        return RetinaHead(
+            in_channels=in_channels,
+            channels=channels,
+            num_convs=self.num_convs,
+            norm=partial(nn.GroupNorm, self.num_groups) if self.norm == "group" else None,
+            num_anchors=num_anchors,
+            num_classes=num_classes,
+            prior_probability=self.prior_probability,
+        )
+
+
+class Subnet(nn.Module):
+    """A stack of 3×3 convolutions with ReLU and an output convolution.
+
+    Args:
+        in_channels: of the pyramid.
+        channels: of the convolutions in between.
+        num_convs: how many of them.
+        norm: makes the normalisation after each of them; None for none.
+        num_anchors: A, anchors per cell.
+        num_outputs: values for each anchor.
+        output_bias: the initial bias of the output convolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        num_convs: int,
+        norm: Callable[[int], nn.Module] | None,
+        num_anchors: int,
+        num_outputs: int,
+        output_bias: float,
+    ) -> None:
+        super().__init__()
+        self.num_anchors, self.num_outputs = num_anchors, num_outputs
+        widths = [in_channels] + [channels] * num_convs
+        self.convs = nn.Sequential(
+            *(Conv2dNormActivation(width, channels, norm_layer=norm) for width in widths[:-1])
+        )
+        self.output = nn.Conv2d(widths[-1], num_anchors * num_outputs, kernel_size=3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=_WEIGHT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.output.bias, output_bias)  # type: ignore[arg-type]
+
+    def forward(self, level: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, H, W, A, outputs)``, a view of a channels-last tensor."""
+        output: Tensor = self.output(self.convs(level))  # (B, A·outputs, H, W)
+        batch, _, height, width = output.shape
+        return output.permute(0, 2, 3, 1).view(
+            batch, height, width, self.num_anchors, self.num_outputs
+        )
+
+
+class RetinaHead(nn.Module):
+    """Class logits and box deltas at every anchor, with the same weights on every level.
+
+    Args:
+        in_channels: of the pyramid.
+        channels: of the convolutions of both subnets.
+        num_convs: of each subnet, before its output.
+        norm: makes the normalisation after each convolution; None for none.
+        num_anchors: A, anchors per cell.
+        num_classes: K.
+        prior_probability: the score that every anchor starts with.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        num_convs: int,
+        norm: Callable[[int], nn.Module] | None,
+        num_anchors: int,
+        num_classes: int,
+        prior_probability: float,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_anchors = num_anchors
+        subnet = partial(
+            Subnet,
+            in_channels=in_channels,
+            channels=channels,
+            num_convs=num_convs,
+            norm=norm,
+            num_anchors=num_anchors,
+        )
+        self.classification = subnet(
+            num_outputs=num_classes,
+            output_bias=-math.log((1 - prior_probability) / prior_probability),
+        )
+        self.box_regression = subnet(num_outputs=4, output_bias=0.0)
+
+    def forward(self, levels: Sequence[Tensor]) -> DensePredictions:
+        """The predictions of all levels."""
+        return DensePredictions(
+            class_logits=tuple(self.classification(level) for level in levels),
+            box_deltas=tuple(self.box_regression(level) for level in levels),
+        )

@@ -1,0 +1,1 @@
+"""Other projects' weights, converted to this project's names."""

@@ -1,0 +1,121 @@
+"""Weights of torchvision's RetinaNets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from retina.configuration import merge, validate
+from retina.errors import UserError
+from retina.modeling.config import ModelConfig
+from retina.modeling.loading import StateDict
+from retina.modeling.presets import MODEL_PRESETS
+
+Variant = Literal["v1", "v2"]
+
+_LOGITS = "head.classification_head.cls_logits.weight"
+_V2_ONLY = "head.classification_head.conv.0.1.weight"
+_ANCHORS_PER_CELL = 9
+
+_RENAMED = (
+    (r"^backbone\.body\.", "backbone."),
+    (r"^backbone\.fpn\.", "pyramid.fpn."),
+    # Before torchvision 0.13 a block was a bare convolution, and ReLUs had numbers of their own.
+    (r"^(pyramid\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^head\.classification_head\.", "head.classification."),
+    (r"^head\.regression_head\.", "head.box_regression."),
+    (r"^(head\.\w+)\.(?:cls_logits|bbox_reg)\.", r"\1.output."),
+    (r"^(head\.\w+)\.conv\.(\d+\.\d)\.", r"\1.convs.\2."),
+)
+_OLD_CONV = re.compile(r"^(head\.\w+)\.conv\.(\d+)\.(weight|bias)$")
+
+
+def model_config(variant: Variant, *, norm_eps: float = 1e-5) -> ModelConfig:
+    """The model that the variant's weights belong to, without pretrained weights of its own.
+
+    Args:
+        variant: ``v1`` is ``retinanet_resnet50_fpn``, ``v2`` is ``retinanet_resnet50_fpn_v2``.
+        norm_eps: the epsilon of the trunk's normalisation, which no state dict tells: 0.0 for the
+            published COCO_V1 weights of v1, 1e-5 otherwise.
+    """
+    if variant not in ("v1", "v2"):
+        raise UserError(f"torchvision has no RetinaNet variant '{variant}': choose v1 or v2")
+    tree = merge(
+        MODEL_PRESETS[f"torchvision_{variant}"]["model"],
+        {"backbone": {"weights": None, "norm_eps": norm_eps}},
+    )
+    return validate(tree, ModelConfig, source=f"torchvision {variant}")
+
+
+def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
+    """How many class outputs the weights have: the published ones have 91, one never used.
+
+    Raises:
+        UserError: these are not the weights of a torchvision RetinaNet.
+    """
+    logits = state_dict.get(_LOGITS)
+    if logits is None:
+        some = ", ".join(list(state_dict)[:3]) or "nothing"
+        raise UserError(
+            f"not the state dict of a torchvision RetinaNet: it has no '{_LOGITS}' (but {some} …)"
+        )
+    if logits.shape[0] % _ANCHORS_PER_CELL:
+        raise UserError(
+            f"'{_LOGITS}' has {logits.shape[0]} outputs, no multiple of the {_ANCHORS_PER_CELL} "
+            f"anchors of a cell: only torchvision's default anchors can be imported"
+        )
+    return int(logits.shape[0]) // _ANCHORS_PER_CELL
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> StateDict:
+    """A torchvision RetinaNet's weights under this project's names.
+
+    ``num_batches_tracked`` entries are left out: they are no weights.
+
+    Args:
+        state_dict: of ``retinanet_resnet50_fpn`` or ``retinanet_resnet50_fpn_v2``, of any
+            torchvision version.
+        variant: ``v1`` or ``v2``.
+
+    Raises:
+        UserError: the weights are not those of the variant; the message says what differs.
+    """
+    num_classes = num_classes_of(state_dict)
+    converted = {
+        _own_name(name): value
+        for name, value in state_dict.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+    with torch.device("meta"):  # shapes only: nothing is allocated or initialised
+        expected = model_config(variant).build(num_classes).state_dict()
+    expected = {k: v for k, v in expected.items() if not k.endswith(".num_batches_tracked")}
+    problems = [
+        *(f"'{name}' is missing" for name in expected if name not in converted),
+        *(f"'{name}' is unknown" for name in converted if name not in expected),
+        *(
+            f"'{name}' is {tuple(converted[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in converted and converted[name].shape != tensor.shape
+        ),
+    ]
+    if problems:
+        likely = "v2" if _V2_ONLY in state_dict else "v1"
+        advice = "has it another backbone?" if likely == variant else f"it looks like {likely}"
+        raise UserError(
+            f"the state dict is not that of torchvision's RetinaNet {variant} ({advice}): "
+            f"{len(problems)} differences: {'; '.join(problems[:3])}{' …' if problems[3:] else ''}"
+        )
+    return converted
+
+
+def _own_name(name: str) -> str:
+    old = _OLD_CONV.match(name)
+    if old is not None:
+        name = f"{old[1]}.conv.{int(old[2]) // 2}.0.{old[3]}"
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name

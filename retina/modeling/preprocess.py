@@ -1,0 +1,186 @@
+"""From uint8 images to what the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retina.configuration import Config
+from retina.errors import UserError
+from retina.geometry.resizing import canvas_for, fit_into
+from retina.structures import Size
+
+ChannelOrder = Literal["rgb", "bgr"]
+Pixels = Annotated[int, Field(ge=1)]
+PerChannel = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class PreprocessConfig(Config):
+    """How images are resized, normalised and padded."""
+
+    min_size: Pixels = 800
+    """Length in pixels that the shorter side is scaled to (with `stretch`: the height)."""
+    max_size: Pixels = 1333
+    """Limit in pixels for the longer side, which lowers the scale (with `stretch`: the width)."""
+    stretch: bool = False
+    """Scale every image to exactly min_size × max_size instead of keeping its aspect ratio."""
+    antialias: bool = False
+    """Filter before shrinking. The published detectors do not."""
+    channel_order: ChannelOrder = "rgb"
+    """The order of the channels that the network sees."""
+    mean: PerChannel = (0.485, 0.456, 0.406)
+    """Subtracted from red, green and blue (always in this order), where 1 is white."""
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    """What red, green and blue are then divided by, where 1 is white."""
+    size_divisor: Pixels = 32
+    """The padded height and width are multiples of this many pixels."""
+    pad_to: tuple[Pixels, Pixels] | None = None
+    """Pad to exactly this height and width instead; it must hold every resized image."""
+
+    def build(self) -> Preprocess:
+        """The module."""
+        return Preprocess(
+            min_size=self.min_size,
+            max_size=self.max_size,
+            stretch=self.stretch,
+            antialias=self.antialias,
+            channel_order=self.channel_order,
+            mean=self.mean,
+            std=self.std,
+            size_divisor=self.size_divisor,
+            pad_to=self.pad_to,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImages:
+    """Images of several sizes in one batch, ready for the network.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` float32, normalised, channels-last, exactly zero in the padding.
+        sizes: (height, width) of each image without the padding.
+    """
+
+    images: Tensor
+    sizes: tuple[Size, ...]
+
+    @property
+    def padded_size(self) -> Size:
+        """(H, W) of the batch."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+
+class Preprocess(nn.Module):
+    """Resizes, normalises and pads; the fields of `PreprocessConfig` are its arguments.
+
+    The padding is zero after normalising: padding a uint8 image with black would be another input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        min_size: int,
+        max_size: int,
+        stretch: bool,
+        antialias: bool,
+        channel_order: ChannelOrder,
+        mean: PerChannel,
+        std: PerChannel,
+        size_divisor: int,
+        pad_to: Size | None,
+    ) -> None:
+        super().__init__()
+        self.min_size, self.max_size = min_size, max_size
+        self.stretch, self.antialias = stretch, antialias
+        self.channel_order = channel_order
+        self.size_divisor, self.pad_to = size_divisor, pad_to
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, valid_sizes: Tensor) -> Tensor:
+        """Normalise a batch that is already resized and padded; never waits for the device.
+
+        Args:
+            images: ``(B, 3, H, W)`` uint8 RGB.
+            valid_sizes: ``(B, 2)`` (height, width) without the padding, on the same device.
+
+        Returns:
+            ``(B, 3, H, W)`` float32, exactly zero outside the valid sizes.
+        """
+        height, width = images.shape[-2:]
+        rows = torch.arange(height, device=images.device) < valid_sizes[:, :1]  # (B, H)
+        columns = torch.arange(width, device=images.device) < valid_sizes[:, 1:]  # (B, W)
+        inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)  # (B, 1, H, W)
+        return self._normalised(images).mul_(inside)
+
+    def prepare(self, images: Sequence[Tensor]) -> PreparedImages:
+        """Resize, normalise and pad images of any sizes; all arithmetic is float32.
+
+        Args:
+            images: at least one ``(3, h, w)`` uint8 RGB tensor, all on one device.
+
+        Raises:
+            UserError: a resized image is larger than ``pad_to``.
+        """
+        resized = [self._resized(image) for image in images]
+        sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in resized)
+        height, width = self._padded_size(sizes)
+        # Allocated as (B, H, W, 3): channels-last in memory.
+        batch = resized[0].new_zeros(len(resized), height, width, 3).permute(0, 3, 1, 2)
+        for row, image, (image_height, image_width) in zip(batch, resized, sizes, strict=True):
+            row[:, :image_height, :image_width] = image
+        return PreparedImages(batch, sizes)
+
+    def target_size(self, size: Size) -> Size:
+        """The size that an image of this size is resized to."""
+        if self.stretch:
+            return self.min_size, self.max_size
+        return fit_into(size, canvas_for(size, self.min_size, self.max_size))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        # These three roundings, in this order, are torchvision's.
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        normalised = (images / 255).sub_(mean).div_(std)
+        return normalised if self.channel_order == "rgb" else normalised.flip(-3)
+
+    def _resized(self, image: Tensor) -> Tensor:
+        if (
+            image.ndim != 3
+            or image.shape[0] != 3
+            or image.dtype != torch.uint8
+            or not image.numel()
+        ):
+            raise ValueError(
+                f"an image must be (3, height, width) uint8, this one is {tuple(image.shape)} "
+                f"{image.dtype}"
+            )
+        height, width = image.shape[-2:]
+        size = self.target_size((int(height), int(width)))
+        normalised = self._normalised(image)
+        if size == (height, width):
+            return normalised
+        return functional.interpolate(
+            normalised.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
+        ).squeeze(0)
+
+    def _padded_size(self, sizes: Sequence[Size]) -> Size:
+        needed = max(height for height, _ in sizes), max(width for _, width in sizes)
+        if self.pad_to is None:
+            height, width = (-(-side // self.size_divisor) * self.size_divisor for side in needed)
+            return height, width
+        if needed[0] > self.pad_to[0] or needed[1] > self.pad_to[1]:
+            raise UserError(
+                f"preprocess.pad_to: an image resized to {needed[0]}×{needed[1]} does not fit into "
+                f"{self.pad_to[0]}×{self.pad_to[1]}; enlarge pad_to or lower min_size and max_size"
+            )
+        return self.pad_to

@@ -1,0 +1,63 @@
+"""The feature pyramid P3 to P7 (Lin et al. 2017, FPN; RetinaNet's footnote 2 for P6 and P7)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from retina.configuration import Config
+from retina.modeling.backbones.backbone import FeatureSpec
+
+CoarseSource = Literal["c5", "p5"]
+
+
+class PyramidConfig(Config):
+    """The feature pyramid."""
+
+    channels: Annotated[int, Field(ge=1)] = 256
+    """Width of every level."""
+    p6_from: CoarseSource = "c5"
+    """Which map P6 is computed from: the backbone's last or the pyramid's last."""
+
+    def build(self, feature_specs: Sequence[FeatureSpec]) -> Pyramid:
+        """The pyramid on top of a backbone's feature maps."""
+        return Pyramid(feature_specs=feature_specs, channels=self.channels, p6_from=self.p6_from)
+
+
+class Pyramid(nn.Module):
+    """One level per feature map with a top-down path, and two coarser levels above.
+
+    Args:
+        feature_specs: width and stride of the backbone's feature maps, finest first.
+        channels: width of every level.
+        p6_from: the source of the first coarse level.
+    """
+
+    def __init__(
+        self, *, feature_specs: Sequence[FeatureSpec], channels: int, p6_from: CoarseSource
+    ) -> None:
+        super().__init__()
+        last = feature_specs[-1]
+        coarse = LastLevelP6P7(channels if p6_from == "p5" else last.channels, channels)
+        # torchvision takes P5 whenever the widths are equal, which they may be by chance.
+        coarse.use_P5 = p6_from == "p5"
+        self.fpn = FeaturePyramidNetwork(
+            [spec.channels for spec in feature_specs], channels, extra_blocks=coarse
+        )
+        self.channels = channels
+        self.strides = (
+            *(spec.stride for spec in feature_specs),
+            last.stride * 2,
+            last.stride * 4,
+        )
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All levels ``(B, channels, H, W)``, finest first."""
+        named = OrderedDict((str(level), maps) for level, maps in enumerate(feature_maps))
+        levels: dict[str, Tensor] = self.fpn(named)
+        return tuple(levels.values())

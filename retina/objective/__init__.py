@@ -1,0 +1,1 @@
+"""What the detector is trained for: which anchor answers for which object, and at what loss."""

@@ -1,0 +1,144 @@
+"""Predicting on image files: which files are meant, and what is written about them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from retina.datasets.images import decode_image
+from retina.errors import UserError
+from retina.evaluation.results import write_results
+from retina.prediction.drawing import draw_detections
+from retina.prediction.predictor import Predictor
+from retina.storage import make_folder, replacing
+from retina.structures import Detections
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """The image files that files, folders (searched in depth) and globs mean, each once, in order.
+
+    Raises:
+        UserError: a source is missing, or nothing is an image.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise UserError(f"{source}: the folder has no image ({_suffixes()})")
+            found.update(dict.fromkeys(inside))
+        elif path.is_file():
+            found[path] = None
+        else:
+            matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - absolute globs too
+            if not matches:
+                raise UserError(f"{source}: no such file, folder or pattern that matches anything")
+            found.update(dict.fromkeys(Path(m) for m in matches if Path(m).is_file()))
+    return list(found)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRun:
+    """What predicting on files gave.
+
+    Attributes:
+        num_images: files that were predicted on.
+        num_detections: over all of them.
+        failures: one message for each file that could not be read.
+    """
+
+    num_images: int
+    num_detections: int
+    failures: tuple[str, ...]
+
+
+def predict_files(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    score_threshold: float | None = None,
+    batch_size: int = 8,
+    on_progress: Callable[[int], None] | None = None,
+) -> PredictionRun:
+    """Write an annotated picture of every image, and one ``detections.json`` over all.
+
+    The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``, which counts
+    the files from 1. A file that cannot be read is noted, and the rest goes on.
+
+    Args:
+        predictor: finds the objects.
+        paths: the image files.
+        output: the folder to write into.
+        score_threshold: as for `Predictor.predict`.
+        batch_size: images that the network sees at a time.
+        on_progress: called with the number of files done since the last call.
+    """
+    make_folder(output)
+    names = _picture_names(paths)
+    ids: list[int] = []
+    detections: list[Detections] = []
+    failures: list[str] = []
+    for chunk in _chunks(range(len(paths)), batch_size):
+        images: dict[int, npt.NDArray[np.uint8]] = {}
+        for index in chunk:
+            try:
+                images[index] = decode_image(paths[index])
+            except UserError as error:
+                failures.append(str(error))
+        found = predictor.predict(
+            list(images.values()), score_threshold, batch_size=max(1, len(images))
+        )
+        for (index, image), one in zip(images.items(), found, strict=True):
+            picture = draw_detections(image, one, predictor.categories)
+            _write_picture(output / names[index], picture)
+            ids.append(index + 1)
+            detections.append(one)
+        if on_progress is not None:
+            on_progress(len(chunk))
+    write_results(
+        output / "detections.json",
+        ids,
+        detections,
+        predictor.categories,
+        file_names=[str(paths[image_id - 1]) for image_id in ids],
+    )
+    return PredictionRun(len(ids), sum(map(len, detections)), tuple(failures))
+
+
+def _chunks(items: range, size: int) -> Iterator[range]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _picture_names(paths: Sequence[Path]) -> list[str]:
+    """A file name for each picture; files of the same name are told apart by a number."""
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = f"{path.stem}.jpg", 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}_{number}.jpg"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    encoded, content = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    assert encoded
+    with replacing(path) as aside:
+        aside.write_bytes(content.tobytes())

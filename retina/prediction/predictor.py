@@ -1,0 +1,121 @@
+"""A trained detector, ready for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retina.artifact import Artifact, load_artifact
+from retina.datasets.images import decode_image
+from retina.devices import PrecisionChoice, pick_device, pick_precision
+from retina.errors import UserError
+from retina.modeling.detection import detect
+from retina.structures import Categories, Detections
+
+ImageSource = npt.NDArray[np.uint8] | Path | str
+
+
+class Predictor:
+    """Finds objects in images.
+
+    Attributes:
+        artifact: what it was made of.
+        detector: the network, on its device.
+        categories: the classes; `Detections.labels` index their names.
+        display_threshold: score above which a detection is worth showing, found on the validation
+            set of the training.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        device: str | torch.device = "auto",
+        precision: PrecisionChoice = "fp32",
+    ) -> None:
+        self.artifact = artifact
+        self.device = pick_device(str(device))
+        self.precision = pick_precision(precision, self.device)
+        self.categories: Categories = artifact.categories
+        self.display_threshold = artifact.config.display_threshold
+        self.detector = artifact.build_detector().to(self.device)
+        self.preprocess = artifact.config.preprocess.build().to(self.device)
+        self.postprocess = artifact.config.postprocess.build(self.detector.box_coder)
+
+    def predict(
+        self,
+        images: Sequence[ImageSource],
+        score_threshold: float | None = None,
+        *,
+        batch_size: int = 8,
+    ) -> list[Detections]:
+        """Detect objects.
+
+        Args:
+            images: uint8 RGB arrays ``(height, width, 3)``, or paths of image files.
+            score_threshold: keep detections with a higher score; None keeps those above
+                ``display_threshold``. Below the detector's own threshold (0.05 as a rule) nothing
+                is found.
+            batch_size: how many images the network sees at a time.
+
+        Returns:
+            One `Detections` per image, in pixels of the image, highest score first.
+
+        Raises:
+            UserError: an image file cannot be read.
+            ValueError: an array is no uint8 RGB image.
+        """
+        threshold = self.display_threshold if score_threshold is None else score_threshold
+        found: list[Detections] = []
+        for start in range(0, len(images), batch_size):
+            tensors = [_as_tensor(image) for image in images[start : start + batch_size]]
+            found += detect(
+                tensors,
+                detector=self.detector,
+                preprocess=self.preprocess,
+                postprocess=self.postprocess,
+                device=self.device,
+                precision=self.precision,
+            )
+        return [detections.cpu().above(threshold) for detections in found]
+
+
+def _as_tensor(image: ImageSource) -> Tensor:
+    """``(3, h, w)`` uint8."""
+    if isinstance(image, str | Path):
+        image = decode_image(Path(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(
+            f"an image must be a uint8 array (height, width, 3) in RGB order, this one is "
+            f"{image.dtype} {image.shape}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def load(
+    path: Path | str,
+    *,
+    device: str | torch.device = "auto",
+    precision: PrecisionChoice = "fp32",
+) -> Predictor:
+    """Load a detector file (``best.safetensors``); nothing else is needed.
+
+    Args:
+        path: the file.
+        device: ``auto`` picks CUDA, then MPS, then the CPU.
+        precision: of the network; ``auto`` takes bf16 where the hardware multiplies it.
+
+    Raises:
+        UserError: the file is missing, empty, damaged or no detector of this project.
+    """
+    try:
+        return Predictor(load_artifact(path), device=device, precision=precision)
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from None

@@ -1,0 +1,73 @@
+"""Writing files so that no reader ever sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from retina.errors import RunError, UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    The bytes are flushed to the disk before the rename, so that after a crash the file is either
+    the old one or the new one, never a part of one.
+
+    Raises:
+        UserError: the folder may not be written to.
+        RunError: the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise _as_ours(path, error) from None
+    aside = Path(name)
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    except OSError as error:
+        raise _as_ours(path, error) from None
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of a text file in one step; errors as in `replacing`."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, or raise what `replacing` raises."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _as_ours(path, error) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _as_ours(path: Path, error: OSError) -> UserError | RunError:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path}: may not be written ({error.strerror}); choose another folder")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError(f"{path}: a file stands where a folder is needed; choose another folder")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"{path}: the disk is full; free some space and go on")
+    return RunError(f"{path}: cannot be written: {error}")

@@ -1,0 +1,35 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class WeightAverage:
+    """A second set of weights that follows the trained ones slowly.
+
+    The decay grows from 0 as ``(1 + step) / (10 + step)`` up to its final value, so that the first
+    steps do not leave the average at the random start. Floating buffers (running statistics of
+    norms) are averaged too, the others copied.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move the average after optimizer step number ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = [], []
+        current = module.state_dict()
+        for name, average in self.module.state_dict().items():
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(current[name].detach())
+            else:
+                average.copy_(current[name])
+        torch._foreach_lerp_(averages, values, 1 - decay)

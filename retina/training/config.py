@@ -1,0 +1,46 @@
+"""The configuration of the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from retina.configuration import Config
+from retina.devices import PrecisionChoice
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainingConfig(Config):
+    """How long and how a detector is trained."""
+
+    epochs: Count = 12
+    """Passes over the training set."""
+    max_steps: Count | None = None
+    """Stop after this many optimizer steps, where that comes first."""
+    batch_size: Count = 16
+    """Images of one optimizer step, over all processes and accumulated parts."""
+    accumulation_steps: Count = 1
+    """In how many parts a process computes its share of an optimizer step, to save memory."""
+    num_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that load images, per training process; 0 loads in the training process."""
+    precision: PrecisionChoice = "auto"
+    """``fp32``, ``bf16``, ``fp16``; ``auto`` takes bf16 where the hardware multiplies it."""
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    """Gradients longer than this (L2 norm over all weights) are scaled down to it."""
+    average_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of the exponential moving average of the weights that is evaluated and saved instead
+    of the trained weights; null keeps no average."""
+    evaluate_every_epochs: Count = 1
+    """Score the validation set after every so many epochs, and always after the last."""
+    early_stopping_evaluations: Count | None = None
+    """Stop when so many evaluations in a row brought no better validation AP."""
+    checkpoint_every_steps: Count | None = None
+    """Save the training state after every so many optimizer steps, besides at each epoch's end."""
+    log_every_steps: Count = 20
+    """Log losses and speed every so many optimizer steps."""
+    pictures: Annotated[int, Field(ge=0)] = 8
+    """Validation images shown in TensorBoard with truth and predictions."""
+    deterministic: bool = False
+    """Use only deterministic algorithms; slower on a GPU."""

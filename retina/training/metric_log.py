@@ -1,0 +1,68 @@
+"""Scalars, pictures and texts of a run: JSON lines always, TensorBoard beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retina.storage import write_text
+
+
+class MetricLog:
+    """Writes ``metrics.jsonl`` and ``tensorboard/`` in a run folder.
+
+    Each line of ``metrics.jsonl`` is an object with ``kind`` (train, validation, …), ``step`` and
+    the scalars. When a run resumes at a step, what was written beyond it is taken back.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
+
+        self._path = folder / "metrics.jsonl"
+        if resume_step is not None and self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= resume_step]
+            write_text(self._path, "".join(f"{line}\n" for line in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+        purge = None if resume_step is None else resume_step + 1
+        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Log scalars; a value that is not finite becomes null in the JSON lines."""
+        shown = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        self._file.write(json.dumps({"kind": kind, "step": step, **shown}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Show a text in TensorBoard, as it is."""
+        self._board.add_text(name, "    " + text.replace("\n", "\n    "), step)
+
+    def picture(self, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
+        """Show an ``(H, W, 3)`` uint8 RGB picture in TensorBoard."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Bring everything to disk."""
+        self._file.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        """Bring everything to disk and let the files go."""
+        self._file.close()
+        self._board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a JSON line; a torn last line counts as beyond everything."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

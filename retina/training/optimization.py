@@ -1,0 +1,203 @@
+"""Optimizers and learning rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from retina.configuration import Config
+
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+def parameter_groups(
+    module: nn.Module, *, weight_decay: float, norm_weight_decay: float
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: weights, and norms with biases.
+
+    A parameter with fewer than two dimensions is a bias or belongs to a norm.
+    """
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": norm_weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class SGDConfig(Config):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: Positive = 0.01
+    """Peak learning rate, for a batch of ``reference_batch_size`` where that is given."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+    weight_decay: NonNegative = 1e-4
+    """L2 penalty of weights."""
+    norm_weight_decay: NonNegative = 0.0
+    """L2 penalty of norms and biases."""
+    reference_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the module's trainable parameters."""
+        return torch.optim.SGD(
+            parameter_groups(
+                module,
+                weight_decay=self.weight_decay,
+                norm_weight_decay=self.norm_weight_decay,
+            ),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
+
+
+class AdamWConfig(Config):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: Positive = 1e-4
+    """Peak learning rate, for a batch of ``reference_batch_size`` where that is given."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the two moment estimates."""
+    weight_decay: NonNegative = 0.05
+    """Decoupled decay of weights."""
+    norm_weight_decay: NonNegative = 0.0
+    """Decoupled decay of norms and biases."""
+    reference_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the module's trainable parameters."""
+        return torch.optim.AdamW(
+            parameter_groups(
+                module,
+                weight_decay=self.weight_decay,
+                norm_weight_decay=self.norm_weight_decay,
+            ),
+            lr=self.lr,
+            betas=self.betas,
+        )
+
+
+OptimizerConfig = Annotated[SGDConfig | AdamWConfig, Field(discriminator="kind")]
+
+
+def peak_learning_rate(config: SGDConfig | AdamWConfig, batch_size: int) -> float:
+    """The learning rate after warm-up, scaled to the batch size where the config asks for it."""
+    if config.reference_batch_size is None:
+        return config.lr
+    return config.lr * batch_size / config.reference_batch_size
+
+
+LRFactor = Callable[[int], float]
+"""The learning rate at an optimizer step (from 0), as a factor of the peak."""
+
+
+class WarmUp(Config):
+    """Linear growth of the learning rate over the first steps."""
+
+    steps: Annotated[int, Field(ge=0)] = 500
+    """How many optimizer steps; at most half of the training."""
+    start_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.001
+    """Where it starts, as a factor of the peak."""
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The factor at a step: ``start_factor`` at step 0, 1 from the last warm-up step on."""
+        steps = min(self.steps, total_steps // 2)
+        if step >= steps:
+            return 1.0
+        return self.start_factor + (1 - self.start_factor) * step / steps
+
+
+class MultiStepConfig(Config):
+    """Warm-up, then drops at fractions of the training."""
+
+    kind: Literal["multi_step"] = "multi_step"
+    warm_up: WarmUp = WarmUp()
+    """The first steps."""
+    drops: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = (2 / 3, 8 / 9)
+    """When the rate drops, as fractions of all steps (60k and 80k of 90k)."""
+    drop_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """What each drop multiplies the rate by."""
+
+    def build(self, total_steps: int) -> LRFactor:
+        """The factor by step."""
+        at = [round(fraction * total_steps) for fraction in self.drops]
+
+        def factor(step: int) -> float:
+            passed = sum(step >= drop for drop in at)
+            return self.warm_up.factor(step, total_steps) * self.drop_factor**passed
+
+        return factor
+
+
+class CosineConfig(Config):
+    """Warm-up, then half a cosine down to ``final_factor`` (Loshchilov and Hutter 2017)."""
+
+    kind: Literal["cosine"] = "cosine"
+    warm_up: WarmUp = WarmUp()
+    """The first steps."""
+    final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    """Where it ends, as a factor of the peak."""
+
+    def build(self, total_steps: int) -> LRFactor:
+        """The factor by step."""
+        warm = min(self.warm_up.steps, total_steps // 2)
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return self.warm_up.factor(step, total_steps)
+            progress = min(1.0, (step - warm) / max(1, total_steps - 1 - warm))
+            return _half_cosine(1.0, self.final_factor, progress)
+
+        return factor
+
+
+class OneCycleConfig(Config):
+    """Up and down again in half cosines (Smith and Topin 2018), as torch's OneCycleLR."""
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    warm_up_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """The share of all steps on the way up."""
+    start_factor: Positive = 1 / 25
+    """Where it starts, as a factor of the peak."""
+    final_factor: NonNegative = 1 / 250_000
+    """Where it ends, as a factor of the peak."""
+
+    def build(self, total_steps: int) -> LRFactor:
+        """The factor by step."""
+        top = max(1e-9, self.warm_up_fraction * total_steps - 1)
+
+        def factor(step: int) -> float:
+            if step <= top:
+                return _half_cosine(self.start_factor, 1.0, step / top)
+            progress = min(1.0, (step - top) / max(1e-9, total_steps - 1 - top))
+            return _half_cosine(1.0, self.final_factor, progress)
+
+        return factor
+
+
+ScheduleConfig = Annotated[
+    MultiStepConfig | CosineConfig | OneCycleConfig, Field(discriminator="kind")
+]
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the rate; a fixed relation between groups is not needed here."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

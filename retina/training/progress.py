@@ -1,0 +1,105 @@
+"""What a person sees while a training runs: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """The state of a training since the last report.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: the epoch under way, from 1.
+        loss, classification, box_regression: means since the last report.
+        lr: of the last step.
+        images_per_second: since the last report.
+        data_wait: share of the time spent waiting for data, 0..1.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    classification: float
+    box_regression: float
+    lr: float
+    images_per_second: float
+    data_wait: float
+
+
+class TrainingProgress:
+    """Shows step reports; use it as a context manager.
+
+    Args:
+        total_steps: of the whole training.
+        first_step: where it starts; above 0 when it resumes.
+        console: where to write.
+        quiet: write nothing (all ranks but the first).
+        plain_interval: seconds between two plain lines where the output is no terminal.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        first_step: int = 0,
+        console: Console | None = None,
+        quiet: bool = False,
+        plain_interval: float = 10.0,
+    ) -> None:
+        self._console = console or Console(quiet=quiet)
+        self._total, self._first = total_steps, first_step
+        self._live = self._console.is_terminal and not quiet
+        self._interval, self._last_line = plain_interval, float("-inf")
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("[bold]epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task: TaskID = self._progress.add_task(
+            "train", total=total_steps, completed=first_step, epoch="1", state=""
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def report(self, report: StepReport) -> None:
+        """Show where the training stands."""
+        state = (
+            f"loss {report.loss:.4f} (class {report.classification:.4f}, box "
+            f"{report.box_regression:.4f})  lr {report.lr:.2e}  {report.images_per_second:.1f} "
+            f"images/s  data wait {report.data_wait:.0%}  ETA {self._eta(report.step)}"
+        )
+        self._progress.update(
+            self._task, completed=report.step, epoch=str(report.epoch), state=state
+        )
+        now = time.monotonic()
+        is_due = now - self._last_line >= self._interval or report.step == self._total
+        if not self._live and is_due:
+            self._last_line = now
+            self.message(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}")
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def _eta(self, step: int) -> str:
+        done = step - self._first
+        if done <= 0:
+            return "?"
+        left = (time.monotonic() - self._started) / done * (self._total - step)
+        return str(timedelta(seconds=round(left)))

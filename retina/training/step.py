@@ -1,0 +1,106 @@
+"""One optimizer step: forward, losses, backward, update, with no wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retina.devices import Precision, autocast
+from retina.distributed import is_distributed, sum_over_ranks, world_size
+from retina.modeling.detector import RetinaNet
+from retina.modeling.preprocess import Preprocess
+from retina.objective.criterion import Criterion, LossSums
+from retina.structures import Batch, DensePredictions
+
+
+class TrainingStep:
+    """Computes and applies the gradient of one global batch.
+
+    The gradient is that of the summed losses divided by the normalizer of the whole step, over all
+    ranks and accumulated parts. The divisor is known only when all parts are done, so each part is
+    divided by a constant first (which keeps fp16 gradients in range), and the gradients are
+    corrected before the update.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: RetinaNet,
+        preprocess: Preprocess,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        precision: Precision,
+        clip_norm: float | None,
+    ) -> None:
+        self._detector = detector
+        self._preprocess = preprocess
+        self._criterion = criterion
+        self._optimizer = optimizer
+        self._device = device
+        self._precision: Precision = precision
+        self._clip_norm = clip_norm
+        self.scaler = torch.GradScaler(device.type, enabled=precision == "fp16")
+        self._model: nn.Module = detector
+        if is_distributed():
+            ids = [device.index] if device.type == "cuda" else None
+            self._model = DistributedDataParallel(detector, device_ids=ids)
+
+    def __call__(self, parts: Sequence[Batch]) -> LossSums:
+        """Apply one optimizer step.
+
+        Args:
+            parts: this rank's share of the global batch, one batch for each accumulated part.
+
+        Returns:
+            The losses over all ranks and parts, divided by the step's normalizer; the counts are
+            as they are. All on the device: reading one waits for the step.
+        """
+        self._detector.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        constant = 8.0 * len(parts[0])  # in the order of the foreground count
+        totals = torch.zeros(5, device=self._device)
+        for number, batch in enumerate(parts):
+            with self._gradient_sync(is_last=number == len(parts) - 1):
+                sums = self._losses(batch.to(self._device))
+                self.scaler.scale(sums.total / constant).backward()
+            totals += sums.detach_stack()
+        totals = sum_over_ranks(totals)
+        # Data-parallel training averages the gradients over the ranks: undo that, too.
+        divisor = self._criterion.step_divisor(totals[4])
+        self._update(constant * world_size() / divisor)
+        losses = totals / divisor
+        losses[3:] = totals[3:]
+        return LossSums.unstack(losses)
+
+    def _losses(self, batch: Batch) -> LossSums:
+        images = self._preprocess(batch.images, batch.valid_sizes)
+        with autocast(self._precision, self._device):
+            predictions: DensePredictions = self._model(images)
+        anchors = self._detector.anchors(
+            predictions.feature_shapes, batch.padded_size, self._device
+        )
+        return self._criterion.sums(predictions, anchors, batch.targets)
+
+    def _update(self, factor: Tensor) -> None:
+        self.scaler.unscale_(self._optimizer)
+        parameters = [
+            parameter
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        torch._foreach_mul_([parameter.grad for parameter in parameters], factor)
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+
+    def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[None]:
+        if isinstance(self._model, DistributedDataParallel) and not is_last:
+            return self._model.no_sync()  # type: ignore[no-any-return, no-untyped-call]
+        return nullcontext()

@@ -1,0 +1,47 @@
+"""Stopping a training by signal: finish the step, write a checkpoint, go."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from retina.distributed import gather_objects, is_distributed
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM while it is entered, instead of dying of them.
+
+    A second signal of the same kind acts at once, as it did before.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        signal.signal(number, self._before[number])
+
+    def agreed(self, step: int) -> int | None:
+        """The signal that any rank received; every rank must ask after the same steps.
+
+        A single process answers at once; several ask each other at every tenth step.
+        """
+        if not is_distributed():
+            return self._received
+        if step % 10:
+            return None
+        received = [number for (number,) in gather_objects((self._received,)) if number]
+        return received[0] if received else None

@@ -1,0 +1,371 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from retina.artifact import Artifact
+from retina.datasets.dataset import DetectionDataset
+from retina.datasets.loading import LoaderConfig
+from retina.datasets.planning import BatchPlanner, BatchStream
+from retina.devices import Precision
+from retina.distributed import barrier, broadcast_object, is_main_process, rank, world_size
+from retina.errors import RunError
+from retina.evaluation.evaluator import EvaluationResult, Evaluator
+from retina.evaluation.report import write_metrics
+from retina.evaluation.results import write_results
+from retina.modeling.detector import RetinaNet
+from retina.modeling.preprocess import Preprocess
+from retina.objective.criterion import Criterion
+from retina.structures import Batch
+from retina.training.averaging import WeightAverage
+from retina.training.checkpoint import TrainingState, load_state, save_state
+from retina.training.config import TrainingConfig
+from retina.training.meter import StepMeter
+from retina.training.metric_log import MetricLog
+from retina.training.optimization import LRFactor, set_learning_rate
+from retina.training.pictures import validation_pictures
+from retina.training.progress import StepReport, TrainingProgress
+from retina.training.step import TrainingStep
+from retina.training.stopping import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """How a training ended.
+
+    Attributes:
+        step: optimizer steps done.
+        best_ap: the best validation AP, or None without a validation.
+        signal: the number of the signal that stopped it, or None.
+        seconds: spent in training steps and their data, without evaluations.
+    """
+
+    step: int
+    best_ap: float | None
+    signal: int | None
+    seconds: float
+
+
+class Trainer:
+    """Trains a detector; everything it needs comes from outside.
+
+    Args:
+        detector: on its device.
+        criterion: on the same device.
+        preprocess: how uint8 batches become the network's input.
+        dataset: the training set.
+        planner: which images make up which batch.
+        loader: how batches are loaded.
+        evaluator: scores the validation set; None trains without.
+        optimizer: of the detector's trainable parameters.
+        peak_lr: the learning rate at factor 1.
+        lr_factor: the schedule.
+        total_steps: optimizer steps of the whole training.
+        config: the numbers of the loop.
+        precision: of the network.
+        device: where to compute.
+        make_artifact: the file content of a detector, given facts about the training and the
+            score threshold to show detections at.
+        run_config: the resolved experiment as YAML, kept in the checkpoint.
+        folder: the run folder.
+        resume: continue from the folder's last checkpoint, if there is one.
+        quiet: print nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: RetinaNet,
+        criterion: Criterion,
+        preprocess: Preprocess,
+        dataset: DetectionDataset,
+        planner: BatchPlanner,
+        loader: LoaderConfig,
+        evaluator: Evaluator | None,
+        optimizer: torch.optim.Optimizer,
+        peak_lr: float,
+        lr_factor: LRFactor,
+        total_steps: int,
+        config: TrainingConfig,
+        precision: Precision,
+        device: torch.device,
+        make_artifact: Callable[[RetinaNet, dict[str, float | int], float | None], Artifact],
+        run_config: str,
+        folder: Path,
+        resume: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self._detector = detector
+        self._criterion = criterion
+        self._preprocess = preprocess
+        self._dataset = dataset
+        self._planner = planner
+        self._loader = loader
+        self._evaluator = evaluator
+        self._optimizer = optimizer
+        self._peak_lr = peak_lr
+        self._lr_factor = lr_factor
+        self._total_steps = total_steps
+        self._config = config
+        self._device = device
+        self._make_artifact = make_artifact
+        self._run_config = run_config
+        self._folder = folder
+        self._quiet = quiet or not is_main_process()
+        self._step = 0
+        self._best_ap: float | None = None
+        self._evaluations_without_gain = 0
+        self._average: WeightAverage | None = None
+        self._training_step = TrainingStep(
+            detector=detector,
+            preprocess=preprocess,
+            criterion=criterion,
+            optimizer=optimizer,
+            device=device,
+            precision=precision,
+            clip_norm=config.clip_norm,
+        )
+        if config.average_decay is not None:
+            self._average = WeightAverage(detector, config.average_decay)
+        self._resumed = resume and self._restore()
+
+    @property
+    def _last(self) -> Path:
+        return self._folder / "checkpoints" / "last.pt"
+
+    def run(self) -> TrainingOutcome:
+        """Train to the end, to a signal, or to the early stop.
+
+        Raises:
+            RunError: the loss is not finite, or the disk is full. The last checkpoint is intact.
+        """
+        log = None
+        if is_main_process():
+            log = MetricLog(self._folder, resume_step=self._step if self._resumed else None)
+            log.text("config", self._run_config, self._step)
+        progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
+        meter = StepMeter(self._device)
+        steps_per_epoch = self._planner.num_batches
+        signal: int | None = None
+        try:
+            with StopRequest() as stop, progress:
+                if self._resumed:
+                    progress.message(f"resumed at step {self._step} from {self._last}")
+                if self._step >= self._total_steps:
+                    progress.message("the training is already complete")
+                for parts in self._batches(meter):
+                    lr = self._peak_lr * self._lr_factor(self._step)
+                    set_learning_rate(self._optimizer, lr)
+                    meter.add(self._training_step(parts), sum(len(part) for part in parts))
+                    if self._average is not None:
+                        self._average.update(self._detector, self._step)
+                    self._step += 1
+                    is_last = self._step == self._total_steps
+                    ends_epoch = self._step % steps_per_epoch == 0 or is_last
+                    signal = stop.agreed(self._step)
+                    if self._step % self._config.log_every_steps == 0 or ends_epoch:
+                        self._report(meter, lr, log, progress)
+                    if signal is not None:
+                        break
+                    if ends_epoch:
+                        meter.pause()
+                        keeps_gaining = self._end_epoch(is_last, log, progress)
+                        self._save_state()
+                        meter.go_on()
+                        if not keeps_gaining:
+                            progress.message("early stop: the validation AP no longer rises")
+                            break
+                    elif self._is_checkpoint_due():
+                        self._save_state()
+                if signal is not None:
+                    self._save_state()
+                    progress.message(f"stopped by signal {signal} after step {self._step}")
+        finally:
+            if log is not None:
+                log.close()
+        return TrainingOutcome(self._step, self._best_ap, signal, meter.training_seconds)
+
+    def _batches(self, meter: StepMeter) -> Iterator[list[Batch]]:
+        """This rank's share of every global batch that is left, in accumulated parts."""
+        parts = self._config.accumulation_steps
+        loader = self._loader.build(
+            self._dataset,
+            BatchStream(
+                self._planner,
+                first_step=self._step,
+                stop_step=self._total_steps,
+                rank=rank(),
+                world_size=world_size(),
+                parts=parts,
+            ),
+            num_workers=self._config.num_workers,
+            size_divisor=self._preprocess.size_divisor,
+            pad_to=self._preprocess.pad_to,
+            pin_memory=self._device.type == "cuda",
+        )
+        group: list[Batch] = []
+        for batch in meter.timed(iter(loader)):
+            group.append(batch)
+            if len(group) == parts:
+                yield group
+                group = []
+
+    def _is_checkpoint_due(self) -> bool:
+        every = self._config.checkpoint_every_steps
+        return every is not None and self._step % every == 0
+
+    def _report(
+        self, meter: StepMeter, lr: float, log: MetricLog | None, progress: TrainingProgress
+    ) -> None:
+        report = meter.flush()
+        epoch = (self._step - 1) // self._planner.num_batches + 1
+        if not math.isfinite(report["loss"]):
+            raise RunError(
+                f"the loss is not finite at step {self._step} (classification "
+                f"{report['classification']}, box regression {report['box_regression']}); lower "
+                f"optimizer.lr (now {lr:.2e}), set training.clip_norm, or use "
+                f"training.precision=fp32. The last checkpoint is intact: {self._last}"
+            )
+        if log is not None:
+            log.scalars("train", self._step, {**report, "lr": lr, "epoch": epoch})
+        progress.report(
+            StepReport(
+                step=self._step,
+                epoch=epoch,
+                loss=report["loss"],
+                classification=report["classification"],
+                box_regression=report["box_regression"],
+                lr=lr,
+                images_per_second=report["images_per_second"],
+                data_wait=report["data_wait"],
+            )
+        )
+
+    def _end_epoch(self, is_last: bool, log: MetricLog | None, progress: TrainingProgress) -> bool:
+        """Evaluate where it is due and save the detectors; False when the training should stop."""
+        epoch = math.ceil(self._step / self._planner.num_batches)
+        detector = self._detector if self._average is None else self._average.module
+        is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
+        if self._evaluator is None or not is_due:
+            self._save_detector("last", detector, None)
+            return True
+        started = time.monotonic()
+        result = self._evaluator.run(detector, criterion=self._criterion)
+        ap = result.metrics.AP
+        is_best = self._best_ap is None or ap > self._best_ap
+        if is_best:
+            self._best_ap, self._evaluations_without_gain = ap, 0
+        else:
+            self._evaluations_without_gain += 1
+        self._save_detector("last", detector, result)
+        if is_best:
+            self._save_detector("best", detector, result)
+        if log is not None:
+            self._log_evaluation(log, result, detector)
+            self._write_evaluation(result, is_best=is_best)
+        progress.message(
+            f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
+            f"{(result.losses or {})['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
+            f"{'  best so far' if is_best else ''}"
+        )
+        limit = self._config.early_stopping_evaluations
+        return limit is None or self._evaluations_without_gain < limit
+
+    def _log_evaluation(
+        self, log: MetricLog, result: EvaluationResult, detector: RetinaNet
+    ) -> None:
+        assert self._evaluator is not None
+        assert result.losses is not None
+        log.scalars("validation", self._step, {**result.losses, **result.metrics.numbers()})
+        per_class = {
+            category.name: category.AP
+            for category in result.metrics.per_category
+            if category.AP is not None
+        }
+        log.scalars("validation_AP_per_class", self._step, per_class)
+        pictures = validation_pictures(
+            self._dataset_of_evaluator(), result, count=self._config.pictures
+        )
+        for name, picture in pictures:
+            log.picture(f"validation/{name}", picture, self._step)
+        log.flush()
+
+    def _dataset_of_evaluator(self) -> DetectionDataset:
+        assert self._evaluator is not None
+        return self._evaluator.dataset
+
+    def _write_evaluation(self, result: EvaluationResult, *, is_best: bool) -> None:
+        """Keep the numbers and detections of the best detector in the run folder."""
+        if not is_best or world_size() > 1:
+            return
+        assert self._evaluator is not None
+        folder = self._folder / "evaluation"
+        write_metrics(folder / "metrics.json", result.metrics)
+        write_results(
+            folder / "detections.json",
+            result.image_ids,
+            result.detections,
+            self._evaluator.dataset.categories,
+        )
+
+    def _save_detector(
+        self, name: str, detector: RetinaNet, result: EvaluationResult | None
+    ) -> None:
+        if not is_main_process():
+            return
+        facts: dict[str, float | int] = {"step": self._step}
+        threshold = None
+        if result is not None:
+            facts |= result.metrics.numbers()
+            scores = [
+                category.best_f1_score
+                for category in result.metrics.per_category
+                if category.best_f1_score is not None and category.best_f1
+            ]
+            threshold = sum(scores) / len(scores) if scores else None
+        artifact = self._make_artifact(detector, facts, threshold)
+        artifact.save(self._folder / "checkpoints" / f"{name}.safetensors")
+
+    def _save_state(self) -> None:
+        if is_main_process():
+            epoch, position = divmod(self._step, self._planner.num_batches)
+            state = TrainingState(
+                config=self._run_config,
+                step=self._step,
+                epoch=epoch,
+                position=position,
+                detector=self._detector.state_dict(),
+                criterion=self._criterion.state_dict(),
+                optimizer=self._optimizer.state_dict(),
+                scaler=self._training_step.scaler.state_dict(),
+                average=None if self._average is None else self._average.module.state_dict(),
+                best_metric=self._best_ap,
+                epochs_without_gain=self._evaluations_without_gain,
+                rng_state=torch.get_rng_state(),
+            )
+            save_state(state, self._last)
+        barrier()
+
+    def _restore(self) -> bool:
+        """Take over the last checkpoint; False where there is none yet."""
+        if not broadcast_object(self._last.exists()):
+            return False
+        state = load_state(self._last)
+        self._detector.load_state_dict(state.detector)
+        self._criterion.load_state_dict(state.criterion)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._training_step.scaler.load_state_dict(state.scaler)
+        if self._average is not None and state.average is not None:
+            self._average.module.load_state_dict(state.average)
+        torch.set_rng_state(state.rng_state)
+        self._step = state.step
+        self._best_ap = state.best_metric
+        self._evaluations_without_gain = state.epochs_without_gain
+        return True

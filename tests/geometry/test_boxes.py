@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import box_iou, clip_boxes_to_image
+
+from retina.geometry.boxes import (
+    box_areas,
+    clip_boxes,
+    pairwise_iof,
+    pairwise_iou,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
+
+coordinates = st.floats(-200, 1500, width=32, allow_subnormal=False)
+sides = st.floats(0, 800, width=32, allow_subnormal=False)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, min_side: float = 0.0) -> Tensor:
+    count = draw(st.integers(1, 6))
+    rows = [
+        [draw(coordinates), draw(coordinates), draw(sides) + min_side, draw(sides) + min_side]
+        for _ in range(count)
+    ]
+    return xywh_to_xyxy(torch.tensor(rows))
+
+
+def test_iou_of_hand_made_boxes() -> None:
+    a = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 4.0, 2.0]])
+    b = torch.tensor(
+        [[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [10.0, 0.0, 20.0, 10.0], [2, 1, 4, 3]]
+    )
+    expected = torch.tensor([[1.0, 50 / 150, 0.0, 4 / 100], [8 / 100, 0.0, 0.0, 2 / 10]])
+    torch.testing.assert_close(pairwise_iou(a, b), expected)
+
+
+def test_iof_divides_by_the_box_and_not_by_the_region() -> None:
+    box = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    regions = torch.tensor([[2.0, 0.0, 100.0, 100.0], [-5.0, -5.0, 50.0, 50.0], [4, 4, 9, 9]])
+    assert pairwise_iof(box, regions).tolist() == [[0.5, 1.0, 0.0]]
+
+
+def test_boxes_without_area_overlap_nothing() -> None:
+    points = torch.tensor([[3.0, 3.0, 3.0, 3.0], [0.0, 2.0, 8.0, 2.0]])
+    box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+    assert pairwise_iou(points, points).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert pairwise_iou(points, box).tolist() == [[0.0], [0.0]]
+    assert pairwise_iof(points, box).tolist() == [[0.0], [0.0]]
+
+
+def test_empty_sides_give_empty_matrices() -> None:
+    assert pairwise_iou(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
+    assert pairwise_iof(torch.zeros(2, 4), torch.zeros(0, 4)).shape == (2, 0)
+
+
+def test_leading_dimensions_are_batches() -> None:
+    a, b = torch.rand(2, 5, 4).cumsum(-1), torch.rand(2, 3, 4).cumsum(-1)
+    batched = pairwise_iou(a, b)
+    assert batched.shape == (2, 5, 3)
+    assert torch.equal(batched[1], pairwise_iou(a[1], b[1]))
+    shared = pairwise_iou(a, b[0])
+    assert torch.equal(shared[1], pairwise_iou(a[1], b[0]))
+
+
+@given(boxes(min_side=0.125), boxes(min_side=0.125))
+def test_iou_agrees_with_torchvision(a: Tensor, b: Tensor) -> None:
+    assert torch.equal(pairwise_iou(a, b), box_iou(a, b))
+
+
+@given(boxes(min_side=1.0), boxes(min_side=1.0))
+def test_iou_is_symmetric_and_between_zero_and_one(a: Tensor, b: Tensor) -> None:
+    iou = pairwise_iou(a, b)
+    torch.testing.assert_close(iou, pairwise_iou(b, a).T)
+    assert float(iou.min()) >= 0
+    assert float(iou.max()) <= 1 + 1e-6
+    torch.testing.assert_close(pairwise_iou(a, a).diagonal(), torch.ones(len(a)))
+
+
+@given(boxes(), st.integers(1, 1000), st.integers(1, 1000))
+def test_clipping_agrees_with_torchvision(some: Tensor, height: int, width: int) -> None:
+    clipped = clip_boxes(some, (height, width))
+    assert torch.equal(clipped, clip_boxes_to_image(some, (height, width)))
+    assert torch.equal(clip_boxes(clipped, (height, width)), clipped)
+    assert bool((box_areas(clipped) <= box_areas(some) * (1 + 1e-6)).all())
+
+
+def test_clipping_a_batch_takes_each_images_own_size() -> None:
+    box = torch.tensor([-5.0, -5.0, 300.0, 300.0])
+    clipped = clip_boxes(box.expand(2, 1, 4), torch.tensor([[100, 200], [50, 400]]))
+    assert clipped.tolist() == [[[0, 0, 200, 100]], [[0, 0, 300, 50]]]
+
+
+@given(boxes())
+def test_conversions_undo_each_other(some: Tensor) -> None:
+    torch.testing.assert_close(xywh_to_xyxy(xyxy_to_xywh(some)), some, atol=1e-3, rtol=1e-6)
+
+
+def test_conversion_of_a_hand_made_box() -> None:
+    box = torch.tensor([[10.0, 20.0, 40.0, 60.0]])
+    assert xyxy_to_xywh(box).tolist() == [[10.0, 20.0, 30.0, 40.0]]
+    assert box_areas(box).tolist() == [1200.0]
+
+
+class LargestStorage(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation owns."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.num_bytes = max(self.num_bytes, result.untyped_storage().nbytes())
+        return result
+
+
+def test_no_intermediate_is_larger_than_the_result() -> None:
+    anchors, many = torch.rand(5000, 4).cumsum(-1), torch.rand(2000, 4).cumsum(-1)
+    for overlap in (pairwise_iou, pairwise_iof):
+        with LargestStorage() as largest:
+            result = overlap(many, anchors)
+        assert largest.num_bytes == result.untyped_storage().nbytes() == 2000 * 5000 * 4

@@ -1,0 +1,173 @@
+"""torchvision's own RetinaNets, made comparable, and the comparison of two lists of detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+
+from retina.configuration import merge, validate
+from retina.modeling.detection import detect
+from retina.modeling.importers.torchvision import Variant, convert_state_dict, model_config
+from retina.modeling.postprocess import PostprocessConfig
+from retina.modeling.presets import MODEL_PRESETS
+from retina.modeling.preprocess import PreprocessConfig
+from retina.structures import Detections
+
+BOX_TOLERANCE = 1e-2
+SCORE_TOLERANCE = 1e-5
+ORDER_TOLERANCE = 1e-4
+
+MIN_SIZE, MAX_SIZE, NUM_CLASSES = 160, 256, 5
+IMAGE_SIZES = ((97, 141), (211, 130), (64, 333))
+"""(height, width): odd, wide, tall, and one that max_size limits."""
+
+
+def random_images(sizes: Sequence[tuple[int, int]], seed: int) -> list[Tensor]:
+    """Smooth uint8 images with edges, so that features differ from place to place."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for height, width in sizes:
+        coarse = torch.rand(1, 3, 6, 6, generator=generator)
+        smooth = nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
+        noise = 0.1 * torch.randn(3, height, width, generator=generator)
+        images.append(((smooth + noise).clamp(0, 1) * 255).to(torch.uint8))
+    return images
+
+
+def random_torchvision(variant: Variant, seed: int) -> nn.Module:
+    """A torchvision RetinaNet whose random weights give unsaturated scores and moving boxes."""
+    build = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}[variant]
+    torch.manual_seed(seed)
+    model = build(
+        weights=None,
+        weights_backbone=None,
+        num_classes=NUM_CLASSES,
+        min_size=MIN_SIZE,
+        max_size=MAX_SIZE,
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # Statistics far from (0, 1), small enough that an epsilon of 1e-3 is felt.
+            nn.init.normal_(module.running_mean, std=0.05)
+            nn.init.uniform_(module.running_var, 0.3, 0.9)
+            nn.init.uniform_(module.weight, 0.4, 0.8)
+            nn.init.normal_(module.bias, std=0.05)
+        if isinstance(module, nn.GroupNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    _scale_outputs(model, random_images([(128, 160)], seed))
+    return model.eval()
+
+
+@torch.no_grad()
+def _scale_outputs(model: nn.Module, images: Sequence[Tensor]) -> None:
+    """Give the logits a spread of 1 around -2 and the deltas one of 0.5."""
+    model.eval()
+    prepared, _ = model.transform([image / 255 for image in images])
+    head = model.head(list(model.backbone(prepared.tensors).values()))
+    for name, layer, spread, bias in (
+        ("cls_logits", model.head.classification_head.cls_logits, 1.0, -2.0),
+        ("bbox_regression", model.head.regression_head.bbox_reg, 0.5, 0.0),
+    ):
+        layer.weight.mul_(spread / head[name].std())
+        layer.bias.fill_(0.0)
+        shifted = model.head(list(model.backbone(prepared.tensors).values()))[name]
+        layer.bias.fill_(bias - float(shifted.mean()))
+
+
+def train_torchvision(model: nn.Module, *, steps: int, optimizer: str, lr: float) -> nn.Module:
+    """Train a few steps on random boxes."""
+    make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
+    optim = make(model.parameters(), lr=lr)
+    model.train()
+    for step in range(steps):
+        images = random_images([(120, 150), (150, 110)], 100 + step)
+        targets = [
+            {
+                "boxes": torch.tensor([[10.0, 12.0, 70.0, 80.0], [40.0, 50.0, 100.0, 105.0]]),
+                "labels": torch.tensor([1, 3]),
+            }
+            for _ in images
+        ]
+        loss = sum(model([image / 255 for image in images], targets).values())
+        optim.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optim.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def detect_with_torchvision(model: nn.Module, images: Sequence[Tensor]) -> list[Detections]:
+    """torchvision's detections for uint8 images."""
+    outputs = model([image / 255 for image in images])
+    return [Detections(out["boxes"], out["scores"], out["labels"]) for out in outputs]
+
+
+def detect_with_ours(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    variant: Variant,
+    *,
+    norm_eps: float = 1e-5,
+    norm: str | None = None,
+) -> list[Detections]:
+    """Our detections, from torchvision's converted state dict."""
+    preset = MODEL_PRESETS[f"torchvision_{variant}"]
+    config = model_config(variant, norm_eps=norm_eps)
+    if norm is not None:
+        backbone = config.backbone.model_copy(update={"norm": norm})
+        config = config.model_copy(update={"backbone": backbone})
+    detector = config.build(NUM_CLASSES)
+    converted = convert_state_dict(model.state_dict(), variant)
+    incompatible = detector.load_state_dict(converted, strict=False)
+    assert not incompatible.unexpected_keys
+    assert all(key.endswith("num_batches_tracked") for key in incompatible.missing_keys)
+    sizes = {"min_size": MIN_SIZE, "max_size": MAX_SIZE}
+    preprocess = validate(merge(preset["preprocess"], sizes), PreprocessConfig, source=variant)
+    postprocess = validate(preset["postprocess"], PostprocessConfig, source=variant)
+    return detect(
+        images,
+        detector=detector,
+        preprocess=preprocess.build(),
+        postprocess=postprocess.build(detector.box_coder),
+        device="cpu",
+        precision="fp32",
+    )
+
+
+def differences(ours: Detections, reference: Detections) -> list[str]:
+    """Why two detections of one image are not the same set in the same order; empty if they are.
+
+    Equal are labels, boxes to `BOX_TOLERANCE` pixels and scores to `SCORE_TOLERANCE`; two detections
+    whose scores are nearer than `ORDER_TOLERANCE` may stand in either order.
+    """
+    if len(ours) != len(reference):
+        return [f"{len(ours)} detections instead of {len(reference)}"]
+    problems = []
+    free = torch.ones(len(ours), dtype=torch.bool)
+    for row in range(len(reference)):
+        box_gap = (ours.boxes - reference.boxes[row]).abs().amax(dim=1)
+        score_gap = (ours.scores - reference.scores[row]).abs()
+        fits = free & (ours.labels == reference.labels[row])
+        fits &= (box_gap <= BOX_TOLERANCE) & (score_gap <= SCORE_TOLERANCE)
+        if not fits.any():
+            problems.append(f"no partner for {reference.boxes[row]}, {reference.scores[row]:.6f}")
+            continue
+        partners = torch.where(fits)[0]
+        partner = int(partners[(partners - row).abs().argmin()])
+        free[partner] = False
+        if (ours.scores[row] - reference.scores[row]).abs() > ORDER_TOLERANCE:
+            problems.append(f"order at {row}")
+        elif (reference.scores[partner] - reference.scores[row]).abs() > ORDER_TOLERANCE:
+            problems.append(f"{row} stands at {partner}")
+    return problems
+
+
+def largest_gaps(ours: Detections, reference: Detections) -> tuple[float, float]:
+    """The largest distance of boxes (pixels) and of scores, for lists in the same order."""
+    boxes = (ours.boxes - reference.boxes).abs().max()
+    return float(boxes), float((ours.scores - reference.scores).abs().max())

@@ -1,0 +1,174 @@
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
+
+from retina.objective.assignment import ATSSAssigner, MaxIoUAssigner, MaxIoUConfig, max_iou
+from retina.structures import Anchors, BatchedTargets, Targets
+
+
+def make_anchors(boxes: list[list[float]]) -> Anchors:
+    return Anchors(torch.tensor(boxes, dtype=torch.float32), (len(boxes),), (1,))
+
+
+def grid_anchors(size: int = 128) -> Anchors:
+    levels = []
+    for stride in (8, 16, 32):
+        centers = torch.arange(0, size, stride, dtype=torch.float32)
+        y, x = torch.meshgrid(centers, centers, indexing="ij")
+        for_cell = [
+            torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], -1)
+            for w, h in ((4 * stride, 4 * stride), (5.7 * stride, 2.8 * stride))
+        ]
+        levels.append(torch.stack(for_cell, 2).reshape(-1, 4))
+    return Anchors(torch.cat(levels), tuple(len(level) for level in levels), (2, 2, 2))
+
+
+def targets_of(*boxes: list[float], crowd: tuple[int, ...] = ()) -> Targets:
+    return Targets(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.arange(len(boxes)),
+        is_crowd=torch.tensor([i in crowd for i in range(len(boxes))], dtype=torch.bool),
+    )
+
+
+def random_targets(count: int, seed: int, size: int = 128) -> Targets:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * (size - 8)
+    side = torch.rand(count, 2, generator=generator) * size / 2 + 4
+    boxes = torch.cat([corner, (corner + side).clamp(max=size)], dim=1)
+    return Targets(boxes, torch.arange(count), torch.zeros(count, dtype=torch.bool))
+
+
+def test_thresholds_on_a_hand_made_case() -> None:
+    # IoUs with the one object (0, 0, 10, 10): 1.0, 0.5, 0.45, 0.25.
+    anchors = make_anchors([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4.5], [0, 0, 5, 5]])
+    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([0, 0, 10, 10])]))
+    assert found.is_foreground.tolist() == [[True, True, False, False]]
+    assert found.is_ignored.tolist() == [[False, False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "foreground", "index"),
+    [
+        ("none", [False, False], [0, 0]),
+        ("anchor_best", [True, False], [0, 0]),
+        ("object", [True, False], [1, 0]),
+    ],
+)
+def test_low_quality_rules_on_a_hand_made_case(
+    rule: max_iou.LowQualityRule, foreground: list[bool], index: list[int]
+) -> None:
+    # Anchor 0 overlaps object 0 by 0.3 and object 1 by 0.2, and is the best anchor of both.
+    anchors = make_anchors([[0, 0, 10, 10], [50, 50, 60, 60]])
+    objects = targets_of([0, 0, 10, 3], [0, 8, 10, 10])
+    assigner = MaxIoUAssigner(low_quality=rule)
+    found = assigner(anchors, BatchedTargets.from_targets([objects]))
+    assert found.is_foreground.tolist() == [foreground]
+    assert found.target_index.tolist() == [index]
+
+
+def test_every_anchor_that_ties_for_an_object_is_rescued() -> None:
+    anchors = make_anchors([[0, 0, 10, 10], [10, 0, 20, 10], [0, 50, 10, 60]])
+    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([8, 0, 12, 2])]))
+    assert found.is_foreground.tolist() == [[True, True, False]]
+
+
+def test_an_object_that_no_anchor_overlaps_claims_none() -> None:
+    anchors = make_anchors([[0, 0, 10, 10], [20, 20, 30, 30]])
+    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([80, 80, 90, 90])]))
+    assert not found.is_foreground.any()
+
+
+def test_equal_to_torchvisions_matcher_image_by_image() -> None:
+    anchors = grid_anchors()
+    images = [random_targets(count, seed) for seed, count in enumerate((1, 5, 17, 40))]
+    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets(images))
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    for row, image in enumerate(images):
+        matches = matcher(box_iou(image.boxes, anchors.boxes))
+        assert torch.equal(found.is_foreground[row], matches >= 0)
+        assert torch.equal(found.is_ignored[row], matches == Matcher.BETWEEN_THRESHOLDS)
+        assert torch.equal(found.target_index[row][matches >= 0], matches[matches >= 0])
+
+
+def test_blocks_of_objects_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    anchors = grid_anchors()
+    targets = BatchedTargets.from_targets([random_targets(40, 1), random_targets(23, 2)])
+    for rule in ("anchor_best", "object"):
+        assigner = MaxIoUAssigner(low_quality=rule)
+        whole = assigner(anchors, targets)
+        monkeypatch.setattr(max_iou, "BLOCK_ELEMENTS", 2 * len(anchors) * 3)
+        blocks = assigner(anchors, targets)
+        monkeypatch.undo()
+        for name in ("target_index", "is_foreground", "is_ignored"):
+            assert torch.equal(getattr(whole, name), getattr(blocks, name))
+
+
+def test_an_image_without_objects_is_all_background() -> None:
+    targets = BatchedTargets.from_targets([Targets.empty(), targets_of([0, 0, 32, 32])])
+    for assigner in (MaxIoUAssigner(), ATSSAssigner()):
+        found = assigner(grid_anchors(), targets)
+        assert not found.is_foreground[0].any()
+        assert not found.is_ignored[0].any()
+        assert found.is_foreground[1].any()
+
+
+def test_anchors_inside_a_crowd_region_are_ignored_not_background() -> None:
+    anchors = make_anchors([[0, 0, 10, 10], [35, 0, 45, 10], [60, 0, 70, 10], [20, 0, 30, 10]])
+    objects = targets_of([0, 0, 40, 40], [20, 0, 30, 10], crowd=(0,))
+    for assigner in (MaxIoUAssigner(), ATSSAssigner()):
+        found = assigner(anchors, BatchedTargets.from_targets([objects]))
+        # Wholly inside; half inside (not more than half); outside; inside, but an object's own.
+        assert found.is_ignored.tolist() == [[True, False, False, False]]
+        assert found.is_foreground.tolist() == [[False, False, False, True]]
+    off = MaxIoUAssigner(crowd_iof=1.0)
+    assert not off(anchors, BatchedTargets.from_targets([objects])).is_ignored.any()
+
+
+def test_atss_follows_its_algorithm_step_by_step() -> None:
+    anchors, image = grid_anchors(), random_targets(12, 3)
+    found = ATSSAssigner(candidates_per_level=4)(anchors, BatchedTargets.from_targets([image]))
+    iou = box_iou(image.boxes, anchors.boxes)
+    anchor_centers = (anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2
+    best = torch.full((len(anchors),), -1.0)
+    index = torch.full((len(anchors),), -1)
+    for number, box in enumerate(image.boxes):
+        distance = (anchor_centers - (box[:2] + box[2:]) / 2).norm(dim=1)
+        candidates, start = [], 0
+        for count in anchors.num_per_level:
+            nearest = distance[start : start + count].topk(4 * 2, largest=False).indices
+            candidates.append(nearest + start)
+            start += count
+        rows = torch.cat(candidates)
+        threshold = iou[number, rows].mean() + iou[number, rows].std()
+        for anchor in rows.tolist():
+            center = anchor_centers[anchor]
+            inside = min(*(center - box[:2]).tolist(), *(box[2:] - center).tolist()) > 0.01
+            if inside and iou[number, anchor] >= threshold and iou[number, anchor] > best[anchor]:
+                best[anchor], index[anchor] = iou[number, anchor], number
+    assert found.is_foreground[0].sum() > 12
+    assert torch.equal(found.is_foreground[0], index >= 0)
+    assert torch.equal(found.target_index[0][index >= 0], index[index >= 0])
+
+
+def test_two_thousand_objects_stay_within_the_block_memory() -> None:
+
+    anchors = grid_anchors(512)
+    targets = BatchedTargets.from_targets([random_targets(2000, 0, 512)])
+    full_matrix = 2000 * len(anchors) * 4
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        patch.setattr(max_iou, "BLOCK_ELEMENTS", 2**18)
+        found = MaxIoUAssigner()(anchors, targets)
+    assert found.is_foreground.sum() > 1000
+    largest = max(event.cpu_memory_usage for event in profiler.events())
+    assert largest < full_matrix / 10
+
+
+def test_thresholds_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not exceed foreground_iou"):
+        MaxIoUConfig(foreground_iou=0.3, background_iou=0.4)
