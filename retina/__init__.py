@@ -25,7 +25,7 @@ _EXPORTS = {
     "load_torchvision": "retina.prediction.torchvision_import",
 }
 
-__all__ = ["Categories", "Detections", "Predictor", "load", "load_torchvision"]  # noqa: F822
+__all__ = ["Categories", "Detections", "Predictor", "load", "load_torchvision"]
 
 
 def __getattr__(name: str) -> Any:

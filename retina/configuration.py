@@ -54,7 +54,7 @@ C = TypeVar("C", bound=Config)
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's scalars and without silent duplicate keys."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -72,8 +72,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which also quotes the strings that YAML 1.2 would read as numbers."""
+
+
 def _add_scalar(tag: str, pattern: str, first: str) -> None:
-    _Loader.add_implicit_resolver(tag, re.compile(rf"^(?:{pattern})$"), list(first))
+    for reader_or_writer in (_Loader, _Dumper):
+        reader_or_writer.add_implicit_resolver(tag, re.compile(rf"^(?:{pattern})$"), list(first))
 
 
 _add_scalar("tag:yaml.org,2002:bool", "true|True|TRUE|false|False|FALSE", "tTfF")
@@ -86,9 +91,7 @@ _add_scalar(
     "-+0123456789.",
 )
 # YAML 1.2 has no sexagesimal and no octal "010"; PyYAML's constructor would read both.
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -205,7 +208,10 @@ def load_config(path: Path | str, overrides: Sequence[str], schema: type[C]) -> 
         ConfigError: with every problem of the file in one message.
     """
     tree = read_tree(path)
-    for override in overrides:
+    # The preset comes first, wherever it was named: the other overrides lie over its keys.
+    for override in sorted(overrides, key=lambda text: not text.startswith("preset=")):
+        if not override.startswith("preset="):
+            tree = _with_default_kinds(_on_preset(tree, schema, str(path)), schema)
         tree = apply_override(tree, override)
     return validate(tree, schema, source=str(path))
 
@@ -216,7 +222,7 @@ def validate(tree: Any, schema: type[C], *, source: str) -> C:
     Raises:
         ConfigError: with every problem in one message.
     """
-    tree = _on_preset(tree, schema, source)
+    tree = _with_default_kinds(_on_preset(tree, schema, source), schema)
     try:
         # JSON mode: strict types, yet a list may become a tuple and a string a path.
         return schema.model_validate_json(json.dumps(tree))
@@ -242,10 +248,37 @@ def _on_preset(tree: Any, schema: type[Config], source: str) -> Any:
     return merge(schema.presets[name], tree)
 
 
+def _with_default_kinds(tree: Any, schema: type[BaseModel]) -> Any:
+    """``tree`` with the ``kind`` of each field's default where a mapping does not say one.
+
+    So ``optimizer: {lr: 0.1}`` changes the default optimizer instead of being no optimizer at all.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    filled = dict(tree)
+    for name, field in schema.model_fields.items():
+        value = filled.get(name)
+        if not isinstance(value, dict):
+            continue
+        if field.discriminator == "kind" and "kind" not in value:
+            default = field.get_default(call_default_factory=True)
+            if isinstance(default, BaseModel):
+                value = {"kind": getattr(default, "kind", None), **value}
+        inner = _unwrap(field.annotation)
+        if field.discriminator == "kind":
+            inner = _union_member(inner, value.get("kind", ""))
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            value = _with_default_kinds(value, inner)
+        filled[name] = value
+    return filled
+
+
 def to_yaml(config: Config) -> str:
     """The config as YAML with every field; reading it back gives an equal config."""
     tree = config.model_dump(mode="json")
-    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return yaml.dump(
+        tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True
+    )
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:

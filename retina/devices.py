@@ -42,7 +42,9 @@ def pick_device(name: str = "auto") -> torch.device:
     if not present.get(device.type, False):
         raise UserError(f"device: '{name}' is not on this machine; 'auto' takes what there is")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: '{name}' is not there, the GPUs count to {torch.cuda.device_count()}")
+        raise UserError(
+            f"device: '{name}' is not there, the GPUs count to {torch.cuda.device_count()}"
+        )
     return device
 
 
@@ -57,9 +59,7 @@ def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the network runs at this precision."""
-    return torch.autocast(
-        device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES
-    )
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
 def _cpu_has_bf16() -> bool:

@@ -19,7 +19,7 @@ from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import SamplingConfig
-from retina.devices import pick_device, pick_precision
+from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.distributed import is_main_process
 from retina.errors import UserError
 from retina.evaluation.engines import Backend
@@ -240,6 +240,46 @@ def build_experiment(
     return Experiment(trainer, config, reports, load_report, detector)
 
 
+def build_artifact_evaluator(
+    artifact: Artifact,
+    dataset: DetectionDataset,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "fp32",
+    max_detections: int | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    backend: Backend = "hotcoco",
+) -> tuple[RetinaNet, Evaluator]:
+    """A saved detector on its device, and what scores it on a split.
+
+    Args:
+        artifact: the detector.
+        dataset: the split, with the detector's labels.
+        device: as in a config.
+        precision: of the network.
+        max_detections: detections of an image that count; None takes the detector's own number.
+        batch_size: images at a time.
+        num_workers: processes that load images.
+        backend: the scoring engine.
+    """
+    where = pick_device(device)
+    detector = artifact.build_detector().to(where)
+    postprocess = artifact.config.postprocess
+    if max_detections is not None:
+        postprocess = postprocess.model_copy(update={"max_detections": max_detections})
+    return detector, Evaluator(
+        dataset,
+        preprocess=artifact.config.preprocess.build().to(where),
+        postprocess=postprocess.build(detector.box_coder),
+        device=where,
+        precision=pick_precision(precision, where),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        backend=backend,
+    )
+
+
 def decide(config: ExperimentConfig, device: torch.device) -> ExperimentConfig:
     """The config with what the machine decides written into it."""
     precision = pick_precision(config.training.precision, device)
@@ -300,5 +340,3 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     np.random.seed(seed)  # noqa: NPY002 - the libraries that use the global generator
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
-
-

@@ -6,7 +6,6 @@ Learning rates are for a batch of 16 images.
 
 from __future__ import annotations
 
-
 from retina.configuration import Tree, merge
 from retina.modeling.presets import MODEL_PRESETS
 
@@ -96,4 +95,3 @@ PRESETS: dict[str, Tree] = {
     name: merge(MODEL_PRESETS[name], tree) for name, tree in _OBJECTIVES.items()
 }
 """The trees by name; keys as in a config file."""
-

@@ -9,6 +9,7 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import Progress
 
+from retina.artifact import load_artifact
 from retina.cli.choices import one_of
 from retina.cli.training import describe_report
 from retina.datasets import CocoConfig
@@ -21,6 +22,7 @@ from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.report import category_table, summary_table, write_metrics
 from retina.evaluation.results import read_results, write_results
 from retina.experiment import build_artifact_evaluator, build_dataset, load_experiment
+from retina.structures import Categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,7 @@ def _score_results(request: EvaluationRequest) -> DetectionMetrics:
 def _score_detector(
     request: EvaluationRequest, checkpoint: Path, console: Console
 ) -> DetectionMetrics:
-    from retina.artifact import load_artifact
-
-    precision: PrecisionChoice = one_of(
-        request.precision, get_args(PrecisionChoice), "--precision"
-    )
+    precision: PrecisionChoice = one_of(request.precision, get_args(PrecisionChoice), "--precision")
     artifact = load_artifact(checkpoint)
     dataset = _dataset(request, artifact.categories, antialias=artifact.config.preprocess.antialias)
     for line in describe_report(str(request.annotations or request.split), dataset.report):
@@ -111,7 +109,9 @@ def _score_detector(
     return result.metrics
 
 
-def _dataset(request: EvaluationRequest, categories: object, *, antialias: bool) -> DetectionDataset:
+def _dataset(
+    request: EvaluationRequest, categories: object, *, antialias: bool
+) -> DetectionDataset:
     from retina.structures import Categories
 
     assert isinstance(categories, Categories)

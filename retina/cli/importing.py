@@ -58,7 +58,7 @@ def run_import(
 
 
 def _official_weights(name: str, variant: str) -> Any:
-    """torchvision's weights of that name, or None where the name is a file."""
+    """Torchvision's weights of that name, or None where the name is a file."""
     if Path(name).exists():
         return None
     from torchvision.models import get_model_weights

@@ -16,6 +16,7 @@ from retina.geometry.resizing import fit_into
 from retina.structures import (
     BoolArray,
     Categories,
+    FloatArray,
     GroundTruth,
     IntArray,
     Sample,
@@ -139,6 +140,10 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     @abstractmethod
     def ground_truth(self) -> GroundTruth:
         """What the evaluator scores against: untouched by any repair, no image decoded."""
+
+    @abstractmethod
+    def occluded_fractions(self) -> FloatArray:
+        """``(G,)`` how much of each annotated object something hides; NaN where not annotated."""
 
     def __getitem__(self, request: SampleRequest) -> Sample:
         """The sample that was asked for."""

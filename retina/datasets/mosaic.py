@@ -31,8 +31,8 @@ def mosaic(
 ) -> AnnotatedImage:
     """An image of the same size, made of this one and three others that meet at a random point.
 
-    Each fills its tile with a random part of itself, all of it along one side at least at a zoom
-    of 1, and keeps its aspect ratio to the pixel.
+    Each fills its tile with a random part of itself: scaled to just cover the tile, or up to
+    `MAX_ZOOM` times larger, and with its aspect ratio kept to the pixel.
 
     Args:
         annotated: one of the four; it takes a random tile.
@@ -46,7 +46,7 @@ def mosaic(
     middle_x = round(width * generator.uniform(*CENTER_RANGE))
     partners = [load_partner(int(index)) for index in generator.integers(num_images, size=3)]
     sources = [annotated, *partners]
-    canvas = np.empty_like(annotated.image, shape=(height, width, 3), order="C")
+    canvas = np.empty((height, width, 3), dtype=np.uint8)
     parts = []
     corners = [
         (y, x)

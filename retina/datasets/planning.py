@@ -174,6 +174,8 @@ class BatchStream:
         stop_step: the number of the batch after the last.
         rank: whose share of each batch.
         world_size: how many ranks share a batch.
+        parts: in how many batches, one after the other, the rank computes its share (gradient
+            accumulation).
     """
 
     planner: BatchPlanner
@@ -181,16 +183,18 @@ class BatchStream:
     stop_step: int
     rank: int = 0
     world_size: int = 1
+    parts: int = 1
 
     def __len__(self) -> int:
-        return max(0, self.stop_step - self.first_step)
+        return max(0, self.stop_step - self.first_step) * self.parts
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         step = self.first_step
         while step < self.stop_step:
             epoch, done = divmod(step, self.planner.num_batches)
             for batch in self.planner.epoch(epoch)[done : done + self.stop_step - step]:
-                yield rank_share(batch, self.rank, self.world_size)
+                for part in range(self.rank * self.parts, (self.rank + 1) * self.parts):
+                    yield rank_share(batch, part, self.world_size * self.parts)
                 step += 1
 
 

@@ -54,7 +54,8 @@ def clip(boxes: FloatArray, size: Size) -> tuple[FloatArray, FloatArray]:
     """
     limits = np.array([size[1], size[0]] * 2, dtype=np.float64)
     clipped = np.clip(boxes, 0, limits)
-    areas, left = _areas(boxes), _areas(clipped)
+    with np.errstate(invalid="ignore", over="ignore"):  # absurd boxes have nothing left
+        areas, left = _areas(boxes), _areas(clipped)
     return clipped, np.divide(left, areas, out=np.zeros_like(left), where=areas > 0)
 
 

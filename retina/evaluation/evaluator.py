@@ -116,13 +116,13 @@ class Evaluator:
                 precision=self._precision,
             )
             if criterion is not None:
-                totals += self._loss_sums(criterion, forward.predictions, forward.anchors, batch, forward.sizes)
+                totals += self._loss_sums(
+                    criterion, forward.predictions, forward.anchors, batch, forward.sizes
+                )
             found = self.postprocess(forward.predictions, forward.anchors, forward.sizes)
             detections = [
                 one.rescaled(size, original).cpu()
-                for one, size, original in zip(
-                    found, forward.sizes, batch.image_sizes, strict=True
-                )
+                for one, size, original in zip(found, forward.sizes, batch.image_sizes, strict=True)
             ]
             metrics.update(batch.image_ids, detections)
             seen += zip(batch.image_ids, detections, strict=True)

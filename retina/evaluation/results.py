@@ -176,7 +176,7 @@ def _parse(path: Path, hook: Callable[[dict[str, Any]], Any]) -> list[Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     try:
         rows = json.loads(text, object_hook=hook)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         size = f"{len(text)} characters"
         raise UserError(
             f"{path}: is no complete JSON ({error}; the file has {size}); write it again"

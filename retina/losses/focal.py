@@ -84,9 +84,7 @@ def sigmoid_focal_loss(
             1 - targets
         ) * background * _modulated(logits, gamma)
         return _reduce(loss, reduction, count=None)
-    return _integer_targets(
-        logits, targets, foreground, background, gamma, reduction, ignore_index
-    )
+    return _integer_targets(logits, targets, foreground, background, gamma, reduction, ignore_index)
 
 
 def _weights(alpha: Alpha, logits: Tensor) -> tuple[Tensor | float, Tensor | float]:

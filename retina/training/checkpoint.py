@@ -75,5 +75,3 @@ def load_state(path: Path) -> TrainingState:
             f"{path}: has format {fields['format_version']}, this program reads {FORMAT_VERSION}"
         )
     return TrainingState(**fields)
-
-

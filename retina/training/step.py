@@ -67,7 +67,7 @@ class TrainingStep:
         for number, batch in enumerate(parts):
             with self._gradient_sync(is_last=number == len(parts) - 1):
                 sums = self._losses(batch.to(self._device))
-                self.scaler.scale(sums.total / constant).backward()
+                self.scaler.scale(sums.total / constant).backward()  # type: ignore[no-untyped-call]
             totals += sums.detach_stack()
         totals = sum_over_ranks(totals)
         # Data-parallel training averages the gradients over the ranks: undo that, too.
@@ -102,5 +102,5 @@ class TrainingStep:
 
     def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[None]:
         if isinstance(self._model, DistributedDataParallel) and not is_last:
-            return self._model.no_sync()  # type: ignore[no-any-return, no-untyped-call]
+            return self._model.no_sync()
         return nullcontext()

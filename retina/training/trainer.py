@@ -122,7 +122,7 @@ class Trainer:
         self._step = 0
         self._best_ap: float | None = None
         self._evaluations_without_gain = 0
-        self._average: WeightAverage | None = None
+        self._average: WeightAverage[RetinaNet] | None = None
         self._training_step = TrainingStep(
             detector=detector,
             preprocess=preprocess,

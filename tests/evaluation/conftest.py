@@ -80,7 +80,8 @@ def _random_detections(seed: int, tree: Any, *, per_image: int) -> DetectionArra
         if len(own) and rng.random() < 0.6:
             picked = rng.choice(own)
             labels[row] = truth.category_labels[picked]
-            boxes[row] = truth.boxes_xywh[picked] * rng.uniform(0.9, 1.1, 4)
+            box = truth.boxes_xywh[picked]
+            boxes[row] = box + rng.normal(0, 0.07, 4) * box[[2, 3, 2, 3]]
     return DetectionArrays(images, boxes, rng.random(len(images)).round(2), labels)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import os
 import socket
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -202,11 +205,10 @@ def test_sizes_are_split_by_the_annotated_area_not_the_box() -> None:
 
 
 def test_a_detection_on_a_crowd_is_neither_right_nor_wrong() -> None:
-    on_objects = [[10.0, 10, 20, 20], [50, 50, 40, 40]]
-    with_crowd = DetectionArrays(
-        np.array([7, 7, 7]), np.array([[2.0, 62, 10, 10], *on_objects]), np.ones(3), np.zeros(3, int)
-    )
-    without = DetectionArrays(np.array([7, 7]), np.array(on_objects), np.ones(2), np.zeros(2, int))
+    boxes = np.array([[10.0, 10, 20, 20], [2, 62, 10, 10], [50, 50, 40, 40]])
+    scores = np.array([0.9, 0.8, 0.7])
+    with_crowd = DetectionArrays(np.full(3, 7), boxes, scores, np.zeros(3, int))
+    without = DetectionArrays(np.full(2, 7), boxes[::2], scores[::2], np.zeros(2, int))
     one, other = (_score(_small_truth(), found, "hotcoco") for found in (with_crowd, without))
     assert one.numbers() == other.numbers()
     assert one.per_category[0].AP == 1.0
@@ -324,40 +326,53 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any], message: str
         CocoMetrics(_small_truth(), **arguments)
 
 
-def _score_on_rank(rank: int, port: int, answers: Any) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    metrics = CocoMetrics(_small_truth())
-    right = Detections(torch.tensor([[10.0, 10, 30, 30]]), torch.ones(1), torch.tensor([0]))
-    wrong = Detections(torch.tensor([[0.0, 0, 3, 3]]), torch.ones(1), torch.tensor([1]))
-    if rank == 0:
+_RANK_PROGRAM = """
+import json, sys
+import numpy as np, torch
+from retina.distributed import process_group, rank
+from retina.evaluation.coco_metrics import CocoMetrics
+from retina.structures import Categories, Detections, GroundTruth
+
+with open(sys.argv[1], "rb") as file:
+    columns = dict(np.load(file))
+truth = GroundTruth(categories=Categories(("a", "b"), (5, 2)), **columns)
+right = Detections(torch.tensor([[10.0, 10, 30, 30]]), torch.ones(1), torch.tensor([0]))
+wrong = Detections(torch.tensor([[0.0, 0, 3, 3]]), torch.ones(1), torch.tensor([1]))
+with process_group("cpu"):
+    metrics = CocoMetrics(truth)
+    if rank() == 0:
         metrics.update([7], [right])
     else:  # this rank's sampler padded with an image that rank 0 has, too
         metrics.update([3, 7], [wrong, right])
-    answers.put((rank, metrics.compute().to_json()))
-    torch.distributed.destroy_process_group()
+    print(json.dumps(metrics.compute().to_json()))
+"""
 
 
-def test_ranks_are_brought_together_and_each_image_counts_once() -> None:
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
+def test_ranks_are_brought_together_and_each_image_counts_once(tmp_path: Path) -> None:
+    truth = _small_truth()
+    columns = {f.name: getattr(truth, f.name) for f in fields(truth) if f.name != "categories"}
+    np.savez(tmp_path / "truth.npz", **columns)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     processes = [
-        context.Process(target=_score_on_rank, args=(rank, port, answers)) for rank in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", _RANK_PROGRAM, str(tmp_path / "truth.npz")],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
     ]
-    for process in processes:
-        process.start()
-    by_rank = dict(answers.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
+    by_rank = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
     found = DetectionArrays(
         np.array([7, 3]),
         np.array([[10.0, 10, 20, 20], [0, 0, 3, 3]]),
         np.ones(2),
         np.array([0, 1]),
     )
-    expected = _score(_small_truth(), found, "hotcoco").to_json()
-    assert by_rank == {0: expected, 1: expected}
+    expected = _score(truth, found, "hotcoco").to_json()
+    assert by_rank == [expected, expected]
+    assert expected["AR100"] == 0.25

@@ -14,7 +14,9 @@ SPECS = tuple(FeatureSpec(channels, stride) for channels, stride in ((12, 8), (2
 def feature_maps(height: int, width: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     return tuple(
-        torch.randn(2, s.channels, -(-height // s.stride), -(-width // s.stride), generator=generator)
+        torch.randn(
+            2, s.channels, -(-height // s.stride), -(-width // s.stride), generator=generator
+        )
         for s in SPECS
     )
 

@@ -167,7 +167,9 @@ def test_weights_by_torchvisions_name(tmp_path: Path, monkeypatch: pytest.Monkey
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     for name in ("IMAGENET1K_V1", "DEFAULT"):
         trunk = ResNetConfig(name="resnet18", weights=name).build()
-        assert torch.equal(trunk.layer4.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight)
+        assert torch.equal(
+            trunk.layer4.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight
+        )
 
 
 def test_unknown_weights_are_answered_with_the_known_ones() -> None:
@@ -189,7 +191,9 @@ def test_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Monk
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r34.pt"
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), path)
-    with pytest.raises(UserError, match=r"r34\.pt: these weights belong to another network .*unknown"):
+    with pytest.raises(
+        UserError, match=r"r34\.pt: these weights belong to another network .*unknown"
+    ):
         ResNetConfig(name="resnet18", weights=str(path)).build()
 
 

@@ -12,8 +12,8 @@ from retina.configuration import merge, validate
 from retina.modeling.detection import detect
 from retina.modeling.importers.torchvision import Variant, convert_state_dict, model_config
 from retina.modeling.postprocess import PostprocessConfig
-from retina.modeling.presets import MODEL_PRESETS
 from retina.modeling.preprocess import PreprocessConfig
+from retina.modeling.presets import MODEL_PRESETS
 from retina.structures import Detections
 
 BOX_TOLERANCE = 1e-2
@@ -37,7 +37,7 @@ def random_images(sizes: Sequence[tuple[int, int]], seed: int) -> list[Tensor]:
     return images
 
 
-def random_torchvision(variant: Variant, seed: int) -> nn.Module:
+def random_torchvision(variant: Variant, seed: int, *, mean_logit: float = -2.0) -> nn.Module:
     """A torchvision RetinaNet whose random weights give unsaturated scores and moving boxes."""
     build = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}[variant]
     torch.manual_seed(seed)
@@ -58,18 +58,18 @@ def random_torchvision(variant: Variant, seed: int) -> nn.Module:
         if isinstance(module, nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-    _scale_outputs(model, random_images([(128, 160)], seed))
+    _scale_outputs(model, random_images([(128, 160)], seed), mean_logit)
     return model.eval()
 
 
 @torch.no_grad()
-def _scale_outputs(model: nn.Module, images: Sequence[Tensor]) -> None:
-    """Give the logits a spread of 1 around -2 and the deltas one of 0.5."""
+def _scale_outputs(model: nn.Module, images: Sequence[Tensor], mean_logit: float) -> None:
+    """Give the logits a spread of 1 around their mean and the deltas one of 0.5 around 0."""
     model.eval()
     prepared, _ = model.transform([image / 255 for image in images])
     head = model.head(list(model.backbone(prepared.tensors).values()))
     for name, layer, spread, bias in (
-        ("cls_logits", model.head.classification_head.cls_logits, 1.0, -2.0),
+        ("cls_logits", model.head.classification_head.cls_logits, 1.0, mean_logit),
         ("bbox_regression", model.head.regression_head.bbox_reg, 0.5, 0.0),
     ):
         layer.weight.mul_(spread / head[name].std())
@@ -139,11 +139,18 @@ def detect_with_ours(
     )
 
 
-def differences(ours: Detections, reference: Detections) -> list[str]:
-    """Why two detections of one image are not the same set in the same order; empty if they are.
+def differences(
+    ours: Detections,
+    reference: Detections,
+    *,
+    box_tolerance: float = BOX_TOLERANCE,
+    score_tolerance: float = SCORE_TOLERANCE,
+    order_tolerance: float = ORDER_TOLERANCE,
+) -> list[str]:
+    """Why the detections of an image are not the same set in the same order; empty if they are.
 
-    Equal are labels, boxes to `BOX_TOLERANCE` pixels and scores to `SCORE_TOLERANCE`; two detections
-    whose scores are nearer than `ORDER_TOLERANCE` may stand in either order.
+    Labels must be equal, boxes and scores to their tolerance; two detections whose scores differ
+    by no more than ``order_tolerance`` may stand in either order.
     """
     if len(ours) != len(reference):
         return [f"{len(ours)} detections instead of {len(reference)}"]
@@ -153,17 +160,15 @@ def differences(ours: Detections, reference: Detections) -> list[str]:
         box_gap = (ours.boxes - reference.boxes[row]).abs().amax(dim=1)
         score_gap = (ours.scores - reference.scores[row]).abs()
         fits = free & (ours.labels == reference.labels[row])
-        fits &= (box_gap <= BOX_TOLERANCE) & (score_gap <= SCORE_TOLERANCE)
+        fits &= (box_gap <= box_tolerance) & (score_gap <= score_tolerance)
         if not fits.any():
             problems.append(f"no partner for {reference.boxes[row]}, {reference.scores[row]:.6f}")
             continue
         partners = torch.where(fits)[0]
         partner = int(partners[(partners - row).abs().argmin()])
         free[partner] = False
-        if (ours.scores[row] - reference.scores[row]).abs() > ORDER_TOLERANCE:
-            problems.append(f"order at {row}")
-        elif (reference.scores[partner] - reference.scores[row]).abs() > ORDER_TOLERANCE:
-            problems.append(f"{row} stands at {partner}")
+        if (reference.scores[partner] - reference.scores[row]).abs() > order_tolerance:
+            problems.append(f"detection {row} stands at {partner}")
     return problems
 
 

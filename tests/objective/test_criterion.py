@@ -1,6 +1,9 @@
 import pytest
 import torch
-from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
+from torchvision.models.detection.retinanet import (
+    RetinaNetClassificationHead,
+    RetinaNetRegressionHead,
+)
 
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
@@ -183,9 +186,7 @@ def test_crowd_regions_take_their_anchors_out_of_the_loss(anchors: Anchors) -> N
         labels=torch.tensor([0]),
         is_crowd=torch.tensor([True]),
     )
-    losses = criterion_of()(
-        make_predictions(1), anchors, BatchedTargets.from_targets([everywhere])
-    )
+    losses = criterion_of()(make_predictions(1), anchors, BatchedTargets.from_targets([everywhere]))
     assert losses.total.item() == 0
 
 

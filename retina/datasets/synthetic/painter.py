@@ -217,10 +217,8 @@ class Painter:
             coverage, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0
         )
         shadow = np.asarray(cv2.blur(padded, (reach + 1, reach + 1)), np.uint8)
-        across, down = (
-            int(self.rng.integers(-reach, reach + 1)),
-            int(self.rng.integers(0, reach + 1)),
-        )
+        across = int(self.rng.integers(-reach, reach + 1))
+        down = int(self.rng.integers(0, reach + 1))
         clipped = self._clip(shadow, (corner[0] - reach + down, corner[1] - reach + across))
         if clipped is not None:
             region, part = clipped
@@ -233,12 +231,16 @@ class Painter:
         color = color_against(self.rng, surroundings, contrast)
         surface = filling(self.rng, (region.height, region.width), color)
         if self.rng.random() < 0.35 and min(region.height, region.width) >= 16:
-            width = int(self.rng.choice([3, 5]))
-            inner = cv2.erode(coverage, np.ones((width, width), np.uint8))
-            rim = 1 - np.asarray(inner, np.float32)[..., None] / 255
-            surface = surface * (1 - rim * np.float32(self.rng.choice([0.5, -0.3])))
+            surface *= self._rim(coverage)[..., None]
         alpha = coverage.astype(np.float32)[..., None] / 255
         self.pixels[region] = under + (np.clip(surface, 0, 255) - under) * alpha
+
+    def _rim(self, coverage: Coverage) -> FloatImage:
+        """Factors that darken or lighten a shape along its edge, ``(h, w)``."""
+        width = int(self.rng.choice([3, 5]))
+        inner = cv2.erode(coverage, np.ones((width, width), np.uint8))
+        strength = np.float32(self.rng.choice([0.5, -0.3]) / 255)
+        return 1 - (255 - np.asarray(inner, np.float32)) * strength
 
 
 def _bounds(mask: BoolArray) -> Region:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from retina.datasets.dataset import Image
 from retina.datasets.synthetic.painter import Painter, SceneObject
@@ -19,8 +20,14 @@ from retina.datasets.synthetic.shapes import (
 )
 from retina.datasets.synthetic.textures import background, relight
 
-SMALLEST, LARGEST = 13.0, 150.0
-"""The longer side of an object before anything hides it, in pixels."""
+SMALLEST, LARGE, LARGEST = 13.0, 115.0, 170.0
+"""The longer side of an object before anything hides it, in pixels: most lie between the first
+two, evenly by the logarithm, and a few (`SHARE_LARGE`) between the last two."""
+
+SHARE_LARGE = 0.07
+
+WIDEST_SHARE = 0.75
+"""No object is larger than this share of the image's shorter side."""
 
 _UPRIGHT = frozenset({"letter A", "digit 8"})
 
@@ -40,13 +47,19 @@ def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
         _add_clutter(painter, largest=130, in_front=False)
     if plan.crowd_label is not None:
         _add_crowd(painter, plan.crowd_label)
-    sizes = np.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST), len(plan.labels)))
+    sizes = _object_sizes(rng, len(plan.labels), WIDEST_SHARE * min(plan.size))
     # Small things lie rather on big ones than under them, where nothing of them would be seen.
     for index in np.argsort(-sizes * np.exp(rng.normal(0, 0.6, len(sizes))), kind="stable"):
-        _add_object(painter, plan.labels[index], min(float(sizes[index]), 0.65 * min(plan.size)))
+        _add_object(painter, plan.labels[index], float(sizes[index]))
     for _ in range(int(rng.integers(1, 5))):
         _add_clutter(painter, largest=70, in_front=True)
     return Scene(image=relight(rng, painter.pixels), objects=painter.annotate())
+
+
+def _object_sizes(rng: np.random.Generator, count: int, largest: float) -> npt.NDArray[np.float64]:
+    usual = np.exp(rng.uniform(math.log(SMALLEST), math.log(LARGE), count))
+    large = rng.uniform(LARGE, LARGEST, count)
+    return np.minimum(np.where(rng.random(count) < SHARE_LARGE, large, usual), largest)
 
 
 def _turned(rng: np.random.Generator, outline: Outline, size: float, turn: float) -> Coverage:

@@ -1,9 +1,9 @@
 """The outlines that synthetic scenes are made of, and how an outline becomes pixels.
 
-An outline is a union of polygons minus a union of polygons, drawn in a unit square (x to the right,
-y downwards, about -1 .. 1). Letters and digits are polygons of our own rather than a font's, so that
-the pictures do not depend on what is installed. Every outline varies a little from one instance to
-the next: the proportions come from the generator that is passed in.
+An outline is a union of polygons minus a union of polygons, drawn in a square of -1 .. 1 (x to the
+right, y downwards). Letters and digits are polygons of our own rather than a font's, so that the
+pictures do not depend on what is installed. Every outline varies a little from one instance to the
+next: the proportions come from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ def rasterise(outline: Outline, *, size: float, angle: float, aspect: float) -> 
 
     def to_fixed_point(polygon: Polygon) -> npt.NDArray[np.int32]:
         points = ((polygon - low) * scale + 1) * parts - 0.5
-        return np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        fixed: npt.NDArray[np.int32] = np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        return fixed
 
     for polygon in solids:
         cv2.fillPoly(fine, [to_fixed_point(polygon)], 255, shift=SUBPIXEL_BITS)

@@ -65,14 +65,14 @@ def smooth_noise(rng: np.random.Generator, size: Size, cell: float) -> FloatImag
     grid = rng.integers(0, 256, grid_size, dtype=np.uint8)
     # 8-bit resizing is integer arithmetic in OpenCV: no difference between machines.
     noise = cv2.resize(grid, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(noise, np.float32) / 255
+    return np.asarray(noise, np.float32) / np.float32(255)
 
 
 def _fractal_noise(rng: np.random.Generator, size: Size, cell: float) -> FloatImage:
     total = np.zeros(size, np.float32)
     for octave in range(4):
         total += smooth_noise(rng, size, max(1.5, cell / 2**octave)) / np.float32(2**octave)
-    return total / np.float32(1.875)
+    return np.asarray(total / np.float32(1.875), np.float32)
 
 
 def _mix(first: Color, second: Color, weight: FloatImage) -> FloatImage:
@@ -81,7 +81,7 @@ def _mix(first: Color, second: Color, weight: FloatImage) -> FloatImage:
 
 def _step(values: FloatImage) -> FloatImage:
     """A soft threshold at 0.5."""
-    return np.clip((values - 0.5) * 6 + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((values - 0.5) * 6 + 0.5, 0, 1), np.float32)
 
 
 # ---- backgrounds -------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def relight(rng: np.random.Generator, pixels: FloatImage) -> npt.NDArray[np.uint
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
     sensor = rng.standard_normal(size, dtype=np.float32) * np.float32(rng.uniform(1, 7))
     lit = pixels * light[..., None] * tint + sensor[..., None]
-    image = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    image: npt.NDArray[np.uint8] = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         image = np.asarray(cv2.GaussianBlur(image, (3, 3), rng.uniform(0.4, 0.8)), np.uint8)
     return image

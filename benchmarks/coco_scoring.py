@@ -1,0 +1,172 @@
+"""Scoring a split: pycocotools used in the usual way, beside ours, on the same detections.
+
+    python benchmarks/coco_scoring.py                   # 5,000 images × 100 detections
+    python benchmarks/coco_scoring.py --images 500
+
+Prints the time of each, their ratio, and whether the twelve numbers are equal bit for bit. The time
+of each starts with detections per image as float32 tensors in host memory, as a detector leaves
+them, and ends with the twelve numbers; building the ground truth is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from retina.evaluation.coco_metrics import CocoMetrics
+from retina.evaluation.metrics import METRIC_NAMES
+from retina.structures import Categories, Detections, GroundTruth
+
+NUM_CATEGORIES = 80
+
+
+def make_ground_truth(rng: np.random.Generator, num_images: int) -> GroundTruth:
+    """Objects as many, as large and as unevenly spread over classes as COCO val2017 has them."""
+    num_objects = int(7.3 * num_images)
+    sizes = np.exp(rng.uniform(np.log(8), np.log(300), (num_objects, 2)))
+    boxes = np.concatenate([rng.uniform(0, 1, (num_objects, 2)) * (640 - sizes), sizes], axis=1)
+    share = 1 / np.arange(1, NUM_CATEGORIES + 1)
+    return GroundTruth(
+        categories=Categories.from_names([f"class {label}" for label in range(NUM_CATEGORIES)]),
+        image_ids=np.arange(1, num_images + 1),
+        image_sizes=np.full((num_images, 2), 640),
+        annotation_ids=np.arange(1, num_objects + 1),
+        annotation_image_ids=rng.integers(1, num_images + 1, num_objects),
+        category_labels=rng.choice(NUM_CATEGORIES, num_objects, p=share / share.sum()),
+        boxes_xywh=boxes.round(2),
+        areas=(sizes.prod(axis=1) * 0.6).round(2),
+        is_crowd=rng.random(num_objects) < 0.01,
+    )
+
+
+def make_detections(
+    rng: np.random.Generator, truth: GroundTruth, per_image: int
+) -> list[Detections]:
+    """For each image its objects a little displaced, filled up with false alarms."""
+    found = []
+    by_image = np.argsort(truth.annotation_image_ids, kind="stable")
+    starts = np.searchsorted(truth.annotation_image_ids[by_image], truth.image_ids)
+    for own in np.split(by_image, starts[1:]):
+        rows = own[:per_image]
+        num_false = per_image - len(rows)
+        boxes = truth.boxes_xywh[rows]
+        boxes = boxes + rng.normal(0, 0.06, boxes.shape) * boxes[:, [2, 3, 2, 3]]
+        false = np.exp(rng.uniform(np.log(8), np.log(300), (num_false, 2)))
+        false = np.concatenate([rng.uniform(0, 500, (num_false, 2)), false], axis=1)
+        x, y, width, height = torch.from_numpy(np.concatenate([boxes, false])).float().unbind(1)
+        scores = np.concatenate([rng.beta(3, 2, len(rows)), rng.beta(1, 5, num_false)])
+        labels = np.concatenate(
+            [truth.category_labels[rows], rng.integers(0, NUM_CATEGORIES, num_false)]
+        )
+        found.append(
+            Detections(
+                boxes=torch.stack([x, y, x + width, y + height], dim=1),
+                scores=torch.from_numpy(scores).float(),
+                labels=torch.from_numpy(labels),
+            )
+        )
+    return found
+
+
+def score_with_pycocotools(truth: GroundTruth, detections: Sequence[Detections]) -> list[float]:
+    """What most evaluation scripts do: one dict per detection, then pycocotools' own summary."""
+    ids = truth.categories.dataset_ids
+    tree: dict[str, Any] = {
+        "images": [{"id": image_id} for image_id in truth.image_ids.tolist()],
+        "categories": [{"id": id_, "name": str(id_)} for id_ in ids],
+        "annotations": [
+            {
+                "id": int(truth.annotation_ids[row]),
+                "image_id": int(truth.annotation_image_ids[row]),
+                "category_id": ids[truth.category_labels[row]],
+                "bbox": truth.boxes_xywh[row].tolist(),
+                "area": float(truth.areas[row]),
+                "iscrowd": int(truth.is_crowd[row]),
+            }
+            for row in range(len(truth.annotation_ids))
+        ],
+    }
+    results = []
+    for image_id, found in zip(truth.image_ids.tolist(), detections, strict=True):
+        columns = (found.boxes.double().tolist(), found.scores.tolist(), found.labels.tolist())
+        results += [
+            {
+                "image_id": image_id,
+                "category_id": ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in zip(*columns, strict=True)
+        ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = tree
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def score_with_ours(truth: GroundTruth, detections: Sequence[Detections]) -> list[float]:
+    """In batches of 16 images, as an evaluation loop gives them."""
+    metrics = CocoMetrics(truth)
+    for start in range(0, len(detections), 16):
+        batch = slice(start, start + 16)
+        metrics.update(truth.image_ids[batch].tolist(), detections[batch])
+    return list(metrics.compute().numbers().values())
+
+
+def timed(score: Callable[[], list[float]], repetitions: int) -> tuple[list[float], float]:
+    """What ``score`` returns and its best time in seconds."""
+    best = float("inf")
+    numbers: list[float] = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        numbers = score()
+        best = min(best, time.perf_counter() - start)
+    return numbers, best
+
+
+def main() -> None:
+    """Run both and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="detections per image")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    rng = np.random.default_rng(arguments.seed)
+    truth = make_ground_truth(rng, arguments.images)
+    detections = make_detections(rng, truth, arguments.detections)
+    print(
+        f"{arguments.images} images × {arguments.detections} detections, "
+        f"{len(truth.annotation_ids)} objects, {os.cpu_count()} cores {platform.machine()}"
+    )
+    ours, seconds_ours = timed(lambda: score_with_ours(truth, detections), repetitions=3)
+    theirs, seconds_theirs = timed(lambda: score_with_pycocotools(truth, detections), repetitions=1)
+    for name, value, reference in zip(METRIC_NAMES, ours, theirs, strict=True):
+        mark = "=" if value == reference else "≠"
+        print(f"{name:6} {value!r:20} {mark} {reference!r}")
+    print(f"pycocotools {seconds_theirs:.2f} s, ours {seconds_ours:.3f} s (best of 3)")
+    print(f"ratio {seconds_theirs / seconds_ours:.1f}, bit-equal: {ours == theirs}")
+    if ours != theirs:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""``retina data``: making, checking and converting data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make, check, describe and convert data sets.", no_args_is_help=True)
+
+Images = Annotated[Path, typer.Option("--images", help="Folder of the images.")]
+Annotations = Annotated[
+    Path, typer.Option("--annotations", help="COCO file, or folder of Pascal VOC XML files.")
+]
+Split = Annotated[
+    Path | None, typer.Option("--split", help="Pascal VOC: file that lists the image names.")
+]
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where to write train/ and validation/.")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Training images.")] = 600,
+    validation_images: Annotated[
+        int, typer.Option("--validation-images", min=1, help="Validation images.")
+    ] = 150,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Generate a data set worth training on: ten classes of shapes in textured scenes.
+
+    Example: `retina data synth data/demo --images 600 --validation-images 150 --seed 0`
+    """
+    from retina.cli.datasets import run_synth
+
+    run_synth(folder, images=images, validation_images=validation_images, seed=seed)
+
+
+@app.command()
+def check(images: Images, annotations: Annotations, split: Split = None) -> None:
+    """Read a data set as a training would, decode every image, and list what is wrong with it.
+
+    The exit code is 1 where an image cannot be used.
+
+    Example: `retina data check --images photos --annotations labels.json`
+    """
+    from retina.cli.datasets import run_check
+
+    run_check(images, annotations, split)
+
+
+@app.command()
+def stats(images: Images, annotations: Annotations, split: Split = None) -> None:
+    """Describe a data set: classes and their imbalance, sizes, occlusion, crowding.
+
+    Example: `retina data stats --images photos --annotations labels.json`
+    """
+    from retina.cli.datasets import run_stats
+
+    run_stats(images, annotations, split)
+
+
+@app.command()
+def convert(
+    images: Images,
+    annotations: Annotations,
+    output: Annotated[Path, typer.Option("--output", help="The COCO file to write.")],
+    split: Split = None,
+) -> None:
+    """Write any readable data set as one COCO annotation file.
+
+    Example: `retina data convert --images JPEGImages --annotations Annotations --split
+    ImageSets/Main/train.txt --output train.json`
+    """
+    from retina.cli.datasets import run_convert
+
+    run_convert(images, annotations, split, output)

@@ -1,0 +1,184 @@
+"""The annotations of a split as arrays, the same for every format on disk.
+
+Letters: I images, G annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from retina.structures import BoolArray, Categories, FloatArray, GroundTruth, IntArray
+
+NameArray = npt.NDArray[np.bytes_]
+"""UTF-8 names; an array instead of Python strings, since worker processes share its memory."""
+
+
+def name_array(names: Sequence[str]) -> NameArray:
+    """Names as one array."""
+    return np.array([name.encode() for name in names], dtype=np.bytes_)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationTable:
+    """Everything that the annotations of a split say, unrepaired.
+
+    Attributes:
+        source: the annotation file or folder, for messages.
+        categories: all that the format lists; ``labels`` index them.
+        image_ids: ``(I,)`` int64, unique.
+        file_names: ``(I,)`` paths below the image folder.
+        image_sizes: ``(I, 2)`` int64 height and width, ``(0, 0)`` where not given.
+        annotation_ids: ``(G,)`` int64, unique.
+        image_indices: ``(G,)`` int64, the row of each annotation's image.
+        labels: ``(G,)`` int64.
+        boxes_xywh: ``(G, 4)`` float64.
+        areas: ``(G,)`` float64, NaN where not given.
+        is_crowd: ``(G,)`` bool.
+        occluded_fractions: ``(G,)`` float64, how much of each object something hides; NaN where not
+            given.
+        findings: what reading them found, one sentence each.
+    """
+
+    source: str
+    categories: Categories
+    image_ids: IntArray
+    file_names: NameArray
+    image_sizes: IntArray
+    annotation_ids: IntArray
+    image_indices: IntArray
+    labels: IntArray
+    boxes_xywh: FloatArray
+    areas: FloatArray
+    is_crowd: BoolArray
+    occluded_fractions: FloatArray
+    findings: tuple[str, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """I."""
+        return len(self.image_ids)
+
+    def file_name(self, image_index: int) -> str:
+        """The path of an image below the image folder."""
+        return self.file_names[image_index].decode()
+
+    def with_findings(self, *findings: str) -> Self:
+        """The same with more findings; empty ones are left out."""
+        return replace(self, findings=(*self.findings, *filter(None, findings)))
+
+    def take_annotations(self, keep: BoolArray | IntArray) -> Self:
+        """Only some annotations; every image stays."""
+        return replace(
+            self,
+            annotation_ids=self.annotation_ids[keep],
+            image_indices=self.image_indices[keep],
+            labels=self.labels[keep],
+            boxes_xywh=self.boxes_xywh[keep],
+            areas=self.areas[keep],
+            is_crowd=self.is_crowd[keep],
+            occluded_fractions=self.occluded_fractions[keep],
+        )
+
+    def take_images(self, indices: IntArray) -> Self:
+        """Only some images, in the given order, with their annotations."""
+        new_index = np.full(self.num_images, -1, dtype=np.int64)
+        new_index[indices] = np.arange(len(indices))
+        images = replace(
+            self,
+            image_ids=self.image_ids[indices],
+            file_names=self.file_names[indices],
+            image_sizes=self.image_sizes[indices],
+            image_indices=new_index[self.image_indices],
+        )
+        return images.take_annotations(images.image_indices >= 0)
+
+    def relabelled(self, categories: Categories, new_labels: IntArray) -> Self:
+        """The same with other categories.
+
+        Args:
+            categories: the new ones.
+            new_labels: the new label of every old one; annotations of -1 are left out.
+        """
+        table = replace(self, categories=categories, labels=new_labels[self.labels])
+        return table.take_annotations(table.labels >= 0)
+
+    def ground_truth(self) -> GroundTruth:
+        """The same for the evaluator."""
+        return GroundTruth(
+            categories=self.categories,
+            image_ids=self.image_ids,
+            image_sizes=self.image_sizes,
+            annotation_ids=self.annotation_ids,
+            annotation_image_ids=self.image_ids[self.image_indices],
+            category_labels=self.labels,
+            boxes_xywh=self.boxes_xywh,
+            areas=self.areas,
+            is_crowd=self.is_crowd,
+        )
+
+    def describe(self, annotation: int) -> str:
+        """An annotation in words, for messages."""
+        name = self.file_name(int(self.image_indices[annotation]))
+        return f"annotation {self.annotation_ids[annotation]} of '{name}'"
+
+
+def random_subset(
+    table: AnnotationTable, *, fraction: float | None, max_images: int | None, seed: int
+) -> AnnotationTable:
+    """A random part of the images, in their old order.
+
+    Parts with the same seed are nested: a smaller one lies within a larger one.
+
+    Args:
+        table: the whole.
+        fraction: of the images, rounded, at least one image.
+        max_images: at most so many; together with a fraction the smaller part is taken.
+        seed: of the choice.
+    """
+    wanted = table.num_images
+    if fraction is not None:
+        wanted = max(1, round(fraction * wanted))
+    if max_images is not None:
+        wanted = min(wanted, max_images)
+    if wanted >= table.num_images:
+        return table
+    order = np.random.default_rng(seed).permutation(table.num_images)
+    return table.take_images(np.sort(order[:wanted])).with_findings(
+        f"{wanted} of {table.num_images} images are used, chosen by the subset seed {seed}"
+    )
+
+
+def complete_areas(table: AnnotationTable) -> AnnotationTable:
+    """Fill in width × height where no area is given, and leave out boxes that are no numbers.
+
+    A box with a NaN or an infinite coordinate is no box for the evaluator either, so this is the
+    one repair that the ground truth sees too.
+    """
+    finite = np.isfinite(table.boxes_xywh).all(axis=1)
+    finding = ""
+    if not finite.all():
+        first = table.describe(int(np.flatnonzero(~finite)[0]))
+        finding = (
+            f"{_count((~finite).sum(), 'box', 'boxes')} with a coordinate that is not finite left "
+            f"out of training and evaluation (first: {first})"
+        )
+        table = table.take_annotations(finite)
+    missing = ~np.isfinite(table.areas)
+    if missing.any():
+        areas = np.where(
+            missing, np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3]), table.areas
+        )
+        table = replace(table, areas=areas).with_findings(
+            f"{_count(missing.sum(), 'annotation')} without an area: width × height of the box is "
+            "taken"
+        )
+    return table.with_findings(finding)
+
+
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,183 @@
+"""Which categories a split is read with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from retina.datasets.annotations import AnnotationTable
+from retina.errors import UserError
+from retina.structures import Categories, IntArray
+
+UnusedCategories = Literal["keep", "drop"]
+
+
+def choose_categories(
+    table: AnnotationTable, *, classes: Sequence[str] | None, unused: UnusedCategories
+) -> AnnotationTable:
+    """The split with the categories that a training set defines.
+
+    The labels follow the order of ``classes``, or else the ascending ids of the categories.
+
+    Args:
+        table: with all categories of the format.
+        classes: names to keep; annotations of other categories are left out. None keeps all.
+        unused: what becomes of categories that no annotation uses, where ``classes`` is None.
+
+    Raises:
+        UserError: a name in ``classes`` is unknown or ambiguous, or no category is left.
+    """
+    listed = table.categories
+    used = np.bincount(table.labels, minlength=len(listed)) > 0
+    if classes is None:
+        order = sorted(range(len(listed)), key=lambda label: listed.dataset_ids[label])
+        keep = [label for label in order if unused == "keep" or used[label]]
+    else:
+        keep = [_label_named(name, listed, table.source) for name in classes]
+    if not keep:
+        raise UserError(
+            f"{table.source}: there is no category to learn, since no annotation uses any; set "
+            "unused_categories: keep, or correct the annotations"
+        )
+    chosen = _take(listed, keep)
+    return _relabel(table, chosen, keep).with_findings(
+        _left_out_finding(table, keep), _unused_finding(chosen, [bool(used[i]) for i in keep])
+    )
+
+
+def match_categories(
+    table: AnnotationTable, expected: Categories, *, classes: Sequence[str] | None
+) -> AnnotationTable:
+    """The split with the labels of the categories that a detector already has.
+
+    A category is the expected one of the same id and name, or else of the same name. The result
+    keeps the ids that this split has itself, so that detections on it can be scored against its own
+    file; an expected category that it does not list gets a free id.
+
+    Args:
+        table: with all categories of the format.
+        expected: the detector's.
+        classes: as in `choose_categories`; annotations of other categories are left out. None
+            allows no annotation of an unexpected category.
+
+    Raises:
+        UserError: an annotation uses a category that is not expected.
+    """
+    listed = table.categories
+    counts = np.bincount(table.labels, minlength=len(listed))
+    target = [_match(name, dataset_id, expected) for name, dataset_id in _pairs(listed)]
+    if classes is not None:
+        wanted = {_label_named(name, listed, table.source) for name in classes if name in listed.names}
+        target = [label if i in wanted else None for i, label in enumerate(target)]
+    strangers = [i for i, label in enumerate(target) if label is None and counts[i]]
+    if strangers and classes is None:
+        raise UserError(_stranger_message(table, strangers, counts, expected))
+    new_labels = np.array([-1 if label is None else label for label in target], dtype=np.int64)
+    return table.relabelled(_own_ids(listed, target, counts, expected), new_labels).with_findings(
+        _left_out_finding(table, [i for i, label in enumerate(target) if label is not None])
+    )
+
+
+def _pairs(categories: Categories) -> zip[tuple[str, int]]:
+    return zip(categories.names, categories.dataset_ids, strict=True)
+
+
+def _take(categories: Categories, labels: Sequence[int]) -> Categories:
+    return Categories(
+        tuple(categories.names[label] for label in labels),
+        tuple(categories.dataset_ids[label] for label in labels),
+    )
+
+
+def _relabel(table: AnnotationTable, chosen: Categories, keep: Sequence[int]) -> AnnotationTable:
+    new_labels = np.full(len(table.categories), -1, dtype=np.int64)
+    new_labels[np.array(keep)] = np.arange(len(keep))
+    return table.relabelled(chosen, new_labels)
+
+
+def _label_named(name: str, listed: Categories, source: str) -> int:
+    labels = [label for label, known in enumerate(listed.names) if known == name]
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
+        ids = ", ".join(str(listed.dataset_ids[label]) for label in labels)
+        raise UserError(f"{source}: classes: '{name}' is the name of several categories (ids {ids})")
+    raise UserError(
+        f"{source}: classes: there is no category '{name}'; there are {_shortened(listed.names)}"
+    )
+
+
+def _match(name: str, dataset_id: int, expected: Categories) -> int | None:
+    same_name = [label for label, known in enumerate(expected.names) if known == name]
+    same_both = [label for label in same_name if expected.dataset_ids[label] == dataset_id]
+    if same_both:
+        return same_both[0]
+    return same_name[0] if len(same_name) == 1 else None
+
+
+def _own_ids(
+    listed: Categories, target: Sequence[int | None], counts: IntArray, expected: Categories
+) -> Categories:
+    ids: dict[int, int] = {}
+    # Where two categories of one name meet in one label, the id of the one that is used is taken.
+    for index in np.argsort(-counts, kind="stable"):
+        label = target[index]
+        if label is not None:
+            ids.setdefault(label, listed.dataset_ids[index])
+    taken = set(listed.dataset_ids)
+    for label, dataset_id in enumerate(expected.dataset_ids):
+        if label not in ids:
+            ids[label] = dataset_id if dataset_id not in taken else max(taken) + 1
+            taken.add(ids[label])
+    return Categories(expected.names, tuple(ids[label] for label in range(len(expected))))
+
+
+def _stranger_message(
+    table: AnnotationTable, strangers: Sequence[int], counts: IntArray, expected: Categories
+) -> str:
+    listed = table.categories
+    names = _shortened(
+        [f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} annotations)" for i in strangers]
+    )
+    return (
+        f"{table.source}: annotations use categories that the training set or the detector does "
+        f"not have: {names}; it has {_shortened(expected.names)}. Correct the names, or give the "
+        "names to score under 'classes' to leave the others out"
+    )
+
+
+def _left_out_finding(table: AnnotationTable, keep: Sequence[int]) -> str:
+    kept = set(keep)
+    gone = [label for label in range(len(table.categories)) if label not in kept]
+    if not gone:
+        return ""
+    counts = np.bincount(table.labels, minlength=len(table.categories))
+    names = _shortened([table.categories.names[label] for label in gone])
+    return (
+        f"{len(gone)} of {len(table.categories)} categories left out, with "
+        f"{int(counts[gone].sum())} annotations: {names}"
+    )
+
+
+def _unused_finding(chosen: Categories, used: Sequence[bool]) -> str:
+    unused = [name for name, is_used in zip(chosen.names, used, strict=True) if not is_used]
+    if not unused:
+        return ""
+    return (
+        f"{len(unused)} of {len(chosen)} categories kept although no annotation uses them "
+        f"(unused_categories: drop leaves them out): {_shortened(unused)}"
+    )
+
+
+def duplicate_name_finding(categories: Categories) -> str:
+    """A sentence on names that several categories share, or nothing."""
+    twice = [name for name, count in Counter(categories.names).items() if count > 1]
+    return f"several categories share a name: {_shortened(twice)}" if twice else ""
+
+
+def _shortened(names: Sequence[str], most: int = 10) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} … ({len(names)} in all)"

@@ -1,0 +1,122 @@
+"""Looking at the image files of a split without decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from retina.datasets.annotations import AnnotationTable
+from retina.datasets.images import orientation_to_apply, read_header
+from retina.errors import UserError
+
+MAX_HEADERS = 2000
+"""How many image files are opened, evenly spread, when a split is read; `retina data check` opens
+every one."""
+
+
+def missing_files(table: AnnotationTable, folder: Path) -> list[str]:
+    """The names of the images that are not in the folder.
+
+    Folders are listed instead of asking for each file, which is slow over a network.
+    """
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for index in range(table.num_images):
+        name = table.file_name(index)
+        parent, _, base = name.rpartition("/")
+        if parent not in listings:
+            listings[parent] = set(_list(folder / parent))
+        if base not in listings[parent]:
+            missing.append(name)
+    return missing
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  # bare names, and no Path object for each
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def require_files(table: AnnotationTable, folder: Path) -> None:
+    """Raise a `UserError` unless every image of a split is in the folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such image folder (of the annotations {table.source})")
+    missing = missing_files(table, folder)
+    if not missing:
+        return
+    shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+    hint = "correct the path of the images" if len(missing) == table.num_images else (
+        "add them, or remove them from the annotations"
+    )
+    raise UserError(
+        f"{table.source}: {len(missing)} of {table.num_images} images are not in {folder}: "
+        f"{shown}{_case_hint(missing[0], folder)}; {hint}"
+    )
+
+
+def _case_hint(name: str, folder: Path) -> str:
+    parent, _, base = name.rpartition("/")
+    near = [other for other in _list(folder / parent) if other.lower() == base.lower()]
+    return f" (there is '{near[0]}': upper and lower case differ)" if near else ""
+
+
+def read_missing_sizes(table: AnnotationTable, folder: Path) -> AnnotationTable:
+    """Take the size of an image from its file where the annotations give none."""
+    unknown = np.flatnonzero(table.image_sizes[:, 0] == 0)
+    if not len(unknown):
+        return table
+    sizes = table.image_sizes.copy()
+    for index in unknown:
+        sizes[index] = read_header(folder / table.file_name(int(index))).oriented_size
+    return replace(table, image_sizes=sizes).with_findings(
+        f"{len(unknown)} of {table.num_images} images without an annotated width and height: read "
+        "from the files"
+    )
+
+
+def check_headers(table: AnnotationTable, folder: Path) -> AnnotationTable:
+    """Compare the annotated sizes with those of the files, for at most `MAX_HEADERS` of them.
+
+    Raises:
+        UserError: an image cannot be opened, or has another size.
+    """
+    looked_at = np.unique(
+        np.linspace(0, table.num_images - 1, min(MAX_HEADERS, table.num_images)).round()
+    ).astype(np.int64)
+    turned = [turn for index in looked_at if (turn := is_turned(table, int(index), folder)) is not None]
+    return table.with_findings(*orientation_findings(turned, len(looked_at)))
+
+
+def is_turned(table: AnnotationTable, index: int, folder: Path) -> bool | None:
+    """Whether the EXIF orientation of an image is applied; None if it asks for nothing.
+
+    Raises:
+        UserError: the image cannot be opened, or has another size than annotated.
+    """
+    path = folder / table.file_name(index)
+    height, width = table.image_sizes[index].tolist()
+    header = read_header(path)
+    orientation = orientation_to_apply(header, (height, width), path)
+    return None if header.orientation == 1 else orientation != 1
+
+
+def orientation_findings(turned: list[bool], num_looked_at: int) -> Iterator[str]:
+    """What to say of images with an EXIF orientation; ``turned`` as `is_turned` gives it."""
+    applied = sum(turned)
+    if applied:
+        yield (
+            f"{applied} of {num_looked_at} images looked at are turned as their EXIF orientation "
+            "asks, which agrees with the annotated size"
+        )
+    if len(turned) > applied:
+        yield (
+            f"{len(turned) - applied} of {num_looked_at} images looked at have an EXIF orientation "
+            "that is not applied, since the annotated size is that of the unturned image"
+        )

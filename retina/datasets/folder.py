@@ -1,0 +1,217 @@
+"""A data set made of a folder of image files and a table of annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pydantic import Field
+
+from retina.configuration import Config
+from retina.datasets.annotations import AnnotationTable, complete_areas, random_subset
+from retina.datasets.cache import ImageCache
+from retina.datasets.categories import UnusedCategories, choose_categories, match_categories
+from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.files import check_headers, read_missing_sizes, require_files
+from retina.datasets.images import decode_image
+from retina.datasets.repair import repair_boxes
+from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
+
+import torch
+
+
+class FolderOptions(TypedDict, total=False):
+    """What can be chosen for every data set in folders; see `FolderDataset`."""
+
+    categories: Categories | None
+    classes: Sequence[str] | None
+    unused_categories: UnusedCategories
+    fraction: float | None
+    max_images: int | None
+    subset_seed: int
+    cache_limit_bytes: int
+    check_images: bool
+    antialias: bool
+
+
+class FolderConfig(Config):
+    """What can be chosen for every data set in folders."""
+
+    images: Path
+    """The folder of the image files, relative to the working directory."""
+
+    annotations: Path
+    """The COCO JSON file, or the folder of Pascal VOC XML files."""
+
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Names of the categories to learn, in the order of the labels; annotations of others are left
+    out. Unset: all of them."""
+
+    unused_categories: UnusedCategories = "keep"
+    """Whether categories that no annotation of the training set uses are kept as classes or
+    dropped; does not matter where `classes` is given."""
+
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    """Use only this part of the images, chosen at random."""
+
+    max_images: int | None = Field(default=None, ge=1)
+    """Use at most so many images, chosen at random."""
+
+    subset_seed: int = Field(default=0, ge=0)
+    """Seed of the choice that `fraction` and `max_images` make; smaller parts lie within larger."""
+
+    cache_images: bool = False
+    """Keep decoded images in memory, shared by the workers of a process."""
+
+    cache_limit_gb: float = Field(default=8.0, gt=0)
+    """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
+
+    def options(self) -> FolderOptions:
+        """The fields that all formats share, as arguments of the data set."""
+        return {
+            "classes": self.classes,
+            "unused_categories": self.unused_categories,
+            "fraction": self.fraction,
+            "max_images": self.max_images,
+            "subset_seed": self.subset_seed,
+            "cache_limit_bytes": int(self.cache_limit_gb * 1e9) if self.cache_images else 0,
+        }
+
+
+class FolderDataset(DetectionDataset):
+    """Image files in a folder, with annotations that are already read.
+
+    Args:
+        table: the annotations.
+        images: the folder of the image files.
+        categories: those of the training set or the detector; the labels follow them, and an
+            annotation of another category is an error. None: this split defines the categories.
+        classes: names of the categories to keep, in the order of the labels; None for all.
+        unused_categories: what becomes of categories that no annotation uses, where neither
+            ``categories`` nor ``classes`` is given. Decided on the whole split, before a part of
+            its images is chosen.
+        fraction: part of the images to use; see `random_subset`.
+        max_images: most images to use.
+        subset_seed: of the choice of images.
+        cache_limit_bytes: memory for decoded images; 0 keeps none.
+        check_images: look before anything else whether every image is there and (for up to
+            `files.MAX_HEADERS` of them) has its annotated size.
+        antialias: see `DetectionDataset`.
+
+    Raises:
+        UserError: what cannot be repaired, in one message.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        *,
+        images: Path,
+        categories: Categories | None = None,
+        classes: Sequence[str] | None = None,
+        unused_categories: UnusedCategories = "keep",
+        fraction: float | None = None,
+        max_images: int | None = None,
+        subset_seed: int = 0,
+        cache_limit_bytes: int = 0,
+        check_images: bool = True,
+        antialias: bool = False,
+    ) -> None:
+        self.antialias = antialias
+        self.images = images
+        if categories is None:
+            table = choose_categories(table, classes=classes, unused=unused_categories)
+        else:
+            table = match_categories(table, categories, classes=classes)
+        table = random_subset(table, fraction=fraction, max_images=max_images, seed=subset_seed)
+        if check_images:
+            require_files(table, images)
+        table = read_missing_sizes(table, images)
+        if check_images:
+            table = check_headers(table, images)
+        table = complete_areas(table)
+        self._objects, repairs = repair_boxes(table)
+        self._cache = (
+            ImageCache(table.image_sizes, limit_bytes=cache_limit_bytes)
+            if cache_limit_bytes
+            else None
+        )
+        self.table = table.with_findings(*repairs, self._cache_finding(table.num_images))
+
+    def _cache_finding(self, num_images: int) -> str:
+        if self._cache is None or len(self._cache) == num_images:
+            return ""
+        return (
+            f"the cache has room for {len(self._cache)} of {num_images} decoded images "
+            f"({self._cache.num_bytes / 1e9:.2g} GB): raise cache_limit_gb, or give the machine more "
+            "shared memory (docker run --shm-size)"
+        )
+
+    @property
+    def categories(self) -> Categories:
+        """The classes."""
+        return self.table.categories
+
+    @property
+    def image_ids(self) -> IntArray:
+        """``(I,)`` the original ids, by index."""
+        return self.table.image_ids
+
+    @property
+    def image_sizes(self) -> IntArray:
+        """``(I, 2)`` annotated height and width, by index."""
+        return self.table.image_sizes
+
+    @property
+    def report(self) -> DatasetReport:
+        """What reading the split found."""
+        num_crowd = int(self._objects.is_crowd.sum())
+        starts = self._objects.starts
+        return DatasetReport(
+            num_images=len(self),
+            num_boxes=len(self._objects.labels) - num_crowd,
+            num_crowd=num_crowd,
+            num_empty_images=int((starts[1:] == starts[:-1]).sum()),
+            findings=self.table.findings,
+        )
+
+    def __len__(self) -> int:
+        return self.table.num_images
+
+    def file_path(self, index: int) -> str:
+        """The path of an image file."""
+        return str(self.images / self.table.file_name(index))
+
+    def targets(self, index: int) -> Targets:
+        """The repaired objects of an image."""
+        rows = self._objects.rows(index)
+        return Targets(
+            boxes=torch.from_numpy(self._objects.boxes[rows].copy()),
+            labels=torch.from_numpy(self._objects.labels[rows].copy()),
+            is_crowd=torch.from_numpy(self._objects.is_crowd[rows].copy()),
+        )
+
+    def load(self, index: int) -> AnnotatedImage:
+        """Decode an image, or take it from the cache, with its objects."""
+        height, width = self.table.image_sizes[index].tolist()
+        path = Path(self.file_path(index))
+        if self._cache is None:
+            image = decode_image(path, (height, width))
+        else:
+            image = self._cache.get(index, lambda: decode_image(path, (height, width)))
+        rows = self._objects.rows(index)
+        return AnnotatedImage(
+            image=image,
+            boxes=self._objects.boxes[rows].copy(),
+            labels=self._objects.labels[rows].copy(),
+            is_crowd=self._objects.is_crowd[rows].copy(),
+        )
+
+    def ground_truth(self) -> GroundTruth:
+        """What the evaluator scores against."""
+        return self.table.ground_truth()
+
+    def occluded_fractions(self) -> FloatArray:
+        """``(G,)`` for the annotations of the ground truth; NaN where not annotated."""
+        return self.table.occluded_fractions

@@ -1,0 +1,104 @@
+"""Boxes as annotated become boxes that training can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retina.datasets.annotations import AnnotationTable
+from retina.structures import BoolArray, FloatArray, IntArray
+
+NOTICEABLE_OVERHANG = 0.01
+"""Boxes that reach out of their image by less, in pixels, are clipped without a word: rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageObjects:
+    """The repaired objects of all images, those of an image side by side.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32 (x1, y1, x2, y2), inside their image, of positive sides.
+        labels: ``(N,)`` int64.
+        is_crowd: ``(N,)`` bool.
+        starts: ``(I + 1,)`` int64; the objects of image i are rows ``starts[i] : starts[i + 1]``.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    labels: IntArray
+    is_crowd: BoolArray
+    starts: IntArray
+
+    def rows(self, image_index: int) -> slice:
+        """Where the objects of an image stand."""
+        return slice(int(self.starts[image_index]), int(self.starts[image_index + 1]))
+
+
+def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:
+    """The objects for training, and what had to be done, one sentence each.
+
+    - Of a box whose width or height is negative the corners are swapped.
+    - What lies outside of the image is cut off.
+    - A box without a width or a height after that is dropped.
+    - Exact duplicates are kept, but counted.
+
+    Args:
+        table: with finite boxes and known image sizes.
+    """
+    x, y, width, height = table.boxes_xywh.T
+    corners = np.stack([x, y, x + width, y + height], axis=1)
+    ordered = np.concatenate(
+        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
+    )
+    limits = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
+    clipped = np.clip(ordered, 0, limits).astype(np.float32)
+    usable = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    is_flat = (width == 0) | (height == 0)
+    overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
+    findings = (
+        _finding(table, is_flat, "without a width or a height dropped"),
+        _finding(table, ~usable & ~is_flat, "outside of the image dropped"),
+        _finding(table, usable & ((width < 0) | (height < 0)), "with swapped corners turned round"),
+        _clip_finding(table, usable & (overhang > NOTICEABLE_OVERHANG), overhang),
+        _finding(table, _repeats(table), "that repeat another one exactly (same class) kept"),
+    )
+    order = np.flatnonzero(usable)
+    order = order[np.argsort(table.image_indices[order], kind="stable")]
+    counts = np.bincount(table.image_indices[order], minlength=table.num_images)
+    objects = ImageObjects(
+        boxes=clipped[order],
+        labels=table.labels[order],
+        is_crowd=table.is_crowd[order],
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+    return objects, tuple(filter(None, findings))
+
+
+def _repeats(table: AnnotationTable) -> BoolArray:
+    """``(G,)`` whether an earlier annotation has the same image, class, crowd flag and box."""
+    columns = (table.image_indices, table.labels, table.is_crowd, *table.boxes_xywh.T)
+    order = np.lexsort(columns)  # stable, so the earlier of two equal ones stays first
+    same_as_previous = np.ones(max(0, len(order) - 1), dtype=bool)
+    for column in columns:
+        same_as_previous &= column[order[1:]] == column[order[:-1]]
+    repeats = np.zeros(len(order), dtype=bool)
+    repeats[order[1:][same_as_previous]] = True
+    return repeats
+
+
+def _clip_finding(table: AnnotationTable, clipped: BoolArray, overhang: FloatArray) -> str:
+    if not clipped.any():
+        return ""
+    furthest = overhang[clipped].max()
+    return _finding(
+        table, clipped, f"that reach out of their image (by up to {furthest:.4g} pixels) clipped"
+    )
+
+
+def _finding(table: AnnotationTable, which: BoolArray, what: str) -> str:
+    count = int(which.sum())
+    if count == 0:
+        return ""
+    first = table.describe(int(np.flatnonzero(which)[0]))
+    return f"{count} box{'' if count == 1 else 'es'} {what} (first: {first})"

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Every check, from a fresh checkout: makes .venv, installs, then style, types, structure, spelling
+# and tests. `scripts/test.sh --all` runs the slow tests too; further arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+selection=(-m "not slow")
+if [ "${1:-}" = "--all" ]; then
+    selection=()
+    shift
+fi
+
+source scripts/environment.sh dev
+bin=.venv/bin
+started=$SECONDS
+
+echo "== ruff"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+echo "== mypy"
+"$bin/mypy"
+echo "== import-linter"
+"$bin/lint-imports" --no-logo
+echo "== codespell"
+"$bin/codespell"
+echo "== pytest"
+"$bin/python" -m pytest "${selection[@]}" "$@"
+echo "every check passed in $((SECONDS - started)) s, without the installation"

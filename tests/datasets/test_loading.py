@@ -1,0 +1,221 @@
+"""Loading: exact padding, the same batches from any number of workers, clear errors from them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.loading import LoaderConfig, build_loader, collate, original_message
+from retina.datasets.planning import BatchPlanner, BatchStream, evaluation_batches
+from retina.errors import RunError, UserError
+from retina.structures import Batch, Categories, GroundTruth, IntArray, Sample, Targets
+
+
+class InMemory(DetectionDataset):
+    """Noise of various sizes with random boxes, made from the index alone."""
+
+    categories = Categories.from_names(["a", "b", "c"])
+    report = DatasetReport(num_images=0, num_boxes=0, num_crowd=0, num_empty_images=0)
+
+    def __init__(self, num_images: int, *, broken: int = -1, deadly: int = -1) -> None:
+        generator = np.random.default_rng(0)
+        self._sizes = generator.integers(60, 130, (num_images, 2))
+        self._broken, self._deadly = broken, deadly
+
+    @property
+    def image_ids(self) -> IntArray:
+        return np.arange(len(self._sizes)) + 1000
+
+    @property
+    def image_sizes(self) -> IntArray:
+        return self._sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def file_path(self, index: int) -> str:
+        return f"images/{index}.jpg"
+
+    def load(self, index: int) -> AnnotatedImage:
+        if index == self._broken:
+            raise UserError(f"{self.file_path(index)}: not an image\nremedy: remove it")
+        if index == self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        generator = np.random.default_rng(index)
+        height, width = (int(side) for side in self._sizes[index])
+        count = index % 4
+        corners = generator.uniform(0, 30, (count, 2))
+        boxes = np.concatenate([corners, corners + generator.uniform(5, 25, (count, 2))], axis=1)
+        return AnnotatedImage(
+            image=generator.integers(0, 256, (height, width, 3), dtype=np.uint8),
+            boxes=boxes.astype(np.float32),
+            labels=generator.integers(0, 3, count),
+            is_crowd=generator.random(count) < 0.3,
+        )
+
+    def targets(self, index: int) -> Targets:
+        raise AssertionError("loading takes the targets from the decoded image")
+
+    def ground_truth(self) -> GroundTruth:
+        raise AssertionError("loading needs no ground truth")
+
+
+def sample(height: int, width: int, num_objects: int, value: int) -> Sample:
+    pixels = torch.full((height, width, 3), value, dtype=torch.uint8)
+    pixels[0, 0] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    targets = Targets(
+        boxes=torch.arange(num_objects * 4, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.arange(num_objects),
+        is_crowd=torch.arange(num_objects) % 2 == 1,
+    )
+    return Sample(pixels.permute(2, 0, 1), targets, image_id=value, original_size=(height, 9))
+
+
+def test_collate_by_hand() -> None:
+    # Memory that was used before: the padding must be written, not hoped for.
+    torch.full((10_000_000,), 255, dtype=torch.uint8)
+    batch = collate([sample(33, 20, 2, 50), sample(10, 64, 0, 60)], size_divisor=32)
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    expected = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    expected[0, :, :33, :20] = 50
+    expected[1, :, :10, :64] = 60
+    expected[:, :, 0, 0] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    assert torch.equal(batch.images, expected)
+    assert batch.valid_sizes.tolist() == [[33, 20], [10, 64]]
+    assert batch.image_sizes == ((33, 20), (10, 64))
+    assert batch.boxes.tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0] * 4] * 2]
+    assert batch.labels.tolist() == [[0, 1], [0, 0]]
+    assert batch.is_crowd.tolist() == [[False, True], [False, False]]
+    assert batch.is_object.tolist() == [[True, True], [False, False]]
+    assert batch.image_ids == (50, 60)
+    assert batch.original_sizes == ((33, 9), (10, 9))
+
+
+def test_collate_of_images_without_objects_keeps_one_row() -> None:
+    batch = collate([sample(8, 8, 0, 1)], size_divisor=1)
+    assert batch.boxes.shape == (1, 1, 4)
+    assert not batch.is_object.any()
+    assert batch.padded_size == (8, 8)
+
+
+def test_collate_to_a_fixed_size() -> None:
+    assert collate([sample(33, 20, 1, 1)], pad_to=(40, 50)).padded_size == (40, 50)
+    with pytest.raises(UserError, match=r"33×20 pixels .* does not fit into pad_to = 32×50"):
+        collate([sample(33, 20, 1, 1)], pad_to=(32, 50))
+
+
+def planned(dataset: InMemory) -> BatchPlanner:
+    return BatchPlanner(
+        image_sizes=dataset.image_sizes,
+        batch_size=5,
+        seed=3,
+        sizes=((48, 90), (64, 90)),
+    )
+
+
+def load(num_workers: int, start_method: Any = None, **options: Any) -> list[Batch]:
+    dataset = InMemory(18)
+    dataset.augmentation = AugmentationConfig(preset="strong").build()
+    loader = build_loader(
+        dataset,
+        planned(dataset).epoch(1),
+        num_workers=num_workers,
+        size_divisor=32,
+        start_method=start_method,
+        **options,
+    )
+    assert len(loader) == 4
+    return list(loader)
+
+
+def assert_equal(first: list[Batch], second: list[Batch]) -> None:
+    assert len(first) == len(second) == 4
+    for one, other in zip(first, second, strict=True):
+        for name in ("images", "valid_sizes", "boxes", "labels", "is_crowd", "is_object"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert one.image_ids == other.image_ids
+        assert one.original_sizes == other.original_sizes
+        assert one.image_sizes == other.image_sizes
+
+
+@pytest.mark.parametrize(("num_workers", "start_method"), [(1, "fork"), (2, "fork"), (1, "spawn")])
+def test_the_same_seed_gives_the_same_batches_from_any_workers(
+    num_workers: int, start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A spawned worker imports this module by its name.
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    batches = load(0)
+    assert sorted(image_id for batch in batches for image_id in batch.image_ids) == list(
+        range(1000, 1018)
+    )
+    assert sum(int(batch.is_object.sum()) for batch in batches) > 5
+    assert_equal(batches, load(num_workers, start_method))
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
+def test_a_loader_over_a_stream_goes_on_into_the_next_epoch() -> None:
+    dataset = InMemory(18)
+    plan = planned(dataset)
+    stream = BatchStream(plan, first_step=3, stop_step=6)
+    loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
+    expected = [plan.epoch(0)[3], *plan.epoch(1)[:2]]
+    assert [batch.image_ids for batch in loader] == [
+        tuple(request.index + 1000 for request in batch) for batch in expected
+    ]
+
+
+def test_evaluation_loads_images_as_they_are_on_disk() -> None:
+    dataset = InMemory(5)
+    dataset.augmentation = AugmentationConfig(preset="strong").build()
+    loader = build_loader(dataset, evaluation_batches(5, 2), num_workers=0, size_divisor=32)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    for position, batch in enumerate(batches):
+        for row, (height, width) in enumerate(batch.image_sizes):
+            original = dataset.load(2 * position + row)
+            pixels = batch.images[row, :, :height, :width].permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(pixels, original.image)
+            count = int(batch.is_object[row].sum())
+            np.testing.assert_array_equal(batch.boxes[row, :count].numpy(), original.boxes)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_gives_its_own_message_from_any_worker(num_workers: int) -> None:
+    dataset = InMemory(6, broken=4)
+    loader = build_loader(
+        dataset, evaluation_batches(6, 2), num_workers=num_workers, size_divisor=32
+    )
+    with pytest.raises(UserError) as caught:
+        list(loader)
+    assert str(caught.value) == "images/4.jpg: not an image\nremedy: remove it"
+
+
+def test_the_message_of_an_error_that_came_from_no_worker_is_its_own() -> None:
+    assert original_message(UserError("a.jpg: broken")) == "a.jpg: broken"
+
+
+def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    dataset = InMemory(6, deadly=2)
+    loader = build_loader(dataset, evaluation_batches(6, 2), num_workers=1, size_divisor=32)
+    with pytest.raises(RunError, match=r"smaller training\.num_workers"):
+        list(loader)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
+def test_batches_in_page_locked_memory() -> None:
+    assert all(
+        batch.images.is_pinned() and batch.boxes.is_pinned() for batch in load(2, pin_memory=True)
+    )

@@ -1,0 +1,159 @@
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from retina.configuration import (
+    Config,
+    ConfigError,
+    apply_override,
+    load_config,
+    merge,
+    parse_yaml,
+    to_yaml,
+    validate,
+)
+
+
+class Sgd(Config):
+    kind: Literal["sgd"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+
+
+class Adam(Config):
+    kind: Literal["adam"] = "adam"
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Experiment(Config):
+    presets: ClassVar[dict[str, Any]] = {"quick": {"epochs": 2, "optimizer": {"momentum": 0.5}}}
+
+    preset: str | None = None
+    optimizer: Annotated[Sgd | Adam, Field(discriminator="kind")] = Sgd()
+    names: tuple[str, ...] = ()
+    epochs: Annotated[int, Field(ge=1)] = 12
+    folder: Path | None = None
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Experiment:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text)
+    return load_config(path, overrides, Experiment)
+
+
+def failure(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, *overrides)
+    return str(caught.value)
+
+
+def test_every_problem_of_a_file_stands_in_one_message(tmp_path: Path) -> None:
+    message = failure(
+        tmp_path, "optimizer: {kind: sgd, momentun: 0.8, lr: fast}\nepochs: 0\nnames: [1]\n"
+    )
+    assert "experiment.yaml: 4 problems" in message
+    assert "optimizer.momentun: unknown key, did you mean 'momentum'? (value 0.8)" in message
+    assert "optimizer.lr: input should be a valid number (value 'fast')" in message
+    assert "epochs: input should be greater than or equal to 1 (value 0)" in message
+    assert "names.0: input should be a valid string (value 1)" in message
+
+
+def test_a_wrong_kind_names_the_nearest_one(tmp_path: Path) -> None:
+    message = failure(tmp_path, "optimizer: {kind: adma}\n")
+    assert "optimizer.kind: 'adma' is none of 'sgd', 'adam', did you mean 'adam'?" in message
+
+
+def test_numbers_and_words_are_read_as_yaml_1_2_reads_them(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, "optimizer: {kind: sgd, lr: 1e-4}\nnames: [no, on, yes, off, 1_2, 0x1f, 12:30]\n"
+    )
+    assert isinstance(config.optimizer, Sgd)
+    assert config.optimizer.lr == 1e-4
+    assert config.names == ("no", "on", "yes", "off", "1_2", "0x1f", "12:30")
+
+
+def test_a_boolean_is_no_number(tmp_path: Path) -> None:
+    assert "epochs: input should be a valid integer" in failure(tmp_path, "epochs: true\n")
+
+
+def test_overrides_reach_keys_and_whole_objects(tmp_path: Path) -> None:
+    config = load(tmp_path, "epochs: 3\n", "optimizer.lr=0.005", "names=[a, b]", "folder=runs/x")
+    assert isinstance(config.optimizer, Sgd)
+    assert (config.optimizer.lr, config.optimizer.momentum) == (0.005, 0.9)
+    assert config.names == ("a", "b")
+    assert config.folder == Path("runs/x")
+    whole = load(tmp_path, "optimizer: {lr: 1.0}\n", "optimizer={kind: adam, betas: [0.5, 0.9]}")
+    assert whole.optimizer == Adam(betas=(0.5, 0.9))
+
+
+def test_another_kind_takes_nothing_over_from_the_one_below(tmp_path: Path) -> None:
+    text = "optimizer: {kind: sgd, lr: 3.0, momentum: 0.1}\n"
+    assert load(tmp_path, text, "optimizer.kind=adam").optimizer == Adam()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "'epochs' is no override: write key=value"),
+        ("epochs.x.y=1", "the key before 'x' holds 3, not a mapping"),
+        ("names.7=x", "'7' is no position of a list with 1 entries"),
+        ("epoch=4", "epoch: unknown key, did you mean 'epochs'?"),
+        ("names=[a", "the value of the override 'names=[a', line 1"),
+    ],
+)
+def test_bad_overrides_say_why(tmp_path: Path, override: str, message: str) -> None:
+    assert message in failure(tmp_path, "epochs: 3\nnames: [a]\n", override)
+
+
+def test_extends_lays_a_file_over_its_base(tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases" / "base.yaml").write_text("epochs: 5\noptimizer: {lr: 2.0}\n")
+    config = load(tmp_path, "extends: bases/base.yaml\noptimizer: {momentum: 0.0}\n")
+    assert config.epochs == 5
+    assert config.optimizer == Sgd(lr=2.0, momentum=0.0)
+
+
+def test_extends_in_a_ring_is_refused(tmp_path: Path) -> None:
+    assert "leads back to this file" in failure(tmp_path, "extends: experiment.yaml\n")
+
+
+def test_presets_lie_below_the_file(tmp_path: Path) -> None:
+    config = load(tmp_path, "preset: quick\noptimizer: {lr: 7.0}\n")
+    assert config.epochs == 2
+    assert config.optimizer == Sgd(lr=7.0, momentum=0.5)
+    message = failure(tmp_path, "preset: quik\n")
+    assert "there is no preset 'quik', did you mean 'quick'?" in message
+
+
+def test_the_resolved_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load(tmp_path, "preset: quick\nnames: [no, '1e3', 'null', ä]\nfolder: runs/x\n")
+    text = to_yaml(config)
+    assert validate(parse_yaml(text, "text"), Experiment, source="text") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 1\nepochs: 2\n", "line 2, column 1: the key 'epochs' stands twice"),
+        ("epochs: [1\n", "line 2"),
+        ("- 1\n", "a config is a mapping"),
+        ("a: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        ("extends: missing.yaml\n", "missing.yaml: no such config file"),
+    ],
+)
+def test_unreadable_files_name_the_place(tmp_path: Path, text: str, message: str) -> None:
+    assert message in failure(tmp_path, text)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == Experiment()
+
+
+def test_merge_and_override_leave_their_arguments_alone() -> None:
+    base = {"a": {"b": 1}}
+    assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
+    assert apply_override(base, "a.b=3") == {"a": {"b": 3}}
+    assert base == {"a": {"b": 1}}
