@@ -18,7 +18,7 @@ from retina.datasets import DatasetConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.loading import LoaderConfig
-from retina.datasets.planning import SamplingConfig
+from retina.datasets.sampling import SamplingConfig
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.distributed import is_main_process
 from retina.errors import UserError

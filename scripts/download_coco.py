@@ -7,7 +7,8 @@
 An interrupted download goes on where it stopped when the command is given again; what is there
 already is skipped. Every archive is checked against the published MD5 (of another mirror's files:
 ``--checksums FILE``, lines as md5sum or sha256sum write them), and every file in it against the CRC
-in the archive. Needs nothing but Python. Leaves train2017/, val2017/ and annotations/ in the folder.
+in the archive. Needs nothing but Python. train2017/, val2017/ and annotations/ come to lie in the
+folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import hashlib
 import http.client
 import json
-import os
 import shutil
 import stat
 import sys
@@ -24,9 +24,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 BASE_URL = "http://images.cocodataset.org"
 CHUNK = 1 << 20
@@ -217,7 +220,7 @@ def receive(url: str, part: Path) -> bool:
     return total is None or part.stat().st_size == total
 
 
-def total_size(headers: http.client.HTTPMessage) -> int | None:
+def total_size(headers: Message) -> int | None:
     """The size of the whole file from ``Content-Range: bytes a-b/size``."""
     size = headers.get("Content-Range", "").rpartition("/")[2]
     return int(size) if size.isdigit() else None
@@ -232,7 +235,9 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def copy_with_progress(response: http.client.HTTPResponse, file, name, start, total) -> None:
+def copy_with_progress(
+    response: http.client.HTTPResponse, file: BinaryIO, name: str, start: int, total: int | None
+) -> None:
     """Write the body to a file, telling how far it is: a live line, or one line a tenth."""
     done, shown = start, -1
     while chunk := response.read1(CHUNK):
@@ -272,7 +277,7 @@ def extract(path: Path, folder: Path) -> dict[str, int]:
             check_space(folder, sum(member.file_size for member in members))
             for member in members:
                 archive.extract(member, aside)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise CorruptArchiveError(f"{path.name} is corrupt: {error}") from error
     except BaseException:
@@ -281,7 +286,7 @@ def extract(path: Path, folder: Path) -> dict[str, int]:
     for member in members:
         destination = folder / member.filename
         destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(aside / member.filename, destination)
+        (aside / member.filename).replace(destination)
     shutil.rmtree(aside)
     return dict(Counter(str(PurePosixPath(member.filename).parent) for member in members))
 

@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+RunRetina = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public data sets that may stand beside the checkout."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"the public data sets are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_retina() -> RunRetina:
+    """Runs the command line in a process of its own, as a user does."""
+
+    def run(
+        *arguments: str | Path, cwd: Path | None = None, timeout: float = 300.0
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "retina", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "COLUMNS": "120", "PYTHONPATH": str(REPOSITORY)},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small generated data set: 24 training and 8 validation images."""
+    from retina.datasets.synthetic import generate_dataset
+
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    generate_dataset(folder, num_images=24, num_validation_images=8, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a training that takes seconds; it names no output_dir."""
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(f"""
+extends: {REPOSITORY / "configs" / "nano.yaml"}
+device: cpu
+dataset:
+  train:
+    images: {synthetic_data / "train" / "images"}
+    annotations: {synthetic_data / "train" / "annotations.json"}
+  validation:
+    images: {synthetic_data / "validation" / "images"}
+    annotations: {synthetic_data / "validation" / "annotations.json"}
+model:
+  pyramid: {{channels: 16}}
+  head: {{num_convs: 1, num_groups: 4}}
+preprocess: {{min_size: 64, max_size: 96}}
+training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1}}
+""")
+    return path

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from retina.artifact import load_artifact
 from retina.cli.choices import one_of
 from retina.cli.training import describe_report
-from retina.datasets import CocoConfig
+from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice
 from retina.errors import UserError
@@ -67,7 +67,7 @@ def _score_results(request: EvaluationRequest) -> DetectionMetrics:
         raise UserError("--detections needs --annotations: the file with the ground truth")
     if request.checkpoint is not None:
         raise UserError("give either a detector file or --detections, not both")
-    ground_truth = CocoConfig.read_ground_truth(request.annotations)
+    ground_truth = read_coco_ground_truth(request.annotations)
     found = read_results(request.detections, ground_truth)
     metrics = CocoMetrics(
         ground_truth,

@@ -65,7 +65,7 @@ class AnnotationTable:
 
     def file_name(self, image_index: int) -> str:
         """The path of an image below the image folder."""
-        return self.file_names[image_index].decode()
+        return bytes(self.file_names[image_index]).decode()
 
     def with_findings(self, *findings: str) -> Self:
         """The same with more findings; empty ones are left out."""
@@ -159,7 +159,7 @@ def complete_areas(table: AnnotationTable) -> AnnotationTable:
     A box with a NaN or an infinite coordinate is no box for the evaluator either, so this is the
     one repair that the ground truth sees too.
     """
-    finite = np.isfinite(table.boxes_xywh).all(axis=1)
+    finite = np.asarray(np.isfinite(table.boxes_xywh).all(axis=1), dtype=np.bool_)
     finding = ""
     if not finite.all():
         first = table.describe(int(np.flatnonzero(~finite)[0]))

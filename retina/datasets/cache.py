@@ -85,7 +85,7 @@ class ImageCache:
 
 
 def _shared(num_bytes: int) -> Image:
-    block: Image = torch.zeros(num_bytes, dtype=torch.uint8).share_memory_().numpy()
+    block: Image = torch.zeros(num_bytes, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
     return block
 
 

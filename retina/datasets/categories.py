@@ -70,7 +70,9 @@ def match_categories(
     counts = np.bincount(table.labels, minlength=len(listed))
     target = [_match(name, dataset_id, expected) for name, dataset_id in _pairs(listed)]
     if classes is not None:
-        wanted = {_label_named(name, listed, table.source) for name in classes if name in listed.names}
+        wanted = {
+            _label_named(name, listed, table.source) for name in classes if name in listed.names
+        }
         target = [label if i in wanted else None for i, label in enumerate(target)]
     strangers = [i for i, label in enumerate(target) if label is None and counts[i]]
     if strangers and classes is None:
@@ -104,7 +106,9 @@ def _label_named(name: str, listed: Categories, source: str) -> int:
         return labels[0]
     if labels:
         ids = ", ".join(str(listed.dataset_ids[label]) for label in labels)
-        raise UserError(f"{source}: classes: '{name}' is the name of several categories (ids {ids})")
+        raise UserError(
+            f"{source}: classes: '{name}' is the name of several categories (ids {ids})"
+        )
     raise UserError(
         f"{source}: classes: there is no category '{name}'; there are {_shortened(listed.names)}"
     )
@@ -140,7 +144,10 @@ def _stranger_message(
 ) -> str:
     listed = table.categories
     names = _shortened(
-        [f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} annotations)" for i in strangers]
+        [
+            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} annotations)"
+            for i in strangers
+        ]
     )
     return (
         f"{table.source}: annotations use categories that the training set or the detector does "

@@ -53,10 +53,7 @@ class CocoConfig(FolderConfig):
         return CocoDataset(
             self.images,
             self.annotations,
-            categories=categories,
-            antialias=antialias,
-            check_images=check_images,
-            **self.options(),
+            **self.options(categories=categories, antialias=antialias, check_images=check_images),
         )
 
 

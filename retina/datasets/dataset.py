@@ -127,7 +127,7 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
 
     @abstractmethod
     def targets(self, index: int) -> Targets:
-        """The repaired objects of an image, in pixels of the original image, without decoding it."""
+        """The repaired objects in pixels of the original image, which is not decoded."""
 
     @abstractmethod
     def load(self, index: int) -> AnnotatedImage:
@@ -141,9 +141,9 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     def ground_truth(self) -> GroundTruth:
         """What the evaluator scores against: untouched by any repair, no image decoded."""
 
-    @abstractmethod
     def occluded_fractions(self) -> FloatArray:
         """``(G,)`` how much of each annotated object something hides; NaN where not annotated."""
+        return np.full(len(self.ground_truth().annotation_ids), np.nan)
 
     def __getitem__(self, request: SampleRequest) -> Sample:
         """The sample that was asked for."""

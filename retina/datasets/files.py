@@ -52,8 +52,10 @@ def require_files(table: AnnotationTable, folder: Path) -> None:
     if not missing:
         return
     shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-    hint = "correct the path of the images" if len(missing) == table.num_images else (
-        "add them, or remove them from the annotations"
+    hint = (
+        "correct the path of the images"
+        if len(missing) == table.num_images
+        else ("add them, or remove them from the annotations")
     )
     raise UserError(
         f"{table.source}: {len(missing)} of {table.num_images} images are not in {folder}: "
@@ -90,7 +92,9 @@ def check_headers(table: AnnotationTable, folder: Path) -> AnnotationTable:
     looked_at = np.unique(
         np.linspace(0, table.num_images - 1, min(MAX_HEADERS, table.num_images)).round()
     ).astype(np.int64)
-    turned = [turn for index in looked_at if (turn := is_turned(table, int(index), folder)) is not None]
+    turned = [
+        turn for index in looked_at if (turn := is_turned(table, int(index), folder)) is not None
+    ]
     return table.with_findings(*orientation_findings(turned, len(looked_at)))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
+import torch
 from pydantic import Field
 
 from retina.configuration import Config
@@ -17,8 +18,6 @@ from retina.datasets.files import check_headers, read_missing_sizes, require_fil
 from retina.datasets.images import decode_image
 from retina.datasets.repair import repair_boxes
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
-
-import torch
 
 
 class FolderOptions(TypedDict, total=False):
@@ -67,9 +66,14 @@ class FolderConfig(Config):
     cache_limit_gb: float = Field(default=8.0, gt=0)
     """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
 
-    def options(self) -> FolderOptions:
-        """The fields that all formats share, as arguments of the data set."""
+    def options(
+        self, *, categories: Categories | None, antialias: bool, check_images: bool
+    ) -> FolderOptions:
+        """The arguments that the data sets of all formats share."""
         return {
+            "categories": categories,
+            "antialias": antialias,
+            "check_images": check_images,
             "classes": self.classes,
             "unused_categories": self.unused_categories,
             "fraction": self.fraction,
@@ -144,8 +148,8 @@ class FolderDataset(DetectionDataset):
             return ""
         return (
             f"the cache has room for {len(self._cache)} of {num_images} decoded images "
-            f"({self._cache.num_bytes / 1e9:.2g} GB): raise cache_limit_gb, or give the machine more "
-            "shared memory (docker run --shm-size)"
+            f"({self._cache.num_bytes / 1e9:.2g} GB): raise cache_limit_gb, or give the machine "
+            "more shared memory (docker run --shm-size)"
         )
 
     @property

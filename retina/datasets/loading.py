@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import cv2
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from retina.configuration import Config
@@ -24,10 +25,10 @@ class LoaderConfig(Config):
     start_method: StartMethod | None = None
     """How worker processes are started; unset, as the platform does by itself."""
 
-    prefetch_factor: int = 2
+    prefetch_factor: int = Field(default=2, ge=1)
     """Batches that each worker makes in advance."""
 
-    timeout: float = 0.0
+    timeout: float = Field(default=0.0, ge=0)
     """Seconds to wait for a batch before giving up; 0 waits for ever."""
 
     def build(

@@ -57,11 +57,13 @@ def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]
     is_flat = (width == 0) | (height == 0)
     overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
     findings = (
-        _finding(table, is_flat, "without a width or a height dropped"),
-        _finding(table, ~usable & ~is_flat, "outside of the image dropped"),
-        _finding(table, usable & ((width < 0) | (height < 0)), "with swapped corners turned round"),
+        _finding(table, is_flat, "without a width or a height: dropped"),
+        _finding(table, ~usable & ~is_flat, "outside of the image: dropped"),
+        _finding(
+            table, usable & ((width < 0) | (height < 0)), "with swapped corners: turned round"
+        ),
         _clip_finding(table, usable & (overhang > NOTICEABLE_OVERHANG), overhang),
-        _finding(table, _repeats(table), "that repeat another one exactly (same class) kept"),
+        _finding(table, _repeats(table), "repeating another one exactly (same class): kept"),
     )
     order = np.flatnonzero(usable)
     order = order[np.argsort(table.image_indices[order], kind="stable")]
@@ -92,7 +94,7 @@ def _clip_finding(table: AnnotationTable, clipped: BoolArray, overhang: FloatArr
         return ""
     furthest = overhang[clipped].max()
     return _finding(
-        table, clipped, f"that reach out of their image (by up to {furthest:.4g} pixels) clipped"
+        table, clipped, f"reaching out of the image (by up to {furthest:.4g} pixels): clipped"
     )
 
 

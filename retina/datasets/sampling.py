@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from retina.configuration import Config
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.planning import BatchPlanner
+from retina.errors import UserError
 from retina.structures import FloatArray, IntArray
 
 MULTI_SCALE_FACTORS = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0)
@@ -22,7 +24,9 @@ class SamplingConfig(Config):
     aspect_buckets: bool = True
     """Keep wide and upright images in different batches, so that less of a batch is padding."""
 
-    scale_factors: tuple[float, ...] | None = Field(default=None, min_length=1)
+    scale_factors: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        default=None, min_length=1
+    )
     """Multi-scale training: every batch draws one of these factors for its shortest side. Unset:
     0.8 to 1.0 in six steps with the augmentation presets `multi_scale` and `strong`, else 1."""
 
@@ -53,7 +57,10 @@ class SamplingConfig(Config):
             min_size: the shortest side (with ``stretch``: the height) in pixels.
             max_size: the longest side (with ``stretch``: the width) in pixels.
             stretch: scale to exactly height × width instead of keeping the aspect ratio.
-            multi_scale: the factors to use where the config sets none.
+            multi_scale: whether to draw sizes where the config gives no factors.
+
+        Raises:
+            UserError: not one batch can be made.
         """
         factors = self.scale_factors or (MULTI_SCALE_FACTORS if multi_scale else (1.0,))
         repeats = None
@@ -61,7 +68,7 @@ class SamplingConfig(Config):
             targets = (dataset.targets(index) for index in range(len(dataset)))
             labels = [target.labels[~target.is_crowd].numpy() for target in targets]
             repeats = repeat_factors(labels, len(dataset.categories), self.repeat_threshold)
-        return BatchPlanner(
+        planner = BatchPlanner(
             image_sizes=dataset.image_sizes,
             batch_size=batch_size,
             seed=seed,
@@ -71,6 +78,12 @@ class SamplingConfig(Config):
             repeat_factors=repeats,
             drop_last=self.drop_last,
         )
+        if planner.num_batches == 0:
+            raise UserError(
+                f"no batch of {batch_size} images can be made of {len(dataset)} training images: "
+                "make training.batch_size smaller or set sampling.drop_last=false"
+            )
+        return planner
 
 
 def scaled_sizes(

@@ -223,12 +223,15 @@ class CocoMetrics:
         is_taken = np.zeros_like(self._is_seen)
         parts = []
         for columns, is_seen in gather_objects((mine, self._is_seen)):
-            parts.append(columns.at(~is_taken[columns.images]))
+            is_new = ~is_taken[columns.images]
+            parts.append(columns if is_new.all() else columns.at(is_new))
             is_taken |= is_seen
         return _concatenate(parts)
 
 
 def _concatenate(parts: Sequence[_Columns]) -> _Columns:
+    if len(parts) == 1:
+        return parts[0]
     return _Columns(
         np.concatenate([np.zeros(0, np.int64), *(part.images for part in parts)]),
         np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from retina.evaluation.metrics import CategoryMetrics, DetectionMetrics
@@ -46,15 +47,19 @@ def summary_table(metrics: DetectionMetrics) -> Table:
 def category_table(metrics: DetectionMetrics) -> Table:
     """The numbers of every category; a dash where it has no ground truth of that size.
 
-    The last two columns are the highest F1 at IoU 0.5 and the score threshold that gives it.
+    The last two columns are the highest F1 at IoU 0.5 and the score threshold that gives it. The
+    table fits a terminal of 80 columns.
     """
-    table = Table(title="per category", title_justify="left")
+    table = Table(
+        title="per category (F1: the highest at IoU 0.5, and its score threshold)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,  # the box has a space between columns
+    )
     table.add_column("category", overflow="fold")
-    table.add_column("objects", justify="right")
-    for name in _PER_CATEGORY:
-        table.add_column(name, justify="right")
-    table.add_column("best F1", justify="right")
-    table.add_column("at score", justify="right")
+    for name in ("objects", *_PER_CATEGORY, "F1", "score"):
+        table.add_column(name, justify="right", no_wrap=True)
     for category in metrics.per_category:
         table.add_row(*_cells(category))
     return table

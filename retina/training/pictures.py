@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from retina.datasets.dataset import DetectionDataset
 from retina.evaluation.evaluator import EvaluationResult
-from retina.prediction.drawing import draw_comparison
+from retina.prediction.sheets import draw_comparison
 
 
 def validation_pictures(
@@ -23,9 +23,9 @@ def validation_pictures(
         index = index_of[result.image_ids[position]]
         picture = draw_comparison(
             dataset.load(index).image,
-            truth=dataset.targets(index),
-            detections=result.detections[position],
-            categories=dataset.categories,
+            dataset.targets(index),
+            result.detections[position],
+            dataset.categories,
             score_threshold=score_threshold,
         )
         pictures.append((str(result.image_ids[position]), picture))

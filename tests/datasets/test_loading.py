@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from retina.datasets.augmentations import AugmentationConfig
-from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.coco import CocoDataset
+from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.loading import LoaderConfig, build_loader, collate, original_message
 from retina.datasets.planning import BatchPlanner, BatchStream, evaluation_batches
 from retina.errors import RunError, UserError
-from retina.structures import Batch, Categories, GroundTruth, IntArray, Sample, Targets
+from retina.structures import Batch, Sample, Targets
 
 
-class InMemory(DetectionDataset):
-    """Noise of various sizes with random boxes, made from the index alone."""
+def write_dataset(folder: Path, num_images: int) -> CocoDataset:
+    """Noise of various sizes with random boxes."""
+    generator = np.random.default_rng(0)
+    images, annotations = [], []
+    for index in range(num_images):
+        height, width = (int(side) for side in generator.integers(60, 130, 2))
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), pixels)
+        images.append(
+            {"id": 1000 + index, "file_name": f"{index}.png", "height": height, "width": width}
+        )
+        for _ in range(index % 4):
+            x, y, w, h = generator.uniform(5, 25, 4).tolist()
+            annotation = {"image_id": 1000 + index, "category_id": 1, "bbox": [x, y, w, h]}
+            crowd = {"iscrowd": int(generator.random() < 0.3), "area": w * h}
+            annotations.append({"id": len(annotations) + 1, **annotation, **crowd})
+    tree = {
+        "images": images,
+        "categories": [{"id": 1, "name": "noise"}],
+        "annotations": annotations,
+    }
+    (folder / "annotations.json").write_text(json.dumps(tree))
+    return CocoDataset(folder, folder / "annotations.json")
 
-    categories = Categories.from_names(["a", "b", "c"])
-    report = DatasetReport(num_images=0, num_boxes=0, num_crowd=0, num_empty_images=0)
 
-    def __init__(self, num_images: int, *, broken: int = -1, deadly: int = -1) -> None:
-        generator = np.random.default_rng(0)
-        self._sizes = generator.integers(60, 130, (num_images, 2))
-        self._broken, self._deadly = broken, deadly
-
-    @property
-    def image_ids(self) -> IntArray:
-        return np.arange(len(self._sizes)) + 1000
-
-    @property
-    def image_sizes(self) -> IntArray:
-        return self._sizes
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def file_path(self, index: int) -> str:
-        return f"images/{index}.jpg"
+class DeadlyDataset(CocoDataset):
+    """Kills the process that loads an image, as the kernel does when memory is short."""
 
     def load(self, index: int) -> AnnotatedImage:
-        if index == self._broken:
-            raise UserError(f"{self.file_path(index)}: not an image\nremedy: remove it")
-        if index == self._deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        generator = np.random.default_rng(index)
-        height, width = (int(side) for side in self._sizes[index])
-        count = index % 4
-        corners = generator.uniform(0, 30, (count, 2))
-        boxes = np.concatenate([corners, corners + generator.uniform(5, 25, (count, 2))], axis=1)
-        return AnnotatedImage(
-            image=generator.integers(0, 256, (height, width, 3), dtype=np.uint8),
-            boxes=boxes.astype(np.float32),
-            labels=generator.integers(0, 3, count),
-            is_crowd=generator.random(count) < 0.3,
-        )
-
-    def targets(self, index: int) -> Targets:
-        raise AssertionError("loading takes the targets from the decoded image")
-
-    def ground_truth(self) -> GroundTruth:
-        raise AssertionError("loading needs no ground truth")
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
 
 
 def sample(height: int, width: int, num_objects: int, value: int) -> Sample:
@@ -114,7 +101,7 @@ def test_collate_to_a_fixed_size() -> None:
         collate([sample(33, 20, 1, 1)], pad_to=(32, 50))
 
 
-def planned(dataset: InMemory) -> BatchPlanner:
+def planned(dataset: CocoDataset) -> BatchPlanner:
     return BatchPlanner(
         image_sizes=dataset.image_sizes,
         batch_size=5,
@@ -123,8 +110,9 @@ def planned(dataset: InMemory) -> BatchPlanner:
     )
 
 
-def load(num_workers: int, start_method: Any = None, **options: Any) -> list[Batch]:
-    dataset = InMemory(18)
+def load(
+    dataset: CocoDataset, num_workers: int, start_method: Any = None, **options: Any
+) -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset="strong").build()
     loader = build_loader(
         dataset,
@@ -150,21 +138,20 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
 
 @pytest.mark.parametrize(("num_workers", "start_method"), [(1, "fork"), (2, "fork"), (1, "spawn")])
 def test_the_same_seed_gives_the_same_batches_from_any_workers(
-    num_workers: int, start_method: str, monkeypatch: pytest.MonkeyPatch
+    num_workers: int, start_method: str, tmp_path: Path
 ) -> None:
-    # A spawned worker imports this module by its name.
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    batches = load(0)
+    dataset = write_dataset(tmp_path, 18)
+    batches = load(dataset, 0)
     assert sorted(image_id for batch in batches for image_id in batch.image_ids) == list(
         range(1000, 1018)
     )
     assert sum(int(batch.is_object.sum()) for batch in batches) > 5
-    assert_equal(batches, load(num_workers, start_method))
+    assert_equal(batches, load(dataset, num_workers, start_method))
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in batches)
 
 
-def test_a_loader_over_a_stream_goes_on_into_the_next_epoch() -> None:
-    dataset = InMemory(18)
+def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, 18)
     plan = planned(dataset)
     stream = BatchStream(plan, first_step=3, stop_step=6)
     loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
@@ -174,8 +161,8 @@ def test_a_loader_over_a_stream_goes_on_into_the_next_epoch() -> None:
     ]
 
 
-def test_evaluation_loads_images_as_they_are_on_disk() -> None:
-    dataset = InMemory(5)
+def test_evaluation_loads_images_as_they_are_on_disk(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, 5)
     dataset.augmentation = AugmentationConfig(preset="strong").build()
     loader = build_loader(dataset, evaluation_batches(5, 2), num_workers=0, size_divisor=32)
     batches = list(loader)
@@ -190,14 +177,20 @@ def test_evaluation_loads_images_as_they_are_on_disk() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_unreadable_image_gives_its_own_message_from_any_worker(num_workers: int) -> None:
-    dataset = InMemory(6, broken=4)
+def test_an_unreadable_image_gives_its_own_message_from_any_worker(
+    num_workers: int, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path, 6)
+    path = tmp_path / "4.png"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"4\.png") as direct:
+        dataset.load(4)
     loader = build_loader(
         dataset, evaluation_batches(6, 2), num_workers=num_workers, size_divisor=32
     )
     with pytest.raises(UserError) as caught:
         list(loader)
-    assert str(caught.value) == "images/4.jpg: not an image\nremedy: remove it"
+    assert str(caught.value) == str(direct.value)
 
 
 def test_the_message_of_an_error_that_came_from_no_worker_is_its_own() -> None:
@@ -205,11 +198,12 @@ def test_the_message_of_an_error_that_came_from_no_worker_is_its_own() -> None:
 
 
 def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    dataset = InMemory(6, deadly=2)
-    loader = build_loader(dataset, evaluation_batches(6, 2), num_workers=1, size_divisor=32)
+    write_dataset(tmp_path, 2)
+    dataset = DeadlyDataset(tmp_path, tmp_path / "annotations.json")
+    loader = build_loader(dataset, evaluation_batches(2, 2), num_workers=1, size_divisor=32)
     with pytest.raises(RunError, match=r"smaller training\.num_workers"):
         list(loader)
 

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.coco import CocoDataset
 from retina.datasets.sampling import SamplingConfig, repeat_factors, scaled_sizes
-from retina.structures import Categories, GroundTruth, IntArray, Targets
+from retina.errors import UserError
 
 
-class Labelled(DetectionDataset):
-    """Sizes and labels only: planning must not ask for more."""
-
-    def __init__(self, labels: list[list[int]], crowds: list[list[bool]] | None = None) -> None:
-        self._labels = labels
-        self._crowds = crowds or [[False] * len(row) for row in labels]
-
-    categories = Categories.from_names(["a", "b", "c"])
-    report = DatasetReport(num_images=0, num_boxes=0, num_crowd=0, num_empty_images=0)
-
-    @property
-    def image_ids(self) -> IntArray:
-        return np.arange(len(self._labels))
-
-    @property
-    def image_sizes(self) -> IntArray:
-        return np.array([[480, 640]] * len(self._labels))
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def file_path(self, index: int) -> str:
-        raise AssertionError("planning names no file")
-
-    def load(self, index: int) -> AnnotatedImage:
-        raise AssertionError("planning must not decode an image")
-
-    def ground_truth(self) -> GroundTruth:
-        raise AssertionError("planning needs no ground truth")
-
-    def targets(self, index: int) -> Targets:
-        import torch
-
-        count = len(self._labels[index])
-        boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]]).expand(count, 4)
-        return Targets(
-            boxes, torch.tensor(self._labels[index]), torch.tensor(self._crowds[index]).bool()
-        )
+def labelled(
+    folder: Path, labels: list[list[int]], crowds: list[list[bool]] | None = None
+) -> CocoDataset:
+    """A data set whose image files do not exist: planning must not look for them."""
+    crowds = crowds or [[False] * len(row) for row in labels]
+    annotations = [
+        {"image_id": image, "category_id": label, "bbox": [1, 1, 9, 9], "iscrowd": int(is_crowd)}
+        for image, (row, flags) in enumerate(zip(labels, crowds, strict=True))
+        for label, is_crowd in zip(row, flags, strict=True)
+    ]
+    tree = {
+        "images": [
+            {"id": image, "file_name": f"{image}.jpg", "height": 480, "width": 640}
+            for image in range(len(labels))
+        ],
+        "categories": [{"id": label, "name": f"category {label}"} for label in range(3)],
+        "annotations": [{"id": number, "area": 81, **a} for number, a in enumerate(annotations)],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(tree))
+    return CocoDataset(folder, path, check_images=False)
 
 
 def test_repeat_factors_by_hand() -> None:
@@ -88,10 +74,10 @@ def test_sizes_scale_the_shortest_side_or_both_when_stretching() -> None:
     ],
 )
 def test_the_config_builds_the_sizes(
-    config: SamplingConfig, multi_scale: bool, expected: set[int]
+    config: SamplingConfig, multi_scale: bool, expected: set[int], tmp_path: Path
 ) -> None:
     plan = config.build(
-        Labelled([[0]] * 100),
+        labelled(tmp_path, [[0]] * 100),
         batch_size=1,
         seed=0,
         min_size=800,
@@ -102,9 +88,9 @@ def test_the_config_builds_the_sizes(
     assert sizes == {(size, 1333) for size in expected}
 
 
-def test_the_config_repeats_images_of_rare_categories_but_not_for_crowds() -> None:
+def test_the_config_repeats_images_of_rare_categories_but_not_for_crowds(tmp_path: Path) -> None:
     labels = [[0]] * 14 + [[1], [2]]
-    dataset = Labelled(labels, [[False]] * 15 + [[True]])
+    dataset = labelled(tmp_path, labels, [[False]] * 15 + [[True]])
     plan = SamplingConfig(repeat_threshold=1.0).build(
         dataset, batch_size=4, seed=0, min_size=8, max_size=8
     )
@@ -116,8 +102,15 @@ def test_the_config_repeats_images_of_rare_categories_but_not_for_crowds() -> No
     assert counts[15] == 10  # a crowd makes no category of the image
 
 
-def test_dropping_the_last_batch() -> None:
+def test_dropping_the_last_batch(tmp_path: Path) -> None:
     plan = SamplingConfig(drop_last=True).build(
-        Labelled([[0]] * 10), batch_size=4, seed=0, min_size=8, max_size=8
+        labelled(tmp_path, [[0]] * 10), batch_size=4, seed=0, min_size=8, max_size=8
     )
     assert [len(batch) for batch in plan.epoch(0)] == [4, 4]
+
+
+def test_too_few_images_for_one_batch_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no batch of 4 images can be made of 3 training images"):
+        SamplingConfig(drop_last=True).build(
+            labelled(tmp_path, [[0]] * 3), batch_size=4, seed=0, min_size=8, max_size=8
+        )

@@ -96,6 +96,10 @@ def test_both_engines_equal_pycocotools_own_summary(
         order = np.argsort([row["id"] for row in tree["categories"]])
         assert np.array_equal(metrics.curves.precision[:, :, order], expected.eval["precision"])
         assert np.array_equal(metrics.curves.scores[:, :, order], expected.eval["scores"])
+        for position, label in enumerate(order):  # -1 becomes None
+            values = expected.eval["precision"][:, :, position, 0, 2]
+            ap = metrics.per_category[label].AP
+            assert (-1.0 if ap is None else ap) == pytest.approx(values.mean(), abs=1e-12)
     assert 0.1 < expected.stats[0] < 0.9
 
 

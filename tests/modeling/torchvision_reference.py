@@ -20,7 +20,7 @@ BOX_TOLERANCE = 1e-2
 SCORE_TOLERANCE = 1e-5
 ORDER_TOLERANCE = 1e-4
 
-MIN_SIZE, MAX_SIZE, NUM_CLASSES = 160, 256, 5
+MIN_SIZE, MAX_SIZE, NUM_CLASSES = 128, 208, 5
 IMAGE_SIZES = ((97, 141), (211, 130), (64, 333))
 """(height, width): odd, wide, tall, and one that max_size limits."""
 
@@ -49,37 +49,47 @@ def random_torchvision(variant: Variant, seed: int, *, mean_logit: float = -2.0)
         max_size=MAX_SIZE,
     )
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            # Statistics far from (0, 1), small enough that an epsilon of 1e-3 is felt.
-            nn.init.normal_(module.running_mean, std=0.05)
-            nn.init.uniform_(module.running_var, 0.3, 0.9)
-            nn.init.uniform_(module.weight, 0.4, 0.8)
-            nn.init.normal_(module.bias, std=0.05)
-        if isinstance(module, nn.GroupNorm):
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-    _scale_outputs(model, random_images([(128, 160)], seed), mean_logit)
-    return model.eval()
+            nn.init.normal_(module.bias, std=0.2)
+    images, _ = model.transform([i / 255 for i in random_images([(128, 160), (160, 128)], seed)])
+    _randomise_statistics(model.backbone.body, images.tensors)
+    _scale_outputs(model.eval(), images.tensors, mean_logit)
+    return model
 
 
 @torch.no_grad()
-def _scale_outputs(model: nn.Module, images: Sequence[Tensor], mean_logit: float) -> None:
+def _randomise_statistics(body: nn.Module, images: Tensor) -> None:
+    """Statistics near those of images, lest the features be the same everywhere, but not theirs."""
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain average over all batches, which is this one
+    body.train()
+    body(images)
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.running_mean.add_(0.2 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt())
+        norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.5, 1.5))
+
+
+@torch.no_grad()
+def _scale_outputs(model: nn.Module, images: Tensor, mean_logit: float) -> None:
     """Give the logits a spread of 1 around their mean and the deltas one of 0.5 around 0."""
-    model.eval()
-    prepared, _ = model.transform([image / 255 for image in images])
-    head = model.head(list(model.backbone(prepared.tensors).values()))
-    for name, layer, spread, bias in (
+    for name, layer, spread, mean in (
         ("cls_logits", model.head.classification_head.cls_logits, 1.0, mean_logit),
         ("bbox_regression", model.head.regression_head.bbox_reg, 0.5, 0.0),
     ):
-        layer.weight.mul_(spread / head[name].std())
-        layer.bias.fill_(0.0)
-        shifted = model.head(list(model.backbone(prepared.tensors).values()))[name]
-        layer.bias.fill_(bias - float(shifted.mean()))
+        for _ in range(2):  # first the spread, then the mean
+            levels = list(model.backbone(images).values())
+            cells = levels[0].shape[2] * levels[0].shape[3]
+            output = model.head(levels)[name][0, : 9 * cells].view(cells, -1)  # of P3
+            layer.weight.mul_(spread / output.std(dim=0).mean())
+            layer.bias.add_(mean - output.mean(dim=0))
 
 
 def train_torchvision(model: nn.Module, *, steps: int, optimizer: str, lr: float) -> nn.Module:
-    """Train a few steps on random boxes."""
+    """Train a few steps on random boxes, with small images."""
+    model.transform.min_size = (96,)
     make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
     optim = make(model.parameters(), lr=lr)
     model.train()
@@ -97,6 +107,7 @@ def train_torchvision(model: nn.Module, *, steps: int, optimizer: str, lr: float
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optim.step()
+    model.transform.min_size = (MIN_SIZE,)
     return model.eval()
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ class GenerationReport:
     """
 
     folder: Path
-    outcome: str
+    outcome: Literal["created", "kept", "replaced"]
     shares: Mapping[str, SplitShares]
 
 

@@ -1,0 +1,86 @@
+"""Any data set written as a COCO annotation file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retina.datasets.dataset import DetectionDataset
+from retina.errors import UserError
+from retina.storage import write_text
+
+
+def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[str, Any]:
+    """The content of a COCO annotation file; ids stay, and boxes are those of the ground truth.
+
+    Args:
+        dataset: of any format.
+        images: the folder that the file names shall be relative to; None takes the innermost
+            folder that holds all images.
+
+    Raises:
+        UserError: an image lies outside of the folder.
+    """
+    truth = dataset.ground_truth()
+    paths = [Path(dataset.file_path(index)) for index in range(len(dataset))]
+    folder = common_folder(dataset) if images is None else images
+    ids = np.asarray(truth.categories.dataset_ids, dtype=np.int64)
+    occluded = dataset.occluded_fractions()
+    annotations: list[dict[str, Any]] = [
+        {
+            "id": annotation_id,
+            "image_id": image_id,
+            "category_id": category_id,
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(is_crowd),
+        }
+        for annotation_id, image_id, category_id, box, area, is_crowd in zip(
+            truth.annotation_ids.tolist(),
+            truth.annotation_image_ids.tolist(),
+            ids[truth.category_labels].tolist(),
+            truth.boxes_xywh.tolist(),
+            truth.areas.tolist(),
+            truth.is_crowd.tolist(),
+            strict=True,
+        )
+    ]
+    for index in np.flatnonzero(np.isfinite(occluded)):
+        annotations[index]["occluded_fraction"] = float(occluded[index])
+    return {
+        "images": [
+            {"id": image_id, "file_name": _below(path, folder), "height": size[0], "width": size[1]}
+            for image_id, path, size in zip(
+                truth.image_ids.tolist(), paths, truth.image_sizes.tolist(), strict=True
+            )
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": dataset_id, "name": name}
+            for dataset_id, name in zip(ids.tolist(), truth.categories.names, strict=True)
+        ],
+    }
+
+
+def write_coco(dataset: DetectionDataset, path: Path, *, images: Path | None = None) -> None:
+    """Write `to_coco` into a file, in one step."""
+    write_text(path, json.dumps(to_coco(dataset, images=images)))
+
+
+def common_folder(dataset: DetectionDataset) -> Path:
+    """The innermost folder that holds all images."""
+    folders = {str(Path(dataset.file_path(index)).parent) for index in range(len(dataset))}
+    return Path(os.path.commonpath([Path(folder).absolute() for folder in folders]))
+
+
+def _below(path: Path, folder: Path) -> str:
+    try:
+        return path.absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:
+        raise UserError(
+            f"{path}: lies outside of {folder}; give a folder that holds all images of the set"
+        ) from None

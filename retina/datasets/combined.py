@@ -1,0 +1,186 @@
+"""Several data sets in one."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Discriminator, Field, Tag
+
+from retina.configuration import Config
+from retina.datasets.coco import CocoConfig
+from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.voc import VocConfig
+from retina.errors import UserError
+from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
+
+
+class ConcatenatedDataset(DetectionDataset):
+    """Several data sets with the same classes, one after the other.
+
+    Image and annotation ids stay as they are where they are unique over all parts; otherwise all
+    are numbered anew from 1, and a finding says so.
+
+    Args:
+        parts: at least one; the names of their classes agree, in the same order.
+        antialias: see `DetectionDataset`.
+
+    Raises:
+        UserError: the classes do not agree.
+    """
+
+    def __init__(self, parts: Sequence[DetectionDataset], *, antialias: bool = False) -> None:
+        if not parts:
+            raise UserError("a concatenated data set needs at least one part")
+        self.antialias = antialias
+        self._parts = tuple(parts)
+        self._categories = parts[0].categories
+        for number, part in enumerate(parts):
+            if part.categories.names != self._categories.names:
+                raise UserError(
+                    f"part {number} of a concatenated data set has the classes "
+                    f"{', '.join(part.categories.names)}, but part 0 has "
+                    f"{', '.join(self._categories.names)}: give all parts the same 'classes'"
+                )
+        self._starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+        self._image_ids, self._renumbered = _unique([part.image_ids for part in parts])
+
+    @property
+    def categories(self) -> Categories:
+        """The classes, with the ids of the first part."""
+        return self._categories
+
+    @property
+    def image_ids(self) -> IntArray:
+        """``(I,)`` the original ids, or new ones where they are not unique."""
+        return self._image_ids
+
+    @property
+    def image_sizes(self) -> IntArray:
+        """``(I, 2)`` annotated height and width."""
+        return np.concatenate([part.image_sizes for part in self._parts])
+
+    @property
+    def report(self) -> DatasetReport:
+        """What reading the parts found; each finding begins with the number of its part, from 0."""
+        reports = [part.report for part in self._parts]
+        findings = [
+            f"part {number}: {finding}"
+            for number, report in enumerate(reports)
+            for finding in report.findings
+        ]
+        if self._renumbered:
+            findings.append("image ids of the parts coincide: all images are numbered anew from 1")
+        return DatasetReport(
+            num_images=sum(report.num_images for report in reports),
+            num_boxes=sum(report.num_boxes for report in reports),
+            num_crowd=sum(report.num_crowd for report in reports),
+            num_empty_images=sum(report.num_empty_images for report in reports),
+            findings=tuple(findings),
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _locate(self, index: int) -> tuple[DetectionDataset, int]:
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self._parts[number], index - self._starts[number]
+
+    def file_path(self, index: int) -> str:
+        """The path of an image file."""
+        part, inner = self._locate(index)
+        return part.file_path(inner)
+
+    def targets(self, index: int) -> Targets:
+        """The repaired objects of an image."""
+        part, inner = self._locate(index)
+        return part.targets(inner)
+
+    def load(self, index: int) -> AnnotatedImage:
+        """Decode an image, with its objects."""
+        part, inner = self._locate(index)
+        return part.load(inner)
+
+    def ground_truth(self) -> GroundTruth:
+        """What the evaluator scores against."""
+        truths = [part.ground_truth() for part in self._parts]
+        return GroundTruth(
+            categories=self._categories,
+            image_ids=self._image_ids,
+            image_sizes=self.image_sizes,
+            annotation_ids=_unique([truth.annotation_ids for truth in truths])[0],
+            annotation_image_ids=np.concatenate(
+                [
+                    _translated(
+                        truth.annotation_image_ids, truth.image_ids, self._image_ids[start:]
+                    )
+                    for truth, start in zip(truths, self._starts, strict=False)
+                ]
+            ),
+            category_labels=np.concatenate([truth.category_labels for truth in truths]),
+            boxes_xywh=np.concatenate([truth.boxes_xywh for truth in truths]),
+            areas=np.concatenate([truth.areas for truth in truths]),
+            is_crowd=np.concatenate([truth.is_crowd for truth in truths]),
+        )
+
+    def occluded_fractions(self) -> FloatArray:
+        """``(G,)`` for the annotations of the ground truth; NaN where not annotated."""
+        return np.concatenate([part.occluded_fractions() for part in self._parts])
+
+
+def _unique(parts: Sequence[IntArray]) -> tuple[IntArray, bool]:
+    """All ids, and whether they had to be numbered anew from 1."""
+    joined = np.concatenate(parts)
+    if len(np.unique(joined)) == len(joined):
+        return joined, False
+    return np.arange(1, len(joined) + 1), True
+
+
+def _translated(values: IntArray, old: IntArray, new: IntArray) -> IntArray:
+    """Ids among ``old``, each replaced by the one at the same place of ``new``."""
+    order = np.argsort(old)
+    return new[order[np.searchsorted(old, values, sorter=order)]]
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a raw or built config; ``coco`` if it does not say."""
+    kind = value.get("kind", "coco") if isinstance(value, dict) else getattr(value, "kind", "coco")
+    return str(kind)
+
+
+PartConfig = Annotated[
+    Annotated[CocoConfig, Tag("coco")] | Annotated[VocConfig, Tag("voc")], Discriminator(kind_of)
+]
+"""A data set in one folder; without a ``kind`` it is in COCO's format."""
+
+
+class ConcatenatedConfig(Config):
+    """Several data sets in one."""
+
+    kind: Literal["concatenated"]
+    """Several data sets with the same classes."""
+
+    parts: tuple[PartConfig, ...] = Field(min_length=1)
+    """The data sets; the first defines the classes."""
+
+    def build(
+        self,
+        categories: Categories | None = None,
+        *,
+        antialias: bool = False,
+        check_images: bool = True,
+    ) -> ConcatenatedDataset:
+        """Read all parts.
+
+        Args:
+            categories: those of the training set or the detector; None to take the first part's.
+            antialias: see `DetectionDataset`.
+            check_images: see `FolderDataset`.
+        """
+        parts: list[DetectionDataset] = []
+        for part in self.parts:
+            expected = parts[0].categories if parts and categories is None else categories
+            parts.append(part.build(expected, antialias=antialias, check_images=check_images))
+        return ConcatenatedDataset(parts, antialias=antialias)

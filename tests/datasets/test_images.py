@@ -1,0 +1,259 @@
+"""Decoding: every kind of file gives the right RGB numbers or one clear error."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageOps
+
+from retina.datasets.images import decode_image, read_header
+from retina.errors import UserError
+
+RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+SMOOTH = np.ascontiguousarray(
+    np.stack(np.broadcast_arrays(*np.ogrid[0:240:12j, 0:200:20j], 90.0), -1).astype(np.uint8)
+)
+
+
+def jpeg(pixels: npt.NDArray[np.uint8] = SMOOTH, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def big_jpeg() -> bytes:
+    return jpeg(np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8))
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_jpeg_equals_pillow(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(quality=90))
+    decoded = decode_image(path)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert np.array_equal(decoded, np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_grayscale_jpeg_has_three_equal_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(SMOOTH[..., 0]))
+    expected = np.asarray(Image.open(path))
+    assert np.array_equal(decode_image(path), np.stack([expected] * 3, axis=-1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_lossless_rgb_is_exact(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(RGB).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    assert np.array_equal(decode_image(path), RGB)
+
+
+def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
+    alpha = np.zeros((12, 20, 1), dtype=np.uint8)
+    Image.fromarray(np.concatenate([RGB, alpha], axis=2)).save(tmp_path / "a.png")
+    assert np.array_equal(decode_image(tmp_path / "a.png"), RGB)
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    Image.fromarray(RGB[..., :2], mode="LA").save(tmp_path / "a.png")
+    assert np.array_equal(decode_image(tmp_path / "a.png"), np.repeat(RGB[..., :1], 3, axis=2))
+
+
+def test_palette_is_looked_up(tmp_path: Path) -> None:
+    indices = np.arange(240, dtype=np.uint8).reshape(12, 20) % 3
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 150])
+    image.save(tmp_path / "a.png", transparency=1)
+    colours = np.array([[255, 0, 0], [0, 200, 0], [0, 0, 150]], dtype=np.uint8)
+    assert np.array_equal(decode_image(tmp_path / "a.png"), colours[indices])
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    bits = RGB[..., 0] > 127
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    expected = np.repeat(bits[..., None], 3, axis=2).astype(np.uint8) * 255
+    assert np.array_equal(decode_image(tmp_path / "a.png"), expected)
+
+
+def test_cmyk_jpeg_is_near_the_rgb_it_came_from(tmp_path: Path) -> None:
+    Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    difference = decode_image(tmp_path / "a.jpg").astype(int) - SMOOTH
+    assert np.abs(difference).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_are_divided_by_257_and_rounded(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    values = np.linspace(0, 65535, 12 * 20 * channels).round().astype(np.uint16)
+    values = np.random.default_rng(0).permutation(values).reshape(12, 20, channels)
+    path = tmp_path / f"a.{suffix}"
+    assert cv2.imwrite(str(path), values)
+    rgb = np.repeat(values, 3, axis=2) if channels == 1 else values[..., [2, 1, 0]]
+    expected = np.rint(rgb / 257).astype(np.uint8)
+    assert expected.max() == 255
+    assert np.array_equal(decode_image(path), expected)
+    assert not np.array_equal(decode_image(path), (rgb >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_tiff_is_scaled_by_its_range(tmp_path: Path, white: float, channels: int) -> None:
+    fractions = np.linspace(0, 1, 12 * 20 * channels).reshape(12, 20, channels)
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), (fractions * white).astype(np.float32))
+    rgb = np.repeat(fractions, 3, axis=2) if channels == 1 else fractions[..., ::-1]
+    assert np.abs(decode_image(path).astype(float) - rgb * 255).max() <= 0.5 + 1e-3
+    assert read_header(path).stored_size == (12, 20)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, 1e6])
+def test_float_tiff_without_a_meaning_is_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(path)
+    with pytest.raises(UserError, match=r"a\.tif: its float32 samples lie between"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(exif=exif(orientation)))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert np.array_equal(decode_image(path), expected)
+    assert np.array_equal(decode_image(path, expected.shape[:2]), expected)
+    assert read_header(path).oriented_size == expected.shape[:2]
+
+
+def test_exif_orientation_is_left_where_the_annotation_is_of_the_stored_image(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg(exif=exif(6)))
+    raw = np.asarray(Image.open(path))
+    assert decode_image(path, (20, 12)).shape == (20, 12, 3)
+    assert np.array_equal(decode_image(path, (12, 20)), raw)
+
+
+def test_exif_orientation_of_a_png_and_a_tiff(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif(6))
+    assert np.array_equal(decode_image(tmp_path / "a.png"), np.rot90(RGB, -1))
+    Image.fromarray(RGB).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+    assert np.array_equal(decode_image(tmp_path / "a.tif"), np.rot90(RGB, -1))
+
+
+def test_another_size_than_annotated_names_both(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg())
+    with pytest.raises(UserError, match=r"a\.jpg: the image is 12×20 .* says 13×20"):
+        decode_image(path, (13, 20))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_refused_although_decoders_fill_it_with_grey(
+    tmp_path: Path, share: float, progressive: bool
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    data = jpeg(noise, progressive=progressive)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(UserError, match=r"cut\.jpg: the image cannot be decoded"):
+        decode_image(path)
+
+
+def test_truncated_jpeg_with_a_whole_thumbnail_or_zeros_at_the_end_is_refused(
+    tmp_path: Path,
+) -> None:
+    data = big_jpeg()
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(jpeg()) + 2) + jpeg()
+    with_thumbnail = data[:2] + thumbnail + data[2:]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(with_thumbnail)
+    assert decode_image(path).shape == (200, 300, 3)
+    path.write_bytes(with_thumbnail[: len(with_thumbnail) // 2])
+    with pytest.raises(UserError, match="breaks off"):
+        decode_image(path)
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    with pytest.raises(UserError, match="breaks off"):
+        decode_image(path)
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg() + b"a phone's film of the same moment")
+    assert np.array_equal(decode_image(path), np.asarray(Image.open(io.BytesIO(jpeg()))))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
+def test_damaged_files_of_other_formats_are_refused(
+    tmp_path: Path, suffix: str, damage: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif suffix != "png":
+        pytest.skip("these formats carry no checksum")
+    else:
+        data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=rf"a\.{suffix}: "):
+        decode_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"empty \(0 bytes\)"),
+        (b"this is no image, but long enough to be one", "is no image"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "cannot be decoded|is no image"),
+        (b"\xff\xd8\xff\xe0", "cannot be decoded|is no image"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        decode_image(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.jpg: no such image file"):
+        decode_image(tmp_path / "nowhere.jpg")
+    with pytest.raises(UserError, match="cannot be opened: Is a directory"):
+        decode_image(tmp_path)
+
+
+def test_a_bomb_is_refused_without_being_decoded(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    path = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(UserError, match="claims to hold more than 178956970 pixels"):
+        decode_image(path)

@@ -1,0 +1,77 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from retina.datasets.loading import collate
+from retina.modeling.config import ModelConfig
+from retina.modeling.preprocess import PreprocessConfig
+from retina.objective.criterion import ObjectiveConfig
+from retina.structures import Batch, Sample, Targets
+from retina.training.step import TrainingStep
+
+MODEL = ModelConfig.model_validate_json(
+    """{"backbone": {"kind": "resnet", "name": "resnet18", "norm": "frozen"},
+        "pyramid": {"channels": 16},
+        "head": {"num_convs": 1, "norm": "group", "num_groups": 4},
+        "anchors": {"sizes": [16, 32, 64, 128, 256]}}"""
+)
+
+
+def make_samples(counts: Sequence[int]) -> list[Sample]:
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for number, count in enumerate(counts):
+        corner = torch.rand(count, 2, generator=generator) * 40
+        targets = Targets(
+            boxes=torch.cat([corner, corner + 20], dim=1),
+            labels=torch.randint(0, 3, (count,), generator=generator),
+            is_crowd=torch.zeros(count, dtype=torch.bool),
+        )
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=generator)
+        samples.append(Sample(image, targets, number, (64, 96)))
+    return samples
+
+
+def weights_after(
+    parts: Sequence[Batch], *, steps: int = 2, clip_norm: float | None = None
+) -> tuple[dict[str, Tensor], list[float]]:
+    torch.manual_seed(0)
+    detector = MODEL.build(3)
+    step = TrainingStep(
+        detector=detector,
+        preprocess=PreprocessConfig().build(),
+        criterion=ObjectiveConfig().build(detector.box_coder),
+        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01),
+        device=torch.device("cpu"),
+        precision="fp32",
+        clip_norm=clip_norm,
+    )
+    losses = [step(parts).total.item() for _ in range(steps)]
+    return detector.state_dict(), losses
+
+
+def test_accumulated_parts_equal_the_whole_batch_with_unequal_foreground() -> None:
+    samples = make_samples([9, 0, 1, 3])
+    whole, whole_losses = weights_after([collate(samples)])
+    parts, part_losses = weights_after([collate(samples[:1]), collate(samples[1:])])
+    assert part_losses == pytest.approx(whole_losses, rel=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_step_without_any_object_still_learns_the_background() -> None:
+    _, losses = weights_after([collate(make_samples([0, 0]))], steps=3)
+    assert losses[2] < losses[0]
+
+
+def test_the_loss_falls_and_clipping_bounds_the_step() -> None:
+    batch = collate(make_samples([4, 2]))
+    _, losses = weights_after([batch], steps=8)
+    assert losses[-1] < losses[0]
+    torch.manual_seed(0)
+    start = MODEL.build(3).state_dict()
+    moved, _ = weights_after([batch], steps=1, clip_norm=1e-3)
+    length = sum((moved[n] - start[n]).float().square().sum() for n in start) ** 0.5
+    assert float(length) == pytest.approx(0.01 * 1e-3, rel=0.05)
