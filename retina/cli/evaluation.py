@@ -13,6 +13,7 @@ from retina.artifact import load_artifact
 from retina.cli.choices import one_of
 from retina.cli.training import describe_report
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
+from retina.datasets.coco_results import read_results, write_results
 from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice
 from retina.errors import UserError
@@ -20,7 +21,6 @@ from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.report import category_table, summary_table, write_metrics
-from retina.evaluation.results import read_results, write_results
 from retina.experiment import build_artifact_evaluator, build_dataset, load_experiment
 from retina.structures import Categories
 
@@ -112,7 +112,6 @@ def _score_detector(
 def _dataset(
     request: EvaluationRequest, categories: object, *, antialias: bool
 ) -> DetectionDataset:
-    from retina.structures import Categories
 
     assert isinstance(categories, Categories)
     if request.config is not None:

@@ -162,7 +162,8 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
                 antialias=self.antialias,
             )
         return Sample(
-            image=torch.from_numpy(annotated.image).permute(2, 0, 1),
+            # A copy of what may not be written to: torch warns of tensors that share it.
+            image=torch.from_numpy(np.require(annotated.image, requirements="W")).permute(2, 0, 1),
             targets=Targets(
                 boxes=torch.from_numpy(annotated.boxes),
                 labels=torch.from_numpy(annotated.labels),

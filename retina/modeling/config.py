@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -14,6 +14,14 @@ from retina.modeling.backbones import BackboneConfig, ResNetConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
+
+
+MemoryFormat = Literal["channels_last", "contiguous"]
+
+_MEMORY_FORMATS: dict[MemoryFormat, torch.memory_format] = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
 
 
 class ModelConfig(Config):
@@ -30,8 +38,12 @@ class ModelConfig(Config):
     box_coder: BoxCoderConfig = Field(default_factory=BoxCoderConfig)
     """What the predicted box deltas mean."""
 
+    memory_format: MemoryFormat = "channels_last"
+    """The layout of weights and feature maps. `channels_last` is faster; `contiguous` is what
+    torchvision computes in: sums are made in the same order, results are equal to the last bit."""
+
     def build(self, num_classes: int) -> RetinaNet:
-        """The detector for K classes, channels-last in memory.
+        """The detector for K classes.
 
         Its weights are initialised, the backbone's are loaded where the config names some.
 
@@ -53,7 +65,7 @@ class ModelConfig(Config):
             anchor_generator=anchor_generator,
             box_coder=self.box_coder.build(),
         )
-        return detector.to(memory_format=torch.channels_last)
+        return detector.to(memory_format=_MEMORY_FORMATS[self.memory_format])
 
     def without_pretrained_weights(self) -> Self:
         """The same detector with random weights: for one whose weights are loaded afterwards."""

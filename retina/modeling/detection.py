@@ -75,7 +75,9 @@ def forward_images(
     with evaluating(detector):
         prepared: PreparedImages = preprocess.prepare([image.to(device) for image in images])
         with autocast(device, precision):
-            predictions: DensePredictions = detector(prepared.images)
+            predictions: DensePredictions = detector(
+                prepared.images.contiguous(memory_format=detector.memory_format)
+            )
         anchors = detector.anchors(
             predictions.feature_shapes, prepared.padded_size, prepared.images.device
         )

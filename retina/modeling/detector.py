@@ -51,6 +51,13 @@ class RetinaNet(nn.Module):
         """K, without a background class."""
         return self.head.num_classes
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of the weights, in which images are best given."""
+        weight = self.head.classification.output.weight
+        is_plain = weight.is_contiguous()
+        return torch.contiguous_format if is_plain else torch.channels_last
+
     def forward(self, images: Tensor) -> DensePredictions:
         """The predictions at every anchor of normalised images ``(B, 3, H, W)``."""
         predictions: DensePredictions = self.head(self.pyramid(self.backbone(images)))

@@ -97,7 +97,7 @@ class Subnet(nn.Module):
         nn.init.constant_(self.output.bias, output_bias)  # type: ignore[arg-type]
 
     def forward(self, level: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, H, W, A, outputs)``, a view of a channels-last tensor."""
+        """``(B, C, H, W)`` to ``(B, H, W, A, outputs)``, a view of the convolution's output."""
         output: Tensor = self.output(self.convs(level))  # (B, A·outputs, H, W)
         batch, _, height, width = output.shape
         return output.permute(0, 2, 3, 1).view(

@@ -55,6 +55,7 @@ def _model(
             "stride_source": stride_source,
         },
         "box_coder": {"weights": [1.0, 1.0, 1.0, 1.0], "max_log_scale": _MAX_LOG_SCALE},
+        "memory_format": "channels_last",
     }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from retina.prediction.drawing import draw_detections
 
+from retina.datasets.coco_results import write_results
 from retina.datasets.images import decode_image
 from retina.errors import UserError
-from retina.evaluation.results import write_results
+from retina.prediction.drawing import draw_detections
 from retina.prediction.predictor import Predictor
 from retina.storage import make_folder, replacing
 from retina.structures import Detections

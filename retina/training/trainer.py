@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from retina.artifact import Artifact
+from retina.datasets.coco_results import write_results
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import BatchPlanner, BatchStream
@@ -19,7 +20,6 @@ from retina.distributed import barrier, broadcast_object, is_main_process, rank,
 from retina.errors import RunError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.evaluation.report import write_metrics
-from retina.evaluation.results import write_results
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion

@@ -15,14 +15,16 @@ Tree = dict[str, Any]
 CocoWriter = Callable[..., tuple[Path, Path]]
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_coco(tmp_path: Path) -> CocoWriter:
     """Writes a COCO set of two 40 × 60 images with three boxes of two classes.
 
     ``change`` may alter the tree before it is written; the folder and the file are returned.
     """
 
-    def write(change: Callable[[Tree], object] | None = None, name: str = "set") -> tuple[Path, Path]:
+    def write(
+        change: Callable[[Tree], object] | None = None, name: str = "set"
+    ) -> tuple[Path, Path]:
         folder = tmp_path / name / "images"
         folder.mkdir(parents=True, exist_ok=True)
         generator = np.random.default_rng(0)
@@ -50,19 +52,12 @@ def write_coco(tmp_path: Path) -> CocoWriter:
     return write
 
 
-def annotation(number: int, image_id: int, category_id: int, box: list[float], **more: Any) -> Tree:
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": box,
-        "area": abs(box[2] * box[3]) if len(box) == 4 else 0,
-        "iscrowd": 0,
-        **more,
-    }
+def annotation(number: int, image_id: int, category_id: int, box: list[float]) -> Tree:
+    common = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": box}
+    return {**common, "area": box[2] * box[3], "iscrowd": 0}
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_voc(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     """Writes a VOC set: names → list of (class, box, difficult); images are 40 × 60."""
 

@@ -96,9 +96,7 @@ def test_cmyk_jpeg_is_near_the_rgb_it_came_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_16_bits_are_divided_by_257_and_rounded(
-    tmp_path: Path, suffix: str, channels: int
-) -> None:
+def test_16_bits_are_divided_by_257_and_rounded(tmp_path: Path, suffix: str, channels: int) -> None:
     values = np.linspace(0, 65535, 12 * 20 * channels).round().astype(np.uint16)
     values = np.random.default_rng(0).permutation(values).reshape(12, 20, channels)
     path = tmp_path / f"a.{suffix}"
@@ -199,24 +197,24 @@ def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path: Path) -> None:
     assert np.array_equal(decode_image(path), np.asarray(Image.open(io.BytesIO(jpeg()))))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
-def test_damaged_files_of_other_formats_are_refused(
-    tmp_path: Path, suffix: str, damage: str
-) -> None:
+def test_truncated_files_of_other_formats_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
-    data = bytearray(path.read_bytes())
-    if damage == "cut":
-        data = data[: len(data) // 2]
-    elif suffix != "png":
-        pytest.skip("these formats carry no checksum")
-    else:
-        data[len(data) // 2] ^= 0xFF
-    path.write_bytes(bytes(data))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=rf"a\.{suffix}: "):
         decode_image(path)
+
+
+def test_a_png_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[len(data) // 2] ^= 0x10
+    (tmp_path / "a.png").write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"a\.png: the image cannot be decoded"):
+        decode_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +243,9 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_without_being_decoded(tmp_path: Path) -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     path = tmp_path / "bomb.png"
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)

@@ -14,7 +14,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retina.evaluation.results import DetectionArrays
+from retina.datasets.coco_results import DetectionArrays
 from retina.structures import Categories, GroundTruth
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from retina.datasets.coco_results import DetectionArrays, read_results
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import METRIC_NAMES, DetectionMetrics
-from retina.evaluation.results import DetectionArrays, read_results
 from retina.structures import Categories, Detections, GroundTruth
 
 BACKENDS = get_args(Backend)

@@ -46,7 +46,8 @@ def model_config(variant: Variant, *, norm_eps: float = 1e-5) -> ModelConfig:
         raise UserError(f"torchvision has no RetinaNet variant '{variant}': choose v1 or v2")
     tree = merge(
         MODEL_PRESETS[f"torchvision_{variant}"]["model"],
-        {"backbone": {"weights": None, "norm_eps": norm_eps}},
+        # torchvision's layout: another order of summation moves scores by up to some 1e-5.
+        {"backbone": {"weights": None, "norm_eps": norm_eps}, "memory_format": "contiguous"},
     )
     return validate(tree, ModelConfig, source=f"torchvision {variant}")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from retina.datasets.coco_results import read_results, write_results
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.results import read_results, write_results
 from retina.structures import Categories, Detections, GroundTruth
 
 

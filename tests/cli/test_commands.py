@@ -1,0 +1,228 @@
+"""The commands as a user runs them, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+
+
+@pytest.fixture(scope="session")
+def trained(
+    run_retina: RunRetina, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    done = run_retina("train", tiny_config, f"output_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def lines_of(folder: Path, kind: str) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_help_names_every_command_and_gives_examples(run_retina: RunRetina) -> None:
+    shown = run_retina("--help")
+    assert shown.returncode == 0
+    for command in ("train", "evaluate", "predict", "import", "data"):
+        assert command in shown.stdout
+    for command in (
+        ["train"],
+        ["evaluate"],
+        ["predict"],
+        ["import", "torchvision"],
+        ["data", "synth"],
+        ["data", "check"],
+        ["data", "stats"],
+        ["data", "convert"],
+    ):
+        assert "Example: retina" in run_retina(*command, "--help").stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['retina', '--help']\n"
+        "try: runpy.run_module('retina', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'albumentations', 'yaml'} & set(sys.modules)\n"
+        "sys.stderr.write(repr(sorted(heavy)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
+    assert done.stderr == "[]"
+
+
+def test_a_training_leaves_everything_the_contract_names(trained: Path) -> None:
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints/last.pt",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "evaluation/metrics.json",
+        "evaluation/detections.json",
+    ):
+        assert (trained / name).stat().st_size > 0, name
+    assert list((trained / "tensorboard").iterdir())
+    train = lines_of(trained, "train")
+    assert [row["step"] for row in train] == [1, 2, 3, 4, 5, 6]
+    assert set(train[0]) >= {
+        "loss", "classification", "box_regression", "lr", "images_per_second", "data_wait",
+        "num_foreground", "foreground_loss_share", "background_loss_share",
+    }  # fmt: skip
+    assert train[-1]["loss"] < train[0]["loss"]
+    validation = lines_of(trained, "validation")
+    assert [row["step"] for row in validation] == [3, 6]
+    assert set(validation[0]) >= {"loss", "AP", "AP50", "APs", "ARl"}
+
+
+def test_tensorboard_holds_scalars_pictures_and_the_config(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(trained / "tensorboard"))
+    board.Reload()
+    tags = board.Tags()
+    assert {"train/loss", "train/lr", "validation/AP", "validation/loss"} <= set(tags["scalars"])
+    assert any(tag.startswith("validation_AP_per_class/") for tag in tags["scalars"])
+    assert len(tags["images"]) == 8
+    assert "config/text_summary" in tags["tensors"]
+
+
+def test_the_resolved_config_repeats_the_run(
+    run_retina: RunRetina, trained: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    done = run_retina("train", trained / "config.yaml", f"output_dir={again}")
+    assert done.returncode == 0, done.stderr
+    first, second = lines_of(trained, "train"), lines_of(again, "train")
+    assert [row["loss"] for row in first] == [row["loss"] for row in second]
+    assert (trained / "evaluation/metrics.json").read_text() == (
+        again / "evaluation/metrics.json"
+    ).read_text()
+
+
+def test_training_over_a_run_is_refused_and_nothing_is_lost(
+    run_retina: RunRetina, tiny_config: Path, trained: Path
+) -> None:
+    before = (trained / "checkpoints/last.pt").read_bytes()
+    done = run_retina("train", tiny_config, f"output_dir={trained}")
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+    assert "output_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (trained / "checkpoints/last.pt").read_bytes() == before
+
+
+def test_resume_without_a_checkpoint_starts_and_a_complete_run_stays(
+    run_retina: RunRetina, tiny_config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    first = run_retina(
+        "train", tiny_config, f"output_dir={folder}", "training.epochs=1", "--resume"
+    )
+    assert first.returncode == 0, first.stderr
+    state = (folder / "checkpoints/last.pt").read_bytes()
+    second = run_retina(
+        "train", tiny_config, f"output_dir={folder}", "training.epochs=1", "--resume"
+    )
+    assert second.returncode == 0, second.stderr
+    assert "already complete" in second.stdout
+    assert (folder / "checkpoints/last.pt").read_bytes() == state
+
+
+def test_sigterm_writes_a_checkpoint_and_resume_ends_where_the_whole_run_does(
+    run_retina: RunRetina, tiny_config: Path, tmp_path: Path
+) -> None:
+    options = ["training.epochs=4", "training.evaluate_every_epochs=4", "training.num_workers=1"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run_retina("train", tiny_config, f"output_dir={whole}", *options).returncode == 0
+    command = [sys.executable, "-m", "retina", "train", str(tiny_config), f"output_dir={stopped}"]
+    process = subprocess.Popen(
+        [*command, *options],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = stopped / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not log.exists() or not log.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "stopped by signal 15" in output
+    resumed = run_retina("train", tiny_config, f"output_dir={stopped}", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = lines_of(whole, "train"), lines_of(stopped, "train")
+    assert [row["step"] for row in second] == list(range(1, 13))
+    assert [row["loss"] for row in second] == [row["loss"] for row in first]
+
+
+def test_evaluate_gives_the_numbers_of_the_training(
+    run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    validation = synthetic_data / "validation"
+    done = run_retina(
+        "evaluate", trained / "checkpoints/best.safetensors",
+        "--annotations", validation / "annotations.json", "--images", validation / "images",
+        "--output", tmp_path / "scores", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "APs" in done.stdout
+    mine = json.loads((tmp_path / "scores/metrics.json").read_text())
+    training = json.loads((trained / "evaluation/metrics.json").read_text())
+    assert mine == training
+    by_config = run_retina(
+        "evaluate", trained / "checkpoints/best.safetensors", "--config", trained / "config.yaml",
+        "--split", "validation", "--output", tmp_path / "again", "--device", "cpu",
+    )  # fmt: skip
+    assert by_config.returncode == 0, by_config.stderr
+    rescored = run_retina(
+        "evaluate", "--detections", tmp_path / "again/detections.json",
+        "--annotations", validation / "annotations.json", "--output", tmp_path / "rescored",
+        "--backend", "pycocotools", "--max-detections", str(mine["max_detections"]),
+    )  # fmt: skip
+    assert rescored.returncode == 0, rescored.stderr
+    assert json.loads((tmp_path / "rescored/metrics.json").read_text()) == mine
+
+
+def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
+    run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    images = sorted((synthetic_data / "validation/images").iterdir())
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for image in images[:3]:
+        (folder / image.name).write_bytes(image.read_bytes())
+    (folder / "broken.jpg").write_bytes(images[0].read_bytes()[:500])
+    detector = trained / "checkpoints/best.safetensors"
+    done = run_retina(
+        "predict", detector, folder, images[3], str(folder / "*.png"), "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 2  # the glob matches nothing
+    done = run_retina(
+        "predict", detector, folder, images[3], "--output", tmp_path / "out",
+        "--score-threshold", "0.0", "--batch-size", "2",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "broken.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == sorted(["detections.json", *(f"{path.stem}.jpg" for path in images[:4])])
+    picture = cv2.imread(str(tmp_path / "out" / f"{images[0].stem}.jpg"))
+    assert picture.shape == cv2.imread(str(images[0])).shape
+    assert not np.array_equal(picture, cv2.imread(str(images[0])))
+    rows = json.loads((tmp_path / "out/detections.json").read_text())
+    assert {row["file_name"] for row in rows} <= {str(p) for p in [*folder.iterdir(), images[3]]}
+    assert set(rows[0]) == {"image_id", "category_id", "bbox", "score", "file_name"}
