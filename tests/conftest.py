@@ -72,6 +72,7 @@ model:
   pyramid: {{channels: 16}}
   head: {{num_convs: 1, num_groups: 4}}
 preprocess: {{min_size: 64, max_size: 96}}
+postprocess: {{score_threshold: 0.001}}
 training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1}}
 """)
     return path

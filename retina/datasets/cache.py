@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from retina.datasets.dataset import Image
 from retina.structures import IntArray
@@ -61,7 +61,7 @@ class ImageCache:
             return decode()
         height, width = self._sizes[index].tolist()
         end = int(self._ends[index])
-        place = self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
+        place = self._pixels.numpy()[end - height * width * 3 : end].reshape(height, width, 3)
         if self._is_filled[index]:
             return place.copy()
         image = decode()
@@ -70,23 +70,10 @@ class ImageCache:
         self._is_filled[index] = 1
         return image
 
-    def __getstate__(self) -> dict[str, Any]:
-        # As tensors the blocks are handed to spawned workers by reference, not by copy.
-        return {
-            **self.__dict__,
-            "_pixels": torch.from_numpy(self._pixels),
-            "_is_filled": torch.from_numpy(self._is_filled),
-        }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pixels = state["_pixels"].numpy()
-        self._is_filled = state["_is_filled"].numpy()
-
-
-def _shared(num_bytes: int) -> Image:
-    block: Image = torch.zeros(num_bytes, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
-    return block
+def _shared(num_bytes: int) -> Tensor:
+    # A tensor, since these are handed to spawned workers by reference; an array would be copied.
+    return torch.zeros(num_bytes, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _free_shared_memory() -> int:

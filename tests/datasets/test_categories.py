@@ -51,9 +51,7 @@ def test_unused_categories_can_be_dropped(write_coco: CocoWriter) -> None:
 
 def test_dropping_every_category_is_an_error(write_coco: CocoWriter) -> None:
     with pytest.raises(UserError, match="there is no category to learn"):
-        CocoDataset(
-            *write_coco(lambda tree: tree.update(annotations=[])), unused_categories="drop"
-        )
+        CocoDataset(*write_coco(lambda tree: tree.update(annotations=[])), unused_categories="drop")
 
 
 def test_classes_choose_and_order_the_labels(write_coco: CocoWriter) -> None:

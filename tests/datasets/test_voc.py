@@ -39,9 +39,7 @@ def test_a_folder_is_read_in_the_order_of_the_names(write_voc: VocWriter) -> Non
     assert truth.areas.tolist() == [10.5, 200, 59 * 39]
     report = dataset.report
     assert (report.num_boxes, report.num_crowd, report.num_empty_images) == (2, 1, 1)
-    assert report.findings == (
-        "1 object marked as difficult: ignored in training and evaluation",
-    )
+    assert report.findings == ("1 object marked as difficult: ignored in training and evaluation",)
 
 
 def test_difficult_objects_can_be_taken_as_any_other(write_voc: VocWriter) -> None:

@@ -1,0 +1,88 @@
+"""Writing COCO files: what comes back is what went in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from retina.datasets.coco import CocoDataset
+from retina.datasets.coco_export import to_coco
+from retina.datasets.coco_export import write_coco as export
+from retina.datasets.combined import ConcatenatedDataset
+from retina.datasets.voc import VocDataset
+from retina.errors import UserError
+
+Writer = Callable[..., tuple[Path, Path]]
+
+
+def test_a_voc_set_survives_the_way_to_coco(write_voc: Writer, tmp_path: Path) -> None:
+    objects = {
+        "img_0010": [("dog", (10, 5, 30, 15), 0), ("cat", (1, 1, 60, 40), 1)],
+        "img_0002": [("ape", (2.5, 3, 4.25, 9), 0), ("ape", (5, 5, 5, 5), 0)],
+        "img_0005": [],
+    }
+    voc = VocDataset(*write_voc(objects))
+    path = tmp_path / "converted.json"
+    export(voc, path)
+    coco = CocoDataset(voc.images, path)
+    assert coco.categories == voc.categories
+    assert [Path(coco.file_path(i)).name for i in range(3)] == [
+        "img_0002.jpg",
+        "img_0005.jpg",
+        "img_0010.jpg",
+    ]
+    before, after = voc.ground_truth(), coco.ground_truth()
+    for name in (
+        "image_ids",
+        "image_sizes",
+        "annotation_ids",
+        "annotation_image_ids",
+        "category_labels",
+        "boxes_xywh",
+        "areas",
+        "is_crowd",
+    ):
+        assert np.array_equal(getattr(after, name), getattr(before, name)), name
+    assert coco.targets(2).boxes.tolist() == voc.targets(2).boxes.tolist()
+
+
+def test_pycocotools_reads_what_is_written(write_coco: Writer, tmp_path: Path) -> None:
+    dataset = CocoDataset(*write_coco())
+    export(dataset, tmp_path / "out.json")
+    reference = COCO(str(tmp_path / "out.json"))
+    assert sorted(reference.getImgIds()) == [3, 7]
+    assert reference.loadCats([9])[0]["name"] == "dog"
+    assert reference.loadAnns([11])[0]["bbox"] == [10, 5, 20, 10]
+    assert reference.loadAnns([11])[0]["area"] == 200
+
+
+def test_occlusion_and_odd_boxes_are_kept(write_coco: Writer) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["annotations"][0].update(bbox=[50, 5, -20, 10], occluded_fraction=0.25)
+
+    tree = to_coco(CocoDataset(*write_coco(change)))
+    assert tree["annotations"][0]["bbox"] == [50, 5, -20, 10]
+    assert tree["annotations"][0]["occluded_fraction"] == 0.25
+    assert "occluded_fraction" not in tree["annotations"][1]
+
+
+def test_file_names_are_relative_to_the_common_or_the_given_folder(write_coco: Writer) -> None:
+    first = CocoDataset(*write_coco())
+    both = ConcatenatedDataset([first, CocoDataset(*write_coco(name="other"))])
+    names = [image["file_name"] for image in to_coco(both)["images"]]
+    assert names == [
+        "set/images/a.png",
+        "set/images/b.png",
+        "other/images/a.png",
+        "other/images/b.png",
+    ]
+    above = first.images.parent
+    names = [image["file_name"] for image in to_coco(first, images=above)["images"]]
+    assert names == ["images/a.png", "images/b.png"]
+    with pytest.raises(UserError, match="lies outside of"):
+        to_coco(both, images=above)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from retina.structures import (
+    Anchors,
+    BatchedTargets,
+    Categories,
+    Detections,
+    GroundTruth,
+    Sample,
+    Targets,
+)
+
+
+def test_categories_map_ids_with_gaps_to_labels() -> None:
+    categories = Categories(("cat", "dog", "bird"), (90, 3, 17))
+    assert [categories.label_of(i) for i in (90, 3, 17)] == [0, 1, 2]
+    assert len(categories) == 3
+    with pytest.raises(KeyError):
+        categories.label_of(4)
+    with pytest.raises(ValueError, match="not unique"):
+        Categories(("a", "b"), (1, 1))
+
+
+def test_targets_are_padded_to_the_fullest_image() -> None:
+    one = Targets(torch.ones(1, 4), torch.tensor([5]), torch.tensor([True]))
+    three = Targets(torch.full((3, 4), 2.0), torch.arange(3), torch.zeros(3, dtype=torch.bool))
+    batched = BatchedTargets.from_targets([one, three, Targets.empty()])
+    assert batched.is_object.tolist() == [[True, False, False], [True] * 3, [False] * 3]
+    assert batched.labels[0].tolist() == [5, 0, 0]
+    assert batched.is_crowd[0].tolist() == [True, False, False]
+    assert batched.boxes[1].sum() == 24
+    assert BatchedTargets.from_targets([Targets.empty()]).boxes.shape == (1, 1, 4)
+
+
+def test_detections_are_rescaled_by_float32_quotients() -> None:
+    found = Detections(torch.tensor([[10.0, 20.0, 30.0, 40.0]]), torch.ones(1), torch.zeros(1))
+    bigger = found.rescaled((100, 200), (300, 100))
+    assert bigger.boxes.tolist() == [[5.0, 60.0, 15.0, 120.0]]
+    assert found.rescaled((100, 200), (100, 200)) is found
+
+
+def test_only_scores_above_the_threshold_stay() -> None:
+    found = Detections(torch.zeros(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.arange(3))
+    assert found.above(0.5).labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Targets(torch.zeros(2, 4), torch.zeros(3), torch.zeros(2)),
+        lambda: Detections(torch.zeros(2, 4), torch.zeros(3), torch.zeros(2)),
+        lambda: Sample(torch.zeros(3, 4, 4), Targets.empty(), 0, (4, 4)),
+        lambda: Anchors(torch.zeros(3, 4), (2,), (1,)),
+        lambda: Anchors(torch.zeros(2, 4, dtype=torch.bfloat16), (2,), (1,)),
+        lambda: GroundTruth(
+            Categories(("a",), (1,)),
+            np.array([1]),
+            np.zeros((1, 2), int),
+            np.array([1]),
+            np.array([1]),
+            np.array([0]),
+            np.zeros((1, 4)),
+            np.zeros(2),
+            np.array([False]),
+        ),
+    ],
+)
+def test_shapes_that_disagree_are_refused(make: object) -> None:
+    with pytest.raises(ValueError, match=r"\d"):
+        make()  # type: ignore[operator]
