@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -76,3 +78,18 @@ postprocess: {{score_threshold: 0.001}}
 training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1}}
 """)
     return path
+
+
+@pytest.fixture(scope="session")
+def torchvision_reference() -> ModuleType:
+    """The module `tests/modeling/torchvision_reference.py`."""
+    name = "torchvision_reference"
+    if name not in sys.modules:
+        path = REPOSITORY / "tests" / "modeling" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]

@@ -38,9 +38,10 @@ def choose_categories(
     else:
         keep = [_label_named(name, listed, table.source) for name in classes]
     if not keep:
+        remedy = "set unused_categories: keep, or correct" if len(listed) else "correct"
         raise UserError(
-            f"{table.source}: there is no category to learn, since no annotation uses any; set "
-            "unused_categories: keep, or correct the annotations"
+            f"{table.source}: there is no category to learn, since no annotation uses any; "
+            f"{remedy} the annotations"
         )
     chosen = _take(listed, keep)
     return _relabel(table, chosen, keep).with_findings(

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import io
-import warnings
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -35,6 +35,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """What a file that is looked for by its stem may end with."""
 
 _ORIENTATION = 0x0112
+_BREAKS_OFF = "the JPEG breaks off in the middle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,15 @@ def read_header(path: Path) -> ImageHeader:
     """The size and orientation of an image file, in most formats without decoding it.
 
     Raises:
-        UserError: the file is missing or is no image.
+        UserError: the file is missing, empty, no image, or a JPEG that breaks off.
     """
     with _open_file(path) as file:
         opened = _identify(file, path)
         if opened is not None:
-            return _header(opened, path)
+            header = _header(opened, path)
+            if opened.format in ("JPEG", "MPO"):
+                _require_end(file, path)
+            return header
         pixels = _decode_unchanged(file.read(), path)
     return ImageHeader((int(pixels.shape[0]), int(pixels.shape[1])), 1)
 
@@ -86,8 +90,6 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
     """
     with _open_file(path) as file:
         data = file.read()
-    if not data:
-        raise UserError(f"{path}: the image file is empty (0 bytes); copy it again or remove it")
     opened = _identify(io.BytesIO(data), path)
     if opened is None:
         pixels = _as_rgb(_decode_unchanged(data, path), path)
@@ -123,19 +125,21 @@ def _size_error(path: Path, size: Size, expected_size: Size) -> UserError:
 
 def _open_file(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: no such image file") from None
     except OSError as error:
         raise UserError(f"{path}: the image cannot be opened: {error.strerror}") from None
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise UserError(f"{path}: the image file is empty (0 bytes); copy it again or remove it")
+    return file
 
 
 def _identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
     """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
-            opened = PilImage.open(file)
+        opened = PilImage.open(file)
     except UnidentifiedImageError:
         file.seek(0)
         return None
@@ -180,7 +184,7 @@ def _pixels(opened: PilImage.Image, data: bytes, path: Path) -> npt.NDArray[np.u
     """``(h, w, 3)`` uint8 RGB as stored, not turned."""
     if opened.format in ("JPEG", "MPO"):
         if not _jpeg_is_whole(data):
-            raise _broken(path, "the JPEG breaks off in the middle")
+            raise _broken(path, _BREAKS_OFF)
         if opened.mode in ("L", "RGB"):
             return _decode_jpeg(data, path)
     if _has_deep_colour(opened, data):
@@ -205,6 +209,15 @@ def _decode_jpeg(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
     if pixels is None:
         raise _broken(path, "its JPEG data are damaged")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+
+
+def _require_end(file: IO[bytes], path: Path) -> None:
+    """Refuse a JPEG that breaks off, in most cases by a look at its last bytes."""
+    file.seek(-min(64, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    if b"\xff\xd9" not in file.read():
+        file.seek(0)
+        if not _jpeg_is_whole(file.read()):
+            raise _broken(path, _BREAKS_OFF)
 
 
 def _jpeg_is_whole(data: bytes) -> bool:

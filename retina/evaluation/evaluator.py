@@ -12,7 +12,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import build_loader
 from retina.datasets.planning import evaluation_batches
 from retina.devices import Precision
-from retina.distributed import rank, sum_over_ranks, world_size
+from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import DetectionMetrics
@@ -31,7 +31,7 @@ class EvaluationResult:
     Attributes:
         metrics: the COCO numbers, the same on every rank.
         losses: classification and box regression loss over the whole split; None unless asked for.
-        image_ids: of this rank's images.
+        image_ids: of all images, those of rank 0 first.
         detections: in each of them, in pixels of the original image.
     """
 
@@ -129,11 +129,12 @@ class Evaluator:
             if on_progress is not None:
                 on_progress(len(batch))
         detector.train(was_training)
+        everything = [pair for part in gather_objects(seen) for pair in part]
         return EvaluationResult(
             metrics=metrics.compute(),
             losses=_losses(sum_over_ranks(totals)) if criterion is not None else None,
-            image_ids=tuple(image_id for image_id, _ in seen),
-            detections=tuple(found for _, found in seen),
+            image_ids=tuple(image_id for image_id, _ in everything),
+            detections=tuple(found for _, found in everything),
         )
 
     def _batches(self) -> torch.utils.data.DataLoader[Batch]:

@@ -15,7 +15,6 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
 
-
 MemoryFormat = Literal["channels_last", "contiguous"]
 
 _MEMORY_FORMATS: dict[MemoryFormat, torch.memory_format] = {

@@ -94,7 +94,7 @@ def _as_tensor(image: ImageSource) -> Tensor:
             f"an image must be a uint8 array (height, width, 3) in RGB order, this one is "
             f"{image.dtype} {image.shape}"
         )
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def load(

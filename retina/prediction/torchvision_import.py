@@ -77,7 +77,7 @@ def torchvision_artifact(
             "one)"
         )
     tree = MODEL_PRESETS[f"torchvision_{variant}"]
-    model = model_config(variant, norm_eps=norm_eps)
+    model = model_config(variant, norm_eps=norm_eps, state_dict=state_dict)
     sizes = {"min_size": min_size, "max_size": max_size}
     source = f"torchvision {variant}"
     detector = model.build(num_classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -63,10 +64,9 @@ class StepMeter:
         self._reset()
         return values
 
-    def pause(self) -> None:
-        """An evaluation begins: its time is not training time."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside is no training time."""
         self.training_seconds += time.monotonic() - self._started if self._steps else 0.0
-
-    def go_on(self) -> None:
-        """The evaluation is over."""
+        yield
         self._reset()

@@ -120,6 +120,7 @@ class Trainer:
         self._folder = folder
         self._quiet = quiet or not is_main_process()
         self._step = 0
+        self._lr = 0.0
         self._best_ap: float | None = None
         self._evaluations_without_gain = 0
         self._average: WeightAverage[RetinaNet] | None = None
@@ -158,39 +159,51 @@ class Trainer:
             with StopRequest() as stop, progress:
                 if self._resumed:
                     progress.message(f"resumed at step {self._step} from {self._last}")
-                if self._step >= self._total_steps:
+                if self._is_over:
                     progress.message("the training is already complete")
+                    return TrainingOutcome(self._step, self._best_ap, None, 0.0)
                 for parts in self._batches(meter):
-                    lr = self._peak_lr * self._lr_factor(self._step)
-                    set_learning_rate(self._optimizer, lr)
-                    meter.add(self._training_step(parts), sum(len(part) for part in parts))
-                    if self._average is not None:
-                        self._average.update(self._detector, self._step)
-                    self._step += 1
+                    self._advance(parts, meter)
                     is_last = self._step == self._total_steps
                     ends_epoch = self._step % steps_per_epoch == 0 or is_last
-                    signal = stop.agreed(self._step)
                     if self._step % self._config.log_every_steps == 0 or ends_epoch:
-                        self._report(meter, lr, log, progress)
-                    if signal is not None:
-                        break
+                        self._report(meter, log, progress)
+                    signal = stop.agreed(self._step)
                     if ends_epoch:
-                        meter.pause()
-                        keeps_gaining = self._end_epoch(is_last, log, progress)
+                        with meter.paused():
+                            self._end_epoch(is_last, log, progress)
+                            self._save_state()
+                    elif signal is not None or self._is_checkpoint_due():
                         self._save_state()
-                        meter.go_on()
-                        if not keeps_gaining:
-                            progress.message("early stop: the validation AP no longer rises")
-                            break
-                    elif self._is_checkpoint_due():
-                        self._save_state()
-                if signal is not None:
-                    self._save_state()
-                    progress.message(f"stopped by signal {signal} after step {self._step}")
+                    if signal is not None:
+                        progress.message(f"stopped by signal {signal} after step {self._step}")
+                        break
+                    if self._has_stalled:
+                        progress.message("early stop: the validation AP no longer rises")
+                        break
         finally:
             if log is not None:
                 log.close()
         return TrainingOutcome(self._step, self._best_ap, signal, meter.training_seconds)
+
+    @property
+    def _has_stalled(self) -> bool:
+        """Whether so many evaluations without a gain have passed that the training should stop."""
+        limit = self._config.early_stopping_evaluations
+        return limit is not None and self._evaluations_without_gain >= limit
+
+    @property
+    def _is_over(self) -> bool:
+        return self._step >= self._total_steps or self._has_stalled
+
+    def _advance(self, parts: list[Batch], meter: StepMeter) -> None:
+        """One optimizer step."""
+        self._lr = self._peak_lr * self._lr_factor(self._step)
+        set_learning_rate(self._optimizer, self._lr)
+        meter.add(self._training_step(parts), sum(len(part) for part in parts))
+        if self._average is not None:
+            self._average.update(self._detector, self._step)
+        self._step += 1
 
     def _batches(self, meter: StepMeter) -> Iterator[list[Batch]]:
         """This rank's share of every global batch that is left, in accumulated parts."""
@@ -221,10 +234,8 @@ class Trainer:
         every = self._config.checkpoint_every_steps
         return every is not None and self._step % every == 0
 
-    def _report(
-        self, meter: StepMeter, lr: float, log: MetricLog | None, progress: TrainingProgress
-    ) -> None:
-        report = meter.flush()
+    def _report(self, meter: StepMeter, log: MetricLog | None, progress: TrainingProgress) -> None:
+        report, lr = meter.flush(), self._lr
         epoch = (self._step - 1) // self._planner.num_batches + 1
         if not math.isfinite(report["loss"]):
             raise RunError(
@@ -248,14 +259,14 @@ class Trainer:
             )
         )
 
-    def _end_epoch(self, is_last: bool, log: MetricLog | None, progress: TrainingProgress) -> bool:
-        """Evaluate where it is due and save the detectors; False when the training should stop."""
+    def _end_epoch(self, is_last: bool, log: MetricLog | None, progress: TrainingProgress) -> None:
+        """Evaluate where it is due, and save the detectors."""
         epoch = math.ceil(self._step / self._planner.num_batches)
         detector = self._detector if self._average is None else self._average.module
         is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
         if self._evaluator is None or not is_due:
             self._save_detector("last", detector, None)
-            return True
+            return
         started = time.monotonic()
         result = self._evaluator.run(detector, criterion=self._criterion)
         ap = result.metrics.AP
@@ -268,19 +279,16 @@ class Trainer:
         if is_best:
             self._save_detector("best", detector, result)
         if log is not None:
-            self._log_evaluation(log, result, detector)
-            self._write_evaluation(result, is_best=is_best)
+            self._log_evaluation(log, result)
+            if is_best:
+                self._write_evaluation(result)
         progress.message(
             f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
             f"{(result.losses or {})['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
             f"{'  best so far' if is_best else ''}"
         )
-        limit = self._config.early_stopping_evaluations
-        return limit is None or self._evaluations_without_gain < limit
 
-    def _log_evaluation(
-        self, log: MetricLog, result: EvaluationResult, detector: RetinaNet
-    ) -> None:
+    def _log_evaluation(self, log: MetricLog, result: EvaluationResult) -> None:
         assert self._evaluator is not None
         assert result.losses is not None
         log.scalars("validation", self._step, {**result.losses, **result.metrics.numbers()})
@@ -290,21 +298,13 @@ class Trainer:
             if category.AP is not None
         }
         log.scalars("validation_AP_per_class", self._step, per_class)
-        pictures = validation_pictures(
-            self._dataset_of_evaluator(), result, count=self._config.pictures
-        )
+        pictures = validation_pictures(self._evaluator.dataset, result, count=self._config.pictures)
         for name, picture in pictures:
             log.picture(f"validation/{name}", picture, self._step)
         log.flush()
 
-    def _dataset_of_evaluator(self) -> DetectionDataset:
-        assert self._evaluator is not None
-        return self._evaluator.dataset
-
-    def _write_evaluation(self, result: EvaluationResult, *, is_best: bool) -> None:
+    def _write_evaluation(self, result: EvaluationResult) -> None:
         """Keep the numbers and detections of the best detector in the run folder."""
-        if not is_best or world_size() > 1:
-            return
         assert self._evaluator is not None
         folder = self._folder / "evaluation"
         write_metrics(folder / "metrics.json", result.metrics)

@@ -292,6 +292,15 @@ def test_byte_order_mark_and_folders_below(write_coco: CocoWriter) -> None:
     assert dataset.load(0).size == (40, 60)
 
 
+def test_a_truncated_jpeg_is_found_before_training(write_coco: CocoWriter) -> None:
+    folder, path = write_coco(lambda tree: tree["images"][0].update(file_name="a.jpg"))
+    Image.open(folder / "a.png").save(folder / "a.jpg")
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(UserError, match=r"a\.jpg: the image cannot be decoded: .*breaks off"):
+        CocoDataset(folder, path)
+
+
 def test_exif_orientation_is_reported_whether_applied_or_not(write_coco: CocoWriter) -> None:
     def change(tree: Tree) -> None:
         tree["images"][0].update(file_name="turned.jpg", height=60, width=40)

@@ -127,8 +127,8 @@ def test_a_config_written_as_yaml_reads_back_equal(tmp_path: Path) -> None:
         ({"images": "a", "annotations": "b", "max_images": 0}, "train.max_images: .*greater"),
         ({"images": "a", "annotations": "b", "classes": []}, "train.classes: .*at least 1"),
         (
-            {"images": "a", "annotations": "b", "unused_categories": "dorp"},
-            "train.unused_categories: 'dorp' is none of 'keep' or 'drop', did you mean 'drop'",
+            {"images": "a", "annotations": "b", "unused_categories": "dropp"},
+            "train.unused_categories: 'dropp' is none of 'keep' or 'drop', did you mean 'drop'",
         ),
         (
             {"kind": "cocoa", "images": "a"},
@@ -144,8 +144,8 @@ def test_a_config_written_as_yaml_reads_back_equal(tmp_path: Path) -> None:
             "train.parts.1.images: this key is required",
         ),
         (
-            {"kind": "concatenated", "parts": [{"images": "a", "anotations": "b"}]},
-            "train.parts.0.anotations: unknown key, did you mean 'annotations'",
+            {"kind": "concatenated", "parts": [{"images": "a", "annotationz": "b"}]},
+            "train.parts.0.annotationz: unknown key, did you mean 'annotations'",
         ),
         ("folder", "train: .*object.*value 'folder'"),
     ],

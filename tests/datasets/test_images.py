@@ -170,8 +170,11 @@ def test_truncated_jpeg_is_refused_although_decoders_fill_it_with_grey(
     data = jpeg(noise, progressive=progressive)
     path = tmp_path / "cut.jpg"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match=r"cut\.jpg: the image cannot be decoded"):
+    with pytest.raises(UserError, match=r"cut\.jpg: the image cannot be decoded") as decoding:
         decode_image(path)
+    with pytest.raises(UserError, match=r"cut\.jpg: the image cannot be decoded") as looking:
+        read_header(path)
+    assert str(looking.value) == str(decoding.value)
 
 
 def test_truncated_jpeg_with_a_whole_thumbnail_or_zeros_at_the_end_is_refused(
@@ -195,6 +198,8 @@ def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg() + b"a phone's film of the same moment")
     assert np.array_equal(decode_image(path), np.asarray(Image.open(io.BytesIO(jpeg()))))
+    path.write_bytes(jpeg() + bytes(1000))
+    assert read_header(path).stored_size == (12, 20)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
@@ -232,6 +237,8 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, message: st
     with pytest.raises(UserError, match=message) as caught:
         decode_image(path)
     assert str(caught.value).startswith(str(path))
+    with pytest.raises(UserError, match=message):
+        read_header(path)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

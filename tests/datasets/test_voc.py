@@ -201,6 +201,13 @@ def test_missing_folders_images_and_files(write_voc: VocWriter, tmp_path: Path) 
         VocDataset(images, tmp_path / "empty")
 
 
+def test_a_split_without_any_object_cannot_define_classes(write_voc: VocWriter) -> None:
+    folders = write_voc({"a": []})
+    with pytest.raises(UserError, match="no category to learn, since no annotation uses any; corr"):
+        VocDataset(*folders)
+    assert len(VocDataset(*folders, categories=Categories(("dog",), (1,)))) == 1
+
+
 def test_classes_and_expected_categories(write_voc: VocWriter) -> None:
     folders = write_voc(TWO)
     chosen = VocDataset(*folders, classes=["dog", "ape"])

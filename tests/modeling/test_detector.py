@@ -62,6 +62,18 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     )
 
 
+def test_the_memory_format_is_a_choice() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 96)
+    plain, fast = build(memory_format="contiguous").eval(), build().eval()
+    assert plain.memory_format == torch.contiguous_format
+    assert fast.memory_format == torch.channels_last
+    fast.load_state_dict(plain.state_dict())
+    assert fast.memory_format == torch.channels_last
+    for one, other in zip(plain(images).flatten(), fast(images).flatten(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def test_weights_and_predictions_are_channels_last() -> None:
     detector = build()
     assert detector.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)

@@ -122,10 +122,8 @@ def test_frozen_norm_gives_torchvisions_values_and_gradients(eps: float) -> None
     randomise_norms(reference, 3)
     ours.load_state_dict(reference.state_dict())
     x = torch.randn(2, 7, 5, 6)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(x), reference(x), atol=1e-6, rtol=1e-6)
+    assert torch.equal(ours(x), reference(x))
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    torch.testing.assert_close(ours(a), reference(b), atol=1e-6, rtol=1e-6)
     (ours(a) ** 2).sum().backward()
     (reference(b) ** 2).sum().backward()
     torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-5)

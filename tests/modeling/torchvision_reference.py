@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.ops import FrozenBatchNorm2d
 
 from retina.configuration import merge, validate
 from retina.modeling.detection import detect
@@ -37,7 +38,7 @@ def random_images(sizes: Sequence[tuple[int, int]], seed: int) -> list[Tensor]:
     return images
 
 
-def random_torchvision(variant: Variant, seed: int, *, mean_logit: float = -2.0) -> nn.Module:
+def random_torchvision(variant: Variant, seed: int) -> nn.Module:
     """A torchvision RetinaNet whose random weights give unsaturated scores and moving boxes."""
     build = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}[variant]
     torch.manual_seed(seed)
@@ -54,7 +55,18 @@ def random_torchvision(variant: Variant, seed: int, *, mean_logit: float = -2.0)
             nn.init.normal_(module.bias, std=0.2)
     images, _ = model.transform([i / 255 for i in random_images([(128, 160), (160, 128)], seed)])
     _randomise_statistics(model.backbone.body, images.tensors)
-    _scale_outputs(model.eval(), images.tensors, mean_logit)
+    _scale_outputs(model.eval(), images.tensors)
+    return model
+
+
+def with_frozen_norms(model: nn.Module, eps: float) -> nn.Module:
+    """The network with its trunk's batch norms frozen, as torchvision builds pretrained ones."""
+    for name, child in list(model.backbone.body.named_modules()):
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, eps=eps)
+            frozen.load_state_dict(child.state_dict())
+            parent = model.backbone.body.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], frozen)
     return model
 
 
@@ -73,10 +85,10 @@ def _randomise_statistics(body: nn.Module, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def _scale_outputs(model: nn.Module, images: Tensor, mean_logit: float) -> None:
-    """Give the logits a spread of 1 around their mean and the deltas one of 0.5 around 0."""
+def _scale_outputs(model: nn.Module, images: Tensor) -> None:
+    """Give the logits a spread of 1 around -2 and the deltas one of 0.5 around 0."""
     for name, layer, spread, mean in (
-        ("cls_logits", model.head.classification_head.cls_logits, 1.0, mean_logit),
+        ("cls_logits", model.head.classification_head.cls_logits, 1.0, -2.0),
         ("bbox_regression", model.head.regression_head.bbox_reg, 0.5, 0.0),
     ):
         for _ in range(2):  # first the spread, then the mean
@@ -124,16 +136,13 @@ def detect_with_ours(
     variant: Variant,
     *,
     norm_eps: float = 1e-5,
-    norm: str | None = None,
 ) -> list[Detections]:
     """Our detections, from torchvision's converted state dict."""
     preset = MODEL_PRESETS[f"torchvision_{variant}"]
-    config = model_config(variant, norm_eps=norm_eps)
-    if norm is not None:
-        backbone = config.backbone.model_copy(update={"norm": norm})
-        config = config.model_copy(update={"backbone": backbone})
+    state_dict = model.state_dict()
+    config = model_config(variant, norm_eps=norm_eps, state_dict=state_dict)
     detector = config.build(NUM_CLASSES)
-    converted = convert_state_dict(model.state_dict(), variant)
+    converted = convert_state_dict(state_dict, variant)
     incompatible = detector.load_state_dict(converted, strict=False)
     assert not incompatible.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in incompatible.missing_keys)

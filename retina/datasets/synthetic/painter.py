@@ -18,10 +18,10 @@ from retina.datasets.synthetic.shapes import Coverage
 from retina.datasets.synthetic.textures import Color, FloatImage, color_against, filling
 from retina.structures import BoolArray, Size
 
-LEAST_VISIBLE = 0.4
+LEAST_VISIBLE = 0.45
 """No object is hidden or cut off beyond this share of its pixels."""
 
-LEAST_INSIDE = 0.6
+LEAST_INSIDE = 0.7
 """No object lies outside the image with more than the rest of this share of its pixels."""
 
 LEAST_SIDE = 8
@@ -115,7 +115,7 @@ class Painter:
         full_area, inside = int((coverage >= 128).sum()), part >= 128
         if not _is_recognisable(inside, full_area, LEAST_INSIDE):
             return False
-        contrast = self.rng.uniform(60, 150)
+        contrast = self.rng.uniform(90, 200)
         if not self.paint(coverage, corner, contrast, owner=len(self._painted)):
             return False
         self._painted.append(_Painted(label, False, full_area, int(inside.sum()), region))

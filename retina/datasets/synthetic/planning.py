@@ -20,19 +20,19 @@ BLOCK = 20
 
 CARDS: Mapping[str, int] = MappingProxyType(
     {
-        "disc": 66,
-        "triangle": 46,
-        "frame": 33,
-        "cross": 24,
-        "star": 17,
-        "letter A": 12,
-        "ring": 9,
-        "arrow": 6,
-        "digit 8": 4,
-        "crescent": 3,
+        "disc": 64,
+        "triangle": 40,
+        "letter A": 27,
+        "star": 19,
+        "arrow": 14,
+        "digit 8": 10,
+        "crescent": 8,
+        "frame": 6,
+        "cross": 5,
+        "ring": 3,
     }
 )
-"""How many objects of each class a block holds: rarest to commonest 1:22."""
+"""How many objects of each class a block holds: rarest to commonest 1:21."""
 
 CATEGORIES = Categories(tuple(CARDS), (1, 2, 4, 5, 7, 8, 11, 13, 14, 17))
 """The classes; their ids have gaps, as COCO's do."""
@@ -41,7 +41,7 @@ EMPTY_PER_BLOCK = 1
 CROWDED_PER_BLOCK = 2
 FEWEST_OBJECTS = 3
 
-SIZES: tuple[Size, ...] = ((256, 256), (224, 288), (288, 224))
+SIZES: tuple[Size, ...] = ((192, 192), (160, 224), (224, 160))
 """The image sizes (height, width); all hold about the same number of pixels."""
 
 _TRAIN, _VALIDATION = 0, 1

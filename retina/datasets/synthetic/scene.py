@@ -20,16 +20,17 @@ from retina.datasets.synthetic.shapes import (
 )
 from retina.datasets.synthetic.textures import background, relight
 
-SMALLEST, LARGE, LARGEST = 13.0, 115.0, 170.0
+SMALLEST, LARGE, LARGEST = 15.0, 95.0, 165.0
 """The longer side of an object before anything hides it, in pixels: most lie between the first
 two, evenly by the logarithm, and a few (`SHARE_LARGE`) between the last two."""
 
-SHARE_LARGE = 0.07
+SHARE_LARGE = 0.12
 
-WIDEST_SHARE = 0.75
+WIDEST_SHARE = 0.8
 """No object is larger than this share of the image's shorter side."""
 
-_UPRIGHT = frozenset({"letter A", "digit 8"})
+TILT = math.pi / 7
+"""Objects stand upright to within this angle, either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,18 @@ class Scene:
 def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
     """Paint what was planned."""
     painter = Painter(rng, background(rng, plan.size))
-    for _ in range(int(rng.integers(3, 9))):
-        _add_clutter(painter, largest=130, in_front=False)
+    for _ in range(int(rng.integers(1, 5))):
+        _add_clutter(painter, largest=110, in_front=False)
     if plan.crowd_label is not None:
         _add_crowd(painter, plan.crowd_label)
     sizes = _object_sizes(rng, len(plan.labels), WIDEST_SHARE * min(plan.size))
-    # Small things lie rather on big ones than under them, where nothing of them would be seen.
-    for index in np.argsort(-sizes * np.exp(rng.normal(0, 0.6, len(sizes))), kind="stable"):
+    # Small things lie rather on big ones than under them, where nothing of them would be seen; the
+    # biggest come first, while there is room.
+    ranks = sizes * np.exp(np.where(sizes < LARGE, rng.normal(0, 0.6, len(sizes)), 2.0))
+    for index in np.argsort(-ranks, kind="stable"):
         _add_object(painter, plan.labels[index], float(sizes[index]))
-    for _ in range(int(rng.integers(1, 5))):
-        _add_clutter(painter, largest=70, in_front=True)
+    for _ in range(int(rng.integers(1, 4))):
+        _add_clutter(painter, largest=60, in_front=True)
     return Scene(image=relight(rng, painter.pixels), objects=painter.annotate())
 
 
@@ -67,7 +70,7 @@ def _turned(rng: np.random.Generator, outline: Outline, size: float, turn: float
         outline,
         size=size,
         angle=rng.uniform(-turn, turn),
-        aspect=math.exp(rng.uniform(-0.3, 0.3)),
+        aspect=math.exp(rng.uniform(-0.2, 0.2)),
     )
 
 
@@ -93,13 +96,12 @@ def _over_a_rim(painter: Painter, coverage: Coverage) -> tuple[int, int]:
 
 def _add_object(painter: Painter, label: int, size: float) -> bool:
     """Find a place for an object and paint it, smaller and smaller where there is no room."""
-    rng, name = painter.rng, CATEGORIES.names[label]
-    outline = OBJECTS[name](rng)
-    turn = math.pi / 8 if name in _UPRIGHT else math.pi
+    rng = painter.rng
+    outline = OBJECTS[CATEGORIES.names[label]](rng)
     for _ in range(8):
-        coverage = _turned(rng, outline, size, turn)
-        for _ in range(8):
-            place = _over_a_rim if rng.random() < 0.35 else _anywhere
+        coverage = _turned(rng, outline, size, TILT)
+        for _ in range(20):
+            place = _over_a_rim if rng.random() < 0.25 else _anywhere
             if painter.paint_object(coverage, place(painter, coverage), label):
                 return True
         size = max(SMALLEST, size * 0.8)
@@ -117,7 +119,7 @@ def _add_crowd(painter: Painter, label: int) -> None:
     for row in range(num_rows):
         for column in range(num_columns):
             outline = OBJECTS[CATEGORIES.names[label]](rng)
-            coverage = _turned(rng, outline, rng.uniform(8, 11), math.pi)
+            coverage = _turned(rng, outline, rng.uniform(8, 11), TILT)
             down, right = rng.uniform(-2, 2, 2)
             corner = round(top + row * pitch + down), round(left + column * pitch + right)
             members.append((coverage, corner))

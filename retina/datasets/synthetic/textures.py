@@ -157,11 +157,8 @@ _BACKGROUNDS: Sequence[Callable[[np.random.Generator, Size, Sequence[Color]], Fl
 
 def background(rng: np.random.Generator, size: Size) -> FloatImage:
     """A textured surface in muted colours, ``(H, W, 3)``."""
-    value = rng.uniform(0.3, 0.85)
-    colors = [
-        random_color(rng, saturation=(0.05, 0.5), value=(max(0.15, value - 0.2), value + 0.1))
-        for _ in range(3)
-    ]
+    base = random_color(rng, saturation=(0.05, 0.45), value=(0.25, 0.9))
+    colors = [base + rng.uniform(-40, 40, 3).astype(np.float32) for _ in range(3)]
     return _BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))](rng, size, colors)
 
 
@@ -173,7 +170,7 @@ def filling(rng: np.random.Generator, size: Size, color: Color) -> FloatImage:
 
     The second colour stays near the first, so that the pattern does not break up the shape.
     """
-    other = np.clip(color + rng.uniform(-70, 70, 3).astype(np.float32), 0, 255).astype(np.float32)
+    other = np.clip(color + rng.uniform(-45, 45, 3).astype(np.float32), 0, 255).astype(np.float32)
     kind = int(rng.integers(6))
     if kind == 0 or max(size) < 16:
         return np.broadcast_to(color, (*size, 3)).astype(np.float32)
@@ -203,7 +200,7 @@ def relight(rng: np.random.Generator, pixels: FloatImage) -> npt.NDArray[np.uint
     light = smooth_noise(rng, size, max(size)) * np.float32(rng.uniform(0.1, 0.5))
     light = light + np.float32(rng.uniform(0.65, 1.0)) - light.mean() / 2
     tint = rng.uniform(0.92, 1.08, 3).astype(np.float32)
-    sensor = rng.standard_normal(size, dtype=np.float32) * np.float32(rng.uniform(1, 7))
+    sensor = rng.standard_normal(size, dtype=np.float32) * np.float32(rng.uniform(1, 5))
     lit = pixels * light[..., None] * tint + sensor[..., None]
     image: npt.NDArray[np.uint8] = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
     if rng.random() < 0.3:

@@ -18,6 +18,7 @@ from retina.modeling.presets import MODEL_PRESETS
 Variant = Literal["v1", "v2"]
 
 _LOGITS = "head.classification_head.cls_logits.weight"
+_COUNTER = ".num_batches_tracked"
 _V2_ONLY = "head.classification_head.conv.0.1.weight"
 _ANCHORS_PER_CELL = 9
 
@@ -34,20 +35,36 @@ _RENAMED = (
 _OLD_CONV = re.compile(r"^(head\.\w+)\.conv\.(\d+)\.(weight|bias)$")
 
 
-def model_config(variant: Variant, *, norm_eps: float = 1e-5) -> ModelConfig:
+def model_config(
+    variant: Variant,
+    *,
+    norm_eps: float = 1e-5,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> ModelConfig:
     """The model that the variant's weights belong to, without pretrained weights of its own.
 
     Args:
         variant: ``v1`` is ``retinanet_resnet50_fpn``, ``v2`` is ``retinanet_resnet50_fpn_v2``.
         norm_eps: the epsilon of the trunk's normalisation, which no state dict tells: 0.0 for the
             published COCO_V1 weights of v1, 1e-5 otherwise.
+        state_dict: torchvision's weights, if at hand: whether v1's trunk has live or frozen batch
+            norms is told by the counters that only live ones have.
+
+    Raises:
+        UserError: there is no such variant.
     """
     if variant not in ("v1", "v2"):
         raise UserError(f"torchvision has no RetinaNet variant '{variant}': choose v1 or v2")
+    preset = MODEL_PRESETS[f"torchvision_{variant}"]["model"]
+    is_live = any(name.endswith(_COUNTER) for name in state_dict or ())
+    norm = "batch" if is_live else preset["backbone"]["norm"]
     tree = merge(
-        MODEL_PRESETS[f"torchvision_{variant}"]["model"],
+        preset,
         # torchvision's layout: another order of summation moves scores by up to some 1e-5.
-        {"backbone": {"weights": None, "norm_eps": norm_eps}, "memory_format": "contiguous"},
+        {
+            "backbone": {"weights": None, "norm": norm, "norm_eps": norm_eps},
+            "memory_format": "contiguous",
+        },
     )
     return validate(tree, ModelConfig, source=f"torchvision {variant}")
 
@@ -87,13 +104,11 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> St
     """
     num_classes = num_classes_of(state_dict)
     converted = {
-        _own_name(name): value
-        for name, value in state_dict.items()
-        if not name.endswith(".num_batches_tracked")
+        _own_name(name): value for name, value in state_dict.items() if not name.endswith(_COUNTER)
     }
     with torch.device("meta"):  # shapes only: nothing is allocated or initialised
         expected = model_config(variant).build(num_classes).state_dict()
-    expected = {k: v for k, v in expected.items() if not k.endswith(".num_batches_tracked")}
+    expected = {k: v for k, v in expected.items() if not k.endswith(_COUNTER)}
     problems = [
         *(f"'{name}' is missing" for name in expected if name not in converted),
         *(f"'{name}' is unknown" for name in converted if name not in expected),

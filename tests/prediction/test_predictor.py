@@ -1,0 +1,131 @@
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import retina
+from retina.artifact import load_artifact
+from retina.errors import UserError
+from retina.prediction.files import find_images
+from tests.conftest import RunRetina  # type: ignore[import-not-found]
+
+NAMES = ["background", "cat", "dog", "bird"]
+
+
+@pytest.fixture(scope="module")
+def v2_weights() -> dict[str, torch.Tensor]:
+    from torchvision.models.detection import retinanet_resnet50_fpn_v2
+
+    torch.manual_seed(0)
+    model = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=4)
+    return model.state_dict()
+
+
+def test_wrong_number_of_categories_is_refused(v2_weights: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match="have 4 class outputs, but 2 category names"):
+        retina.load_torchvision(v2_weights, variant="v2", categories=["cat", "dog"])
+
+
+def test_weights_of_the_other_variant_are_refused(v2_weights: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match="it looks like v2"):
+        retina.load_torchvision(v2_weights, variant="v1", categories=NAMES)
+
+
+def test_the_shell_imports_what_python_imports(
+    run_retina: RunRetina, v2_weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save(v2_weights, tmp_path / "v2.pth")
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    done = run_retina(
+        "import", "torchvision", tmp_path / "v2.pth", "--variant", "v2",
+        "--categories", tmp_path / "names.txt", "--min-size", "96", "--max-size", "160",
+        "--output", tmp_path / "v2.safetensors",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    artifact = load_artifact(tmp_path / "v2.safetensors")
+    assert artifact.categories.names == tuple(NAMES)
+    assert (artifact.config.preprocess.min_size, artifact.config.preprocess.max_size) == (96, 160)
+    here = retina.load_torchvision(
+        v2_weights, variant="v2", categories=NAMES, min_size=96, max_size=160, device="cpu"
+    )
+    for name, value in here.artifact.state_dict.items():
+        assert torch.equal(artifact.state_dict[name], value), name
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(
+    v2_weights: dict[str, torch.Tensor], image: np.ndarray
+) -> None:
+    detector = retina.load_torchvision(
+        v2_weights, variant="v2", categories=NAMES, min_size=32, max_size=64, device="cpu"
+    )
+    with pytest.raises(ValueError, match=r"uint8 array \(height, width, 3\) in RGB order"):
+        detector.predict([image])
+
+
+def test_paths_and_arrays_give_the_same_and_batches_do_not_matter(
+    v2_weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    detector = retina.load_torchvision(
+        v2_weights, variant="v2", categories=NAMES, min_size=64, max_size=96, device="cpu"
+    )
+    detector.postprocess.score_threshold = 0.0
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((60, 90), (64, 64))]
+    paths = [tmp_path / f"{n}.png" for n in range(2)]
+    for path, image in zip(paths, images, strict=True):
+        cv2.imwrite(str(path), image[:, :, ::-1])
+    from_arrays = detector.predict(images, 0.0)
+    from_paths = detector.predict([paths[0], str(paths[1])], 0.0)
+    for a, b in zip(from_arrays, from_paths, strict=True):
+        assert len(a) > 0
+        assert torch.equal(a.boxes, b.boxes)
+    assert detector.predict([]) == []
+
+
+def test_sources_are_files_folders_and_globs_each_image_once(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.PNG", "deep/c.tif", "deep/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_images([str(tmp_path / "b.jpg"), str(tmp_path), str(tmp_path / "**" / "*.tif")])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "b.jpg",
+        "a.PNG",
+        "deep/c.tif",
+    ]
+    with pytest.raises(UserError, match=r"missing\.jpg: no such file, folder or pattern"):
+        find_images([str(tmp_path / "missing.jpg")])
+
+
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_public_import_equals_torchvision_itself(
+    variant: Literal["v1", "v2"], torchvision_reference: ModuleType
+) -> None:
+    reference = torchvision_reference
+    model = reference.random_torchvision(variant, 3)
+    images = reference.random_images(reference.IMAGE_SIZES, 4)
+    expected = reference.detect_with_torchvision(model, images)
+    detector = retina.load_torchvision(
+        model.state_dict(),
+        variant=variant,
+        categories=[f"class {n}" for n in range(reference.NUM_CLASSES)],
+        min_size=reference.MIN_SIZE,
+        max_size=reference.MAX_SIZE,
+        device="cpu",
+    )
+    arrays = [image.permute(1, 2, 0).contiguous().numpy() for image in images]
+    found = detector.predict(arrays, score_threshold=0.05)
+    assert sum(len(one) for one in found) > 50
+    for ours, theirs in zip(found, expected, strict=True):
+        assert reference.differences(ours, theirs) == []

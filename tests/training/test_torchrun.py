@@ -1,0 +1,44 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+
+# Frozen norms and one padded size: what a rank computes then depends on its own images only.
+EQUAL_TERMS = ["model.backbone.norm=frozen", "preprocess.pad_to=[96, 96]", "device=cpu"]
+
+
+def losses_of(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if row["kind"] in ("train", "validation")]
+
+
+def test_two_processes_train_and_score_as_one_does(
+    run_retina: RunRetina, tiny_config: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = run_retina("train", tiny_config, f"output_dir={one}", *EQUAL_TERMS)
+    assert done.returncode == 0, done.stderr
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "retina", "train", str(tiny_config)),
+            *(f"output_dir={two}", *EQUAL_TERMS),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("done: 6 steps") == 1  # only one process speaks
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=2e-4)
+    scores = [json.loads((run / "evaluation/metrics.json").read_text()) for run in (one, two)]
+    assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)
+    rows = json.loads((two / "evaluation/detections.json").read_text())
+    assert len({row["image_id"] for row in rows}) == 8  # the images of both ranks
