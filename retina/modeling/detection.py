@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from retina.devices import Precision, autocast
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess
 from retina.structures import Anchors, DensePredictions, Detections, Size
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ForwardedImages(NamedTuple):
@@ -31,15 +28,6 @@ class ForwardedImages(NamedTuple):
     predictions: DensePredictions
     anchors: Anchors
     sizes: tuple[Size, ...]
-
-
-def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
-    """The context in which a network computes in that precision; fp32 computes as written."""
-    return torch.autocast(
-        torch.device(device).type,
-        dtype=_AUTOCAST_DTYPES.get(precision),
-        enabled=precision != "fp32",
-    )
 
 
 @contextmanager
@@ -74,7 +62,7 @@ def forward_images(
     """
     with evaluating(detector):
         prepared: PreparedImages = preprocess.prepare([image.to(device) for image in images])
-        with autocast(device, precision):
+        with autocast(precision, torch.device(device)):
             predictions: DensePredictions = detector(
                 prepared.images.contiguous(memory_format=detector.memory_format)
             )

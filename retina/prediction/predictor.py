@@ -52,7 +52,7 @@ class Predictor:
         images: Sequence[ImageSource],
         score_threshold: float | None = None,
         *,
-        batch_size: int = 8,
+        batch_size: int = 16,
     ) -> list[Detections]:
         """Detect objects.
 
@@ -61,7 +61,7 @@ class Predictor:
             score_threshold: keep detections with a higher score; None keeps those above
                 ``display_threshold``. Below the detector's own threshold (0.05 as a rule) nothing
                 is found.
-            batch_size: how many images the network sees at a time.
+            batch_size: how many images the network sees at a time, padded to one size.
 
         Returns:
             One `Detections` per image, in pixels of the image, highest score first.

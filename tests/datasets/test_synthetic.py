@@ -237,10 +237,10 @@ def test_an_object_hidden_by_a_third() -> None:
 
 def test_an_object_cut_off_by_the_border() -> None:
     painter = blank_painter()
-    assert painter.paint_object(np.full((40, 30), 255, np.uint8), (-10, 95), label=0)
+    assert painter.paint_object(np.full((40, 30), 255, np.uint8), (-5, 95), label=0)
     (thing,) = painter.annotate()
-    assert thing.box == (95, 0, 25, 30)
-    assert thing.truncated_fraction == pytest.approx(1 - 25 * 30 / 1200, abs=1e-12)
+    assert thing.box == (95, 0, 25, 35)
+    assert thing.truncated_fraction == pytest.approx(1 - 25 * 35 / 1200, abs=1e-12)
 
 
 def test_nothing_is_painted_that_hides_too_much() -> None:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from retina.configuration import validate
 from retina.modeling.config import ModelConfig
-from retina.modeling.detection import autocast, detect, forward_images
+from retina.devices import autocast
+from retina.modeling.detection import detect, forward_images
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import Preprocess, PreprocessConfig
@@ -144,5 +145,5 @@ def test_bfloat16_is_near_float32_and_its_boxes_are_float32(detector: RetinaNet)
 )
 def test_autocast_computes_in_the_named_precision(precision: str, dtype: torch.dtype) -> None:
     a = torch.rand(3, 3)
-    with autocast("cpu", precision):
+    with autocast(precision, torch.device("cpu")):
         assert (a @ a).dtype == dtype

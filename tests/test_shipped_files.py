@@ -1,0 +1,85 @@
+"""What is shipped beside the package works: configs, scripts, and the commands of the README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from retina.experiment import load_experiment
+from retina.presets import PRESETS
+from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+SMALLEST = ["dataset.train.images=x", "dataset.train.annotations=y.json", "output_dir=runs/x"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_builds(path: Path) -> None:
+    names_no_data = path.stem == "nano"
+    config = load_experiment(path, SMALLEST if names_no_data else [])
+    detector = config.model.without_pretrained_weights().build(3)
+    assert detector.num_classes == 3
+    assert config.objective.build(detector.box_coder).alpha == 0.25
+    assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
+    factor = config.schedule.build(1000)
+    assert 0 < max(factor(step) for step in range(1000)) <= 1
+    augmentation = config.augmentation.build()
+    assert (augmentation is None) == (config.augmentation.preset == "none")
+    assert config.preprocess.build().min_size == config.preprocess.min_size
+    assert config.postprocess.build(detector.box_coder).max_detections >= 100
+    head = path.read_text().split("\n\n")[0]
+    assert "command" in head
+    assert "retina train" in head or "scripts/demo.sh" in head
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "preset.yaml"
+    path.write_text(f"preset: {name}\n")
+    config = load_experiment(path, SMALLEST)
+    box, normalizer = {
+        "paper": ("smooth_l1", "foreground"),
+        "torchvision_v1": ("l1", "per_image"),
+        "torchvision_v2": ("giou", "per_image"),
+        "detectron2": ("l1", "moving_average"),
+    }[name]
+    assert config.objective.box.kind == box
+    assert config.objective.normalizer == normalizer
+    assert config.optimizer.kind == ("adamw" if name == "torchvision_v2" else "sgd")
+    assert config.training.batch_size == 16
+
+
+def test_pins_fit_the_declared_ranges() -> None:
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*declared["dependencies"], *declared["optional-dependencies"]["dev"]]
+    pins = dict(
+        line.lower().split("==")
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    from packaging.requirements import Requirement
+
+    for text in wanted:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), text
+
+
+def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    commands = set(re.findall(r"^retina ((?:data |import )?\w+)", readme, flags=re.MULTILINE))
+    commands |= set(re.findall(r"`retina ((?:data |import )?\w+)", readme))
+    assert {"train", "evaluate", "predict", "data check", "import torchvision"} <= commands
+    for command in sorted(commands):
+        assert run_retina(*command.split(), "--help").returncode == 0, command
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (REPOSITORY / link).exists(), link
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.sh")), ids=str)
+def test_shell_scripts_parse(script: Path) -> None:
+    checked = subprocess.run(["bash", "-n", script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
