@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 
@@ -22,19 +23,26 @@ def main() -> None:
     except RunError as error:
         _say(f"failed: {error}")
         sys.exit(3)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _say(f"failed: the disk is full ({error}); free some space and go on")
+            sys.exit(3)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            _say(f"error: {error.filename}: permission denied; choose another folder")
+            sys.exit(2)
+        raise
     except MemoryError:
         _say("failed: the machine is out of memory; lower training.batch_size or the image size")
         sys.exit(3)
     except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
+        text = str(error)
+        if text.startswith("DataLoader worker"):
+            _say(f"failed: {text}; lower training.num_workers if the machine is out of memory")
+            sys.exit(3)
+        if "out of memory" not in text.lower() and "can't allocate memory" not in text:
             raise
         _say(
-            f"failed: the device is out of memory ({str(error).splitlines()[0]}); lower "
+            f"failed: the device is out of memory ({text.splitlines()[0]}); lower "
             "training.batch_size, raise training.accumulation_steps, or lower preprocess.min_size"
         )
         sys.exit(3)

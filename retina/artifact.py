@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from retina.configuration import Config, validate
@@ -95,8 +95,9 @@ class Artifact:
             name: tensor.detach().to("cpu").contiguous().clone()
             for name, tensor in self.state_dict.items()
         }
+        content = save(tensors, metadata={METADATA_KEY: json.dumps(about)})
         with replacing(path) as aside:
-            save_file(tensors, str(aside), metadata={METADATA_KEY: json.dumps(about)})
+            aside.write_bytes(content)
 
 
 def make_artifact(

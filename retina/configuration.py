@@ -239,7 +239,7 @@ def _on_preset(tree: Any, schema: type[Config], source: str) -> Any:
     name = tree.get("preset") if isinstance(tree, dict) else None
     if name is None or not schema.presets:
         return tree
-    if name not in schema.presets:
+    if not isinstance(name, str) or name not in schema.presets:
         known = ", ".join(schema.presets)
         raise ConfigError(
             f"{source}: 1 problem\n  preset: there is no preset {name!r}"

@@ -24,10 +24,16 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         UserError: the device is unknown or not there.
     """
+    local_rank = os.environ.get("LOCAL_RANK")
     if name in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if name == "auto":
+        name = f"cuda:{local_rank or 0}"
+    elif name == "auto":
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    elif name.startswith("cuda:") and local_rank is not None:
+        raise UserError(
+            f"device: '{name}' would put every process on one GPU; write auto or cuda, and each "
+            "process takes its own"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -69,6 +69,13 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers (running statistics) that rank 0 has."""
+    if is_distributed():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def barrier() -> None:
     """Wait until every rank has come here."""
     if is_distributed():
@@ -79,9 +86,9 @@ def barrier() -> None:
 def process_group(device_type: str) -> Iterator[None]:
     """Join the process group that torchrun announces in the environment, for the ``with`` block.
 
-    Without torchrun (no ``WORLD_SIZE`` in the environment) this does nothing.
+    Without torchrun (no rank and address in the environment) this does nothing.
     """
-    if is_distributed() or int(os.environ.get("WORLD_SIZE", "0")) < 1:
+    if is_distributed() or not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield
         return
     if device_type == "cuda":

@@ -6,11 +6,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import Config, Tree, load_config, to_yaml
@@ -20,7 +20,7 @@ from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.sampling import SamplingConfig
 from retina.devices import PrecisionChoice, pick_device, pick_precision
-from retina.distributed import is_main_process
+from retina.distributed import barrier, is_main_process, world_size
 from retina.errors import UserError
 from retina.evaluation.engines import Backend
 from retina.evaluation.evaluator import Evaluator
@@ -109,16 +109,6 @@ class ExperimentConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the validation set is scored."""
 
-    @model_validator(mode="after")
-    def _batch_can_be_shared(self) -> Self:
-        training = self.training
-        if training.batch_size < training.accumulation_steps:
-            raise ValueError(
-                f"training.accumulation_steps: a batch of {training.batch_size} images cannot be "
-                f"computed in {training.accumulation_steps} parts"
-            )
-        return self
-
 
 def load_experiment(path: Path | str, overrides: Sequence[str]) -> ExperimentConfig:
     """Read an experiment's config.
@@ -159,6 +149,9 @@ def build_experiment(
     device = pick_device(config.device)
     config = decide(config, device)
     check_run_folder(config.output_dir, resume=resume)
+    check_shares(config.training)
+    check_frozen(config.model)
+    barrier()  # no rank may create the folder before all have looked at it
     seed_everything(config.seed, deterministic=config.training.deterministic)
 
     train = build_dataset(config, "train")
@@ -169,6 +162,7 @@ def build_experiment(
         reports["validation"] = validation.report
     train.augmentation = config.augmentation.build()
 
+    check_objective(config, train.categories)
     detector, load_report = build_detector(config, train.categories)
     detector = detector.to(device)
     criterion = config.objective.build(detector.box_coder).to(device)
@@ -185,8 +179,6 @@ def build_experiment(
     total_steps = planner.num_batches * config.training.epochs
     if config.training.max_steps is not None:
         total_steps = min(total_steps, config.training.max_steps)
-    if total_steps == 0:
-        raise UserError("the plan has no full batch: lower training.batch_size or use more images")
     evaluator = None
     if validation is not None:
         evaluator = Evaluator(
@@ -197,6 +189,7 @@ def build_experiment(
             precision=pick_precision(config.training.precision, device),
             batch_size=config.evaluation.batch_size,
             num_workers=config.training.num_workers,
+            loader=config.loader,
             backend=config.evaluation.backend,
         )
 
@@ -214,8 +207,6 @@ def build_experiment(
         )
 
     make_folder(config.output_dir)
-    if is_main_process():
-        write_text(config.output_dir / "config.yaml", to_yaml(config))
     trainer = Trainer(
         detector=detector,
         criterion=criterion,
@@ -237,6 +228,8 @@ def build_experiment(
         resume=resume,
         quiet=quiet,
     )
+    if is_main_process():
+        write_text(config.output_dir / "config.yaml", to_yaml(config))
     return Experiment(trainer, config, reports, load_report, detector)
 
 
@@ -258,7 +251,8 @@ def build_artifact_evaluator(
         dataset: the split, with the detector's labels.
         device: as in a config.
         precision: of the network.
-        max_detections: detections of an image that count; None takes the detector's own number.
+        max_detections: detections of a category in an image that are made and count; None lets the
+            detector make as many as it does and counts 100, as COCO does.
         batch_size: images at a time.
         num_workers: processes that load images.
         backend: the scoring engine.
@@ -276,6 +270,7 @@ def build_artifact_evaluator(
         precision=pick_precision(precision, where),
         batch_size=batch_size,
         num_workers=num_workers,
+        max_detections=100 if max_detections is None else max_detections,
         backend=backend,
     )
 
@@ -331,6 +326,49 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
         raise UserError(
             f"{folder}: holds a run already; go on with it with --resume, or give another "
             "output_dir=FOLDER"
+        )
+
+
+def check_shares(training: TrainingConfig) -> None:
+    """Refuse a batch that is too small to be shared.
+
+    Raises:
+        UserError: a part of the batch would have no image.
+    """
+    parts = world_size() * training.accumulation_steps
+    if training.batch_size < parts:
+        raise UserError(
+            f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
+            f"processes in {training.accumulation_steps} parts each; make it at least {parts}, or "
+            "lower training.accumulation_steps"
+        )
+
+
+def check_objective(config: ExperimentConfig, categories: Categories) -> None:
+    """Refuse an alpha per class that is not one per class.
+
+    Raises:
+        UserError: names both counts.
+    """
+    alpha = config.objective.classification.alpha
+    if isinstance(alpha, tuple) and len(alpha) != len(categories):
+        raise UserError(
+            f"objective.classification.alpha: {len(alpha)} weights for {len(categories)} classes "
+            f"({', '.join(categories.names[:5])}{' …' if len(categories) > 5 else ''})"
+        )
+
+
+def check_frozen(model: InitializedModelConfig) -> None:
+    """Refuse to freeze what was never trained.
+
+    Raises:
+        UserError: names the keys.
+    """
+    backbone = model.backbone
+    if backbone.frozen_stages and backbone.weights is None and model.initialize_from is None:
+        raise UserError(
+            f"model.backbone.frozen_stages: {backbone.frozen_stages} stages would stay random for "
+            "ever; set model.backbone.weights (IMAGENET1K_V1), model.initialize_from, or 0"
         )
 
 

@@ -18,6 +18,8 @@ def _max_iou(low_quality: str) -> Tree:
         "foreground_iou": 0.5,
         "background_iou": 0.4,
         "low_quality": low_quality,
+        # On purpose not as the references, who drop crowd regions and teach them as background.
+        "crowd_iof": 0.5,
     }
 
 
@@ -34,6 +36,11 @@ def _multi_step(drops: list[float], warm_up: int) -> Tree:
     }
 
 
+def _scales_from(smallest: int) -> list[float]:
+    """Shorter sides from ``smallest`` to 800 in steps of 32 pixels, as factors of 800."""
+    return [side / 800 for side in range(smallest, 801, 32)]
+
+
 _OBJECTIVES: dict[str, Tree] = {
     # Lin et al. 2017: smooth L1, sums divided by the number of anchors assigned to an object.
     "paper": {
@@ -44,6 +51,7 @@ _OBJECTIVES: dict[str, Tree] = {
             "normalizer": "foreground",
         },
         "augmentation": {"preset": "flip"},
+        "sampling": {"scale_factors": [1.0], "empty_images": "keep"},
         "optimizer": {**_sgd(), "norm_weight_decay": 1e-4},
         "schedule": _multi_step([2 / 3, 8 / 9], 500),
         "training": {"epochs": 12, "batch_size": 16},
@@ -56,6 +64,7 @@ _OBJECTIVES: dict[str, Tree] = {
             "normalizer": "per_image",
         },
         "augmentation": {"preset": "flip"},
+        "sampling": {"scale_factors": [1.0], "empty_images": "keep"},
         "optimizer": {**_sgd(), "norm_weight_decay": 1e-4},
         "schedule": _multi_step([16 / 26, 22 / 26], 1000),
         "training": {"epochs": 26, "batch_size": 16},
@@ -68,6 +77,7 @@ _OBJECTIVES: dict[str, Tree] = {
             "normalizer": "per_image",
         },
         "augmentation": {"preset": "multi_scale"},
+        "sampling": {"scale_factors": _scales_from(480), "empty_images": "keep"},
         "optimizer": {
             "kind": "adamw",
             "lr": 1e-4,
@@ -85,6 +95,7 @@ _OBJECTIVES: dict[str, Tree] = {
             "normalizer": "moving_average",
         },
         "augmentation": {"preset": "multi_scale"},
+        "sampling": {"scale_factors": _scales_from(640), "empty_images": "drop"},
         "optimizer": {**_sgd(), "norm_weight_decay": 0.0},
         "schedule": _multi_step([60 / 90, 80 / 90], 1000),
         "training": {"epochs": 12, "batch_size": 16},

@@ -214,6 +214,7 @@ class Batch:
         image_ids: the original ids.
         original_sizes: the sizes of the files' images.
         image_sizes: ``valid_sizes`` as host integers, so that no one has to wait for the device.
+        crowd_rows: the rows of M in which any image has a crowd region, on the host as well.
     """
 
     images: Tensor
@@ -225,6 +226,7 @@ class Batch:
     image_ids: tuple[int, ...]
     original_sizes: tuple[Size, ...]
     image_sizes: tuple[Size, ...]
+    crowd_rows: tuple[int, ...]
 
     def __post_init__(self) -> None:
         batch, num_objects = self.labels.shape
@@ -264,7 +266,9 @@ class Batch:
     @property
     def targets(self) -> BatchedTargets:
         """The objects, without the images."""
-        return BatchedTargets(self.boxes, self.labels, self.is_crowd, self.is_object)
+        return BatchedTargets(
+            self.boxes, self.labels, self.is_crowd, self.is_object, self.crowd_rows
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +279,7 @@ class BatchedTargets:
     labels: Tensor
     is_crowd: Tensor
     is_object: Tensor
+    crowd_rows: tuple[int, ...]
 
     @classmethod
     def from_targets(cls, targets: Sequence[Targets]) -> Self:
@@ -291,7 +296,8 @@ class BatchedTargets:
             labels[row, :count] = target.labels
             is_crowd[row, :count] = target.is_crowd
             is_object[row, :count] = True
-        return cls(boxes, labels, is_crowd, is_object)
+        crowd_rows = tuple(is_crowd.any(dim=0).nonzero().flatten().tolist())
+        return cls(boxes, labels, is_crowd, is_object, crowd_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from retina.cli import data
 
 app = typer.Typer(
     name="retina",
-    help="RetinaNet: train a dense single-stage detector, evaluate it, run it on images.",
+    help="RetinaNet: train a dense single-stage detector, evaluate it, run it on images.\n\n"
+    "Example: `retina train configs/my_data.yaml output_dir=runs/first`",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,7 +22,9 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 import_app = typer.Typer(
-    help="Turn other projects' weights into a detector file.", no_args_is_help=True
+    help="Turn other projects' weights into a detector file.\n\n"
+    "Example: `retina import torchvision COCO_V1 --variant v2 --output coco.safetensors`",
+    no_args_is_help=True,
 )
 app.add_typer(import_app, name="import")
 

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make, check, describe and convert data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make, check, describe and convert data sets.\n\n"
+    "Example: `retina data check --images photos --annotations labels.json`",
+    no_args_is_help=True,
+)
 
 Images = Annotated[Path, typer.Option("--images", help="Folder of the images.")]
 Annotations = Annotated[

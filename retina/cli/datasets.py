@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -93,9 +94,9 @@ def run_stats(images: Path, annotations: Path, split: Path | None) -> None:
     classes.add_column("share", justify="right")
     for name, count in sorted(statistics.class_counts, key=lambda row: -row[1]):
         share = count / max(1, statistics.num_boxes)
-        classes.add_row(name, str(count), f"{share:.1%}")
+        classes.add_row(escape(name), str(count), f"{share:.1%}")
     console.print(classes)
-    facts = Table(title=str(annotations), title_justify="left", show_header=False)
+    facts = Table(title=escape(str(annotations)), title_justify="left", show_header=False)
     facts.add_column("what")
     facts.add_column("value", justify="right")
     for what, value in statistics.rows():

@@ -34,7 +34,12 @@ def run_import(
     known: Any = _official_weights(source, variant)
     state_dict: StateDict
     if known is not None:
-        state_dict = known.get_state_dict(progress=True)
+        try:
+            state_dict = known.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{source}: could not be fetched from {known.url} ({error}); give a local file"
+            ) from None
     else:
         state_dict = read_state_dict(Path(source))
     if norm_eps is None:
@@ -76,7 +81,7 @@ def _official_weights(name: str, variant: str) -> Any:
 
 def _names(source: Path | None, num_classes: int, variant: str) -> list[str]:
     if source is not None:
-        return _read_names(source)
+        return _read_names(source, num_classes)
     from torchvision.models import get_model_weights
 
     official = list(get_model_weights(_ARCHITECTURES[variant]).DEFAULT.meta["categories"])
@@ -85,7 +90,7 @@ def _names(source: Path | None, num_classes: int, variant: str) -> list[str]:
     return [f"class {number}" for number in range(num_classes)]
 
 
-def _read_names(source: Path) -> list[str]:
+def _read_names(source: Path, num_classes: int) -> list[str]:
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +98,11 @@ def _read_names(source: Path) -> list[str]:
     if source.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        rows = json.loads(text)["categories"]
-        return [str(row["name"]) for row in sorted(rows, key=lambda row: row["id"])]
+        rows = sorted(json.loads(text)["categories"], key=lambda row: row["id"])
+        if len(rows) < num_classes and rows and 0 <= rows[0]["id"] <= rows[-1]["id"] < num_classes:
+            # torchvision's COCO weights: the outputs are the original ids, with their gaps.
+            by_id = {row["id"]: str(row["name"]) for row in rows}
+            return [by_id.get(number, f"unused {number}") for number in range(num_classes)]
+        return [str(row["name"]) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--categories: {source} is no COCO annotation file: {error}") from None

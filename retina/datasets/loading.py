@@ -90,6 +90,7 @@ def collate(
         image_ids=tuple(sample.image_id for sample in samples),
         original_sizes=tuple(sample.original_size for sample in samples),
         image_sizes=sizes,
+        crowd_rows=targets.crowd_rows,
     )
 
 
@@ -204,3 +205,5 @@ def _set_up_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches every process of the terminal; the main one decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A launcher sends SIGTERM to the whole group: the first one is the main process's to act on.
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

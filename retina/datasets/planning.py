@@ -34,7 +34,8 @@ class BatchPlanner:
         stretch: take ``(min_size, max_size)`` as the exact height and width of every image.
         aspect_buckets: whether to part wide and upright images (pointless when stretching).
         shuffle: draw the images in a new random order every epoch.
-        repeat_factors: ``(I,)`` how often to show an image an epoch, at least 1.
+        repeat_factors: ``(I,)`` how often to show an image an epoch: at least 1, or 0 to leave it
+            out.
         drop_last: leave out a last batch that is not full.
     """
 
@@ -65,8 +66,8 @@ class BatchPlanner:
         wide = np.array([width >= height for height, width in self._image_sizes], dtype=bool)
         self._wide = wide if aspect_buckets and not stretch else np.ones_like(wide)
         factors = np.ones(len(wide)) if repeat_factors is None else repeat_factors
-        if factors.shape != wide.shape or (factors < 1).any():
-            raise ValueError("repeat_factors must give one number of at least 1 per image")
+        if factors.shape != wide.shape or ((factors < 1) & (factors != 0)).any():
+            raise ValueError("repeat_factors must give one number of at least 1, or 0, per image")
         self._whole_repeats = np.floor(factors).astype(np.int64)
         # The parts are scaled by a hair so that they sum up to a whole number: the schedule needs
         # to know the steps of an epoch in advance.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,6 +33,9 @@ class SamplingConfig(Config):
     repeat_threshold: float | None = Field(default=None, gt=0, le=1)
     """Class-balanced sampling: images of categories that appear in a smaller fraction of the images
     than this are repeated (LVIS uses 0.001). Unset: every image once an epoch."""
+
+    empty_images: Literal["keep", "drop"] = "keep"
+    """Whether images without an object are shown, as all background, or left out."""
 
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is not full."""
@@ -64,10 +67,14 @@ class SamplingConfig(Config):
         """
         factors = self.scale_factors or (MULTI_SCALE_FACTORS if multi_scale else (1.0,))
         repeats = None
-        if self.repeat_threshold is not None:
+        if self.repeat_threshold is not None or self.empty_images == "drop":
             targets = (dataset.targets(index) for index in range(len(dataset)))
             labels = [target.labels[~target.is_crowd].numpy() for target in targets]
-            repeats = repeat_factors(labels, len(dataset.categories), self.repeat_threshold)
+            repeats = np.ones(len(labels))
+            if self.repeat_threshold is not None:
+                repeats = repeat_factors(labels, len(dataset.categories), self.repeat_threshold)
+            if self.empty_images == "drop":
+                repeats[[len(image) == 0 for image in labels]] = 0.0
         planner = BatchPlanner(
             image_sizes=dataset.image_sizes,
             batch_size=batch_size,

@@ -18,7 +18,7 @@ LARGE_AREA = 96**2
 OVERLAP = 0.05
 """A box that another box of its image covers by this share is counted as overlapped."""
 
-HIDDEN = 0.05
+HIDDEN = 0.1
 """An object is counted as partly hidden from this annotated occluded fraction on."""
 
 

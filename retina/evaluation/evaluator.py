@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import build_loader
+from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import evaluation_batches
 from retina.devices import Precision
 from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
@@ -55,6 +55,8 @@ class Evaluator:
         precision: of the network.
         batch_size: images at a time.
         num_workers: processes that load images.
+        loader: how they do it; None for its defaults.
+        max_detections: how many detections of one category in one image count; COCO says 100.
         backend: the scoring engine.
     """
 
@@ -68,6 +70,8 @@ class Evaluator:
         precision: Precision,
         batch_size: int = 8,
         num_workers: int = 0,
+        loader: LoaderConfig | None = None,
+        max_detections: int = 100,
         backend: Backend = "hotcoco",
     ) -> None:
         self.dataset = dataset
@@ -77,7 +81,9 @@ class Evaluator:
         self._precision: Precision = precision
         self._batch_size = batch_size
         self._num_workers = num_workers
+        self._loader = loader or LoaderConfig()
         self._backend: Backend = backend
+        self._max_detections = max_detections
 
     @torch.no_grad()
     def run(
@@ -90,16 +96,14 @@ class Evaluator:
         """Score the detector.
 
         Args:
-            detector: put into evaluation mode, and back into the mode it had.
+            detector: is in the mode afterwards that it was in before.
             criterion: also compute the losses on the split.
             on_progress: called with the number of images done since the last call.
         """
-        was_training = detector.training
-        detector.eval()
         metrics = CocoMetrics(
             self.dataset.ground_truth(),
             backend=self._backend,
-            max_detections=self.postprocess.max_detections,
+            max_detections=self._max_detections,
         )
         totals = torch.zeros(5, device=self._device)
         seen: list[tuple[int, Detections]] = []
@@ -128,7 +132,6 @@ class Evaluator:
             seen += zip(batch.image_ids, detections, strict=True)
             if on_progress is not None:
                 on_progress(len(batch))
-        detector.train(was_training)
         everything = [pair for part in gather_objects(seen) for pair in part]
         return EvaluationResult(
             metrics=metrics.compute(),
@@ -141,7 +144,7 @@ class Evaluator:
         plan = evaluation_batches(
             len(self.dataset), self._batch_size, rank=rank(), world_size=world_size()
         )
-        return build_loader(
+        return self._loader.build(
             self.dataset,
             plan,
             num_workers=self._num_workers,
@@ -168,6 +171,7 @@ class Evaluator:
             labels=batch.labels.to(self._device),
             is_crowd=batch.is_crowd.to(self._device),
             is_object=batch.is_object.to(self._device),
+            crowd_rows=batch.crowd_rows,
         )
         return criterion.sums(predictions, anchors, targets).detach_stack()
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from retina.evaluation.metrics import CategoryMetrics, DetectionMetrics
@@ -78,7 +79,7 @@ def write_metrics(path: Path, metrics: DetectionMetrics) -> None:
 def _cells(category: CategoryMetrics) -> list[str]:
     values = [getattr(category, name) for name in _PER_CATEGORY]
     return [
-        category.name,
+        escape(category.name),
         str(category.num_ground_truth),
         *(_shown(value) for value in (*values, category.best_f1)),
         _shown(category.best_f1_score, digits=2),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from retina.configuration import Config
 from retina.geometry.box_coder import BoxCoder
 from retina.losses.box import COMPARES_BOXES, BoxLoss, box_loss
-from retina.losses.focal import check_alpha, sigmoid_focal_loss
+from retina.losses.focal import Alpha, check_alpha, sigmoid_focal_loss
 from retina.objective.assignment import Assigner, AssignerConfig, MaxIoUConfig
 from retina.structures import Anchors, BatchedTargets, DensePredictions, DetectionLosses
 
@@ -142,7 +142,10 @@ class Criterion(nn.Module):
         super().__init__()
         self.assigner = assigner
         self.box_coder = box_coder
-        self.alpha = alpha
+        # One weight per class lives on the device: copying it there in each step would wait.
+        self.alpha: Alpha = alpha
+        if isinstance(alpha, tuple):
+            self.register_buffer("class_alpha", torch.tensor(alpha), persistent=False)
         self.gamma = gamma
         self.box_loss_kind: BoxLoss = box_loss_kind
         self.box_loss_weight = box_loss_weight
@@ -202,6 +205,7 @@ class Criterion(nn.Module):
             weights = 1 / per_image.clamp(min=1)
             divisor = torch.full_like(divisor, float(per_image.shape[0]))
 
+        alpha = getattr(self, "class_alpha", self.alpha)
         classification = foreground_share = box_regression = per_image.new_zeros(())
         start = 0
         for level, count in enumerate(anchors.num_per_level):
@@ -210,7 +214,7 @@ class Criterion(nn.Module):
             per_anchor = sigmoid_focal_loss(
                 predictions.class_logits[level].flatten(1, 3),  # (B, HWA, K), a view
                 labels[:, at],
-                alpha=self.alpha,
+                alpha=alpha,
                 gamma=self.gamma,
                 ignore_index=IGNORED,
             ).sum(dim=-1) * weights.unsqueeze(1)

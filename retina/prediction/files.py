@@ -43,6 +43,8 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             if not matches:
                 raise UserError(f"{source}: no such file, folder or pattern that matches anything")
             found.update(dict.fromkeys(Path(m) for m in matches if Path(m).is_file()))
+    if not found:
+        raise UserError(f"{', '.join(sources)}: matches no image file")
     return list(found)
 
 
@@ -86,9 +88,15 @@ def predict_files(
         score_threshold: as for `Predictor.predict`.
         batch_size: images that the network sees at a time.
         on_progress: called with the number of files done since the last call.
+
+    Raises:
+        UserError: a picture would replace an image, or the folder may not be written.
     """
-    make_folder(output)
     names = _picture_names(paths)
+    sources = {path.resolve() for path in paths}
+    if any((output / name).resolve() in sources for name in names):
+        raise UserError(f"{output}: the pictures would replace the images; choose another folder")
+    make_folder(output)
     ids: list[int] = []
     detections: list[Detections] = []
     failures: list[str] = []

@@ -14,7 +14,7 @@ M = TypeVar("M", bound=nn.Module)
 class WeightAverage(Generic[M]):
     """A second set of weights that follows the trained ones slowly.
 
-    The decay grows from 0 as ``(1 + step) / (10 + step)`` up to its final value, so that the first
+    The decay grows as ``(1 + step) / (10 + step)`` up to its final value, so that the first
     steps do not leave the average at the random start. Floating buffers (running statistics of
     norms) are averaged too, the others copied.
     """

@@ -23,8 +23,8 @@ class TrainingState:
     Attributes:
         config: the resolved config as YAML.
         step: optimizer steps done.
-        epoch: the epoch that is under way or comes next, from 0.
-        position: optimizer steps done in that epoch.
+        steps_per_epoch: of the plan that the steps were counted in.
+        is_evaluated: False where the evaluation at the end of an epoch is still due.
         detector, criterion, optimizer, scaler: state dicts.
         average: the state dict of the weight average, or None.
         best_metric: the best validation AP so far, or None.
@@ -35,8 +35,8 @@ class TrainingState:
 
     config: str
     step: int
-    epoch: int
-    position: int
+    steps_per_epoch: int
+    is_evaluated: bool
     detector: dict[str, Any]
     criterion: dict[str, Any]
     optimizer: dict[str, Any]
@@ -50,8 +50,10 @@ class TrainingState:
 
 def save_state(state: TrainingState, path: Path) -> None:
     """Write the file in one step; see `retina.storage.replacing` for the errors."""
+    content = io.BytesIO()
+    torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, content)
     with replacing(path) as aside:
-        torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, aside)
+        aside.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path) -> TrainingState:
@@ -60,7 +62,12 @@ def load_state(path: Path) -> TrainingState:
     Raises:
         UserError: the file is empty, damaged, or no training state of this project.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); every machine needs the run folder"
+        ) from None
     if not content:
         raise UserError(f"{path}: the checkpoint is empty (0 bytes); remove it to start anew")
     try:

@@ -35,11 +35,19 @@ class MetricLog:
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log scalars; a value that is not finite becomes null in the JSON lines."""
-        shown = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps({"kind": kind, "step": step, **shown}) + "\n")
-        self._file.flush()
+        self._write({"kind": kind, "step": step, **_finite(values)})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def per_class(self, kind: str, step: int, metric: str, values: Mapping[str, float]) -> None:
+        """Log one number of every class; the JSON line holds them in an object of their own."""
+        self._write({"kind": f"{kind}_per_class", "step": step, metric: _finite(values)})
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}_{metric}_per_class/{name}", value, step)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
 
     def text(self, name: str, text: str, step: int) -> None:
         """Show a text in TensorBoard, as it is."""
@@ -58,6 +66,10 @@ class MetricLog:
         """Bring everything to disk and let the files go."""
         self._file.close()
         self._board.close()
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _step_of(line: str) -> float:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from retina.configuration import Config
 
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def parameter_groups(
@@ -48,6 +49,12 @@ class SGDConfig(Config):
     reference_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the module's trainable parameters."""
         return torch.optim.SGD(
@@ -59,6 +66,7 @@ class SGDConfig(Config):
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
+            fused=True,
         )
 
 
@@ -68,7 +76,7 @@ class AdamWConfig(Config):
     kind: Literal["adamw"] = "adamw"
     lr: Positive = 1e-4
     """Peak learning rate, for a batch of ``reference_batch_size`` where that is given."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the two moment estimates."""
     weight_decay: NonNegative = 0.05
     """Decoupled decay of weights."""
@@ -87,6 +95,7 @@ class AdamWConfig(Config):
             ),
             lr=self.lr,
             betas=self.betas,
+            fused=True,
         )
 
 

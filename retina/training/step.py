@@ -1,4 +1,7 @@
-"""One optimizer step: forward, losses, backward, update, with no wait for the device."""
+"""One optimizer step: forward, losses, backward, update.
+
+Nothing in it waits for the device, but fp16's gradient scaler, which must look for infinities.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,10 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion, LossSums
 from retina.structures import Batch, DensePredictions
+
+_CONSTANT = 64.0
+"""What each part's loss is divided by before the step's divisor is known: in the order of a
+foreground count, and the same on every rank and part, since gradients are averaged over them."""
 
 
 class TrainingStep:
@@ -62,23 +69,23 @@ class TrainingStep:
         """
         self._detector.train()
         self._optimizer.zero_grad(set_to_none=True)
-        constant = 8.0 * len(parts[0])  # in the order of the foreground count
         totals = torch.zeros(5, device=self._device)
         for number, batch in enumerate(parts):
             with self._gradient_sync(is_last=number == len(parts) - 1):
                 sums = self._losses(batch.to(self._device))
-                self.scaler.scale(sums.total / constant).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(sums.total / _CONSTANT).backward()  # type: ignore[no-untyped-call]
             totals += sums.detach_stack()
         totals = sum_over_ranks(totals)
         # Data-parallel training averages the gradients over the ranks: undo that, too.
         divisor = self._criterion.step_divisor(totals[4])
-        self._update(constant * world_size() / divisor)
+        self._update(_CONSTANT * world_size() / divisor)
         losses = totals / divisor
         losses[3:] = totals[3:]
         return LossSums.unstack(losses)
 
     def _losses(self, batch: Batch) -> LossSums:
         images = self._preprocess(batch.images, batch.valid_sizes)
+        images = images.contiguous(memory_format=self._detector.memory_format)
         with autocast(self._precision, self._device):
             predictions: DensePredictions = self._model(images)
         anchors = self._detector.anchors(

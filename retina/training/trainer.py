@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +17,15 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import BatchPlanner, BatchStream
 from retina.devices import Precision
-from retina.distributed import barrier, broadcast_object, is_main_process, rank, world_size
-from retina.errors import RunError
+from retina.distributed import (
+    barrier,
+    broadcast_buffers,
+    broadcast_object,
+    is_main_process,
+    rank,
+    world_size,
+)
+from retina.errors import RunError, UserError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.evaluation.report import write_metrics
 from retina.modeling.detector import RetinaNet
@@ -120,6 +128,7 @@ class Trainer:
         self._folder = folder
         self._quiet = quiet or not is_main_process()
         self._step = 0
+        self._is_evaluated = True
         self._lr = 0.0
         self._best_ap: float | None = None
         self._evaluations_without_gain = 0
@@ -149,7 +158,7 @@ class Trainer:
         """
         log = None
         if is_main_process():
-            log = MetricLog(self._folder, resume_step=self._step if self._resumed else None)
+            log = MetricLog(self._folder, resume_step=self._step)
             log.text("config", self._run_config, self._step)
         progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
         meter = StepMeter(self._device)
@@ -159,25 +168,30 @@ class Trainer:
             with StopRequest() as stop, progress:
                 if self._resumed:
                     progress.message(f"resumed at step {self._step} from {self._last}")
+                if not self._is_evaluated:
+                    self._end_epoch(log, progress)
                 if self._is_over:
                     progress.message("the training is already complete")
                     return TrainingOutcome(self._step, self._best_ap, None, 0.0)
                 for parts in self._batches(meter):
                     self._advance(parts, meter)
-                    is_last = self._step == self._total_steps
-                    ends_epoch = self._step % steps_per_epoch == 0 or is_last
-                    if self._step % self._config.log_every_steps == 0 or ends_epoch:
-                        self._report(meter, log, progress)
+                    ends_epoch = (
+                        self._step % steps_per_epoch == 0 or self._step == self._total_steps
+                    )
                     signal = stop.agreed(self._step)
-                    if ends_epoch:
+                    is_saved = ends_epoch or signal is not None or self._is_checkpoint_due()
+                    if is_saved or self._step % self._config.log_every_steps == 0:
+                        self._report(meter, log, progress)  # refuses to go on with a NaN
+                    if is_saved:
                         with meter.paused():
-                            self._end_epoch(is_last, log, progress)
+                            self._is_evaluated = not ends_epoch
                             self._save_state()
-                    elif signal is not None or self._is_checkpoint_due():
-                        self._save_state()
                     if signal is not None:
                         progress.message(f"stopped by signal {signal} after step {self._step}")
                         break
+                    if ends_epoch:
+                        with meter.paused():
+                            self._end_epoch(log, progress)
                     if self._has_stalled:
                         progress.message("early stop: the validation AP no longer rises")
                         break
@@ -259,16 +273,26 @@ class Trainer:
             )
         )
 
-    def _end_epoch(self, is_last: bool, log: MetricLog | None, progress: TrainingProgress) -> None:
-        """Evaluate where it is due, and save the detectors."""
+    def _end_epoch(self, log: MetricLog | None, progress: TrainingProgress) -> None:
+        """Evaluate where it is due, and save the detectors and that it is done."""
+        self._evaluate(log, progress)
+        self._is_evaluated = True
+        self._save_state()
+
+    def _evaluate(self, log: MetricLog | None, progress: TrainingProgress) -> None:
         epoch = math.ceil(self._step / self._planner.num_batches)
         detector = self._detector if self._average is None else self._average.module
+        is_last = self._step == self._total_steps
         is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
         if self._evaluator is None or not is_due:
             self._save_detector("last", detector, None)
+            if self._evaluator is None:  # nothing tells a better one
+                self._save_detector("best", detector, None)
             return
         started = time.monotonic()
+        broadcast_buffers(detector)  # running statistics differ between ranks
         result = self._evaluator.run(detector, criterion=self._criterion)
+        assert result.losses is not None
         ap = result.metrics.AP
         is_best = self._best_ap is None or ap > self._best_ap
         if is_best:
@@ -284,7 +308,7 @@ class Trainer:
                 self._write_evaluation(result)
         progress.message(
             f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
-            f"{(result.losses or {})['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
+            f"{result.losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
             f"{'  best so far' if is_best else ''}"
         )
 
@@ -297,7 +321,7 @@ class Trainer:
             for category in result.metrics.per_category
             if category.AP is not None
         }
-        log.scalars("validation_AP_per_class", self._step, per_class)
+        log.per_class("validation", self._step, "AP", per_class)
         pictures = validation_pictures(self._evaluator.dataset, result, count=self._config.pictures)
         for name, picture in pictures:
             log.picture(f"validation/{name}", picture, self._step)
@@ -334,13 +358,19 @@ class Trainer:
         artifact.save(self._folder / "checkpoints" / f"{name}.safetensors")
 
     def _save_state(self) -> None:
+        norms = torch.stack(torch._foreach_norm(list(self._detector.parameters())))
+        if not norms.isfinite().all():
+            raise RunError(
+                f"the weights are not finite after step {self._step}; lower optimizer.lr, set "
+                "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
+                f"intact: {self._last}"
+            )
         if is_main_process():
-            epoch, position = divmod(self._step, self._planner.num_batches)
             state = TrainingState(
                 config=self._run_config,
                 step=self._step,
-                epoch=epoch,
-                position=position,
+                steps_per_epoch=self._planner.num_batches,
+                is_evaluated=self._is_evaluated,
                 detector=self._detector.state_dict(),
                 criterion=self._criterion.state_dict(),
                 optimizer=self._optimizer.state_dict(),
@@ -358,14 +388,46 @@ class Trainer:
         if not broadcast_object(self._last.exists()):
             return False
         state = load_state(self._last)
-        self._detector.load_state_dict(state.detector)
-        self._criterion.load_state_dict(state.criterion)
-        self._optimizer.load_state_dict(state.optimizer)
-        self._training_step.scaler.load_state_dict(state.scaler)
-        if self._average is not None and state.average is not None:
-            self._average.module.load_state_dict(state.average)
+        if (self._average is None) != (state.average is None):
+            raise UserError(
+                f"{self._last}: was written {'without' if state.average is None else 'with'} a "
+                "weight average; resume with the training.average_decay that the run had"
+            )
+        if state.steps_per_epoch != self._planner.num_batches:
+            raise UserError(
+                f"{self._last}: an epoch of that run had {state.steps_per_epoch} steps, here it "
+                f"has {self._planner.num_batches} (other data or batch size?). Resume with the "
+                "run's own config.yaml, or give another output_dir"
+            )
+        fresh = [_without_parameters(group) for group in self._optimizer.param_groups]
+        try:
+            if [set(group) for group in state.optimizer["param_groups"]] != [
+                {*group, "params"} for group in fresh
+            ]:
+                raise ValueError("the optimizer is of another kind")
+            self._detector.load_state_dict(state.detector)
+            self._criterion.load_state_dict(state.criterion)
+            self._optimizer.load_state_dict(state.optimizer)
+            for group, settings in zip(self._optimizer.param_groups, fresh, strict=True):
+                group.update(settings)  # as this config says, where it was changed
+            if state.scaler:
+                self._training_step.scaler.load_state_dict(state.scaler)
+            if self._average is not None and state.average is not None:
+                self._average.module.load_state_dict(state.average)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{self._last}: does not fit this config (other classes, model or optimizer?): "
+                f"{' '.join(str(error).split())[:300]}. Resume with the run's own config.yaml, or "
+                "give another output_dir; to start from its weights, model.initialize_from="
+                f"{self._last.with_name('last.safetensors')}"
+            ) from None
         torch.set_rng_state(state.rng_state)
         self._step = state.step
+        self._is_evaluated = state.is_evaluated
         self._best_ap = state.best_metric
         self._evaluations_without_gain = state.epochs_without_gain
         return True
+
+
+def _without_parameters(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from retina.configuration import validate
-from retina.modeling.config import ModelConfig
 from retina.devices import autocast
+from retina.modeling.config import ModelConfig
 from retina.modeling.detection import detect, forward_images
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import PostprocessConfig

@@ -49,7 +49,10 @@ class ATSSAssigner:
 
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: BatchedTargets) -> Assignment:
-        """The assignment of ``(B, R)`` anchors; no host synchronisation, memory bounded."""
+        """The assignment of ``(B, R)`` anchors; no host synchronisation.
+
+        Memory grows with the candidates of all objects, not with objects × anchors.
+        """
         matchable = targets.is_object & ~targets.is_crowd  # (B, M)
         boxes = targets.boxes.float()
         candidates = self._candidates(anchors, boxes)  # (B, M, C) anchor rows

@@ -1,0 +1,98 @@
+"""`retina data …` and scoring files, on small data of known content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+
+ORACLE = {
+    "AP": 0.5045807, "AP50": 0.6969727, "AP75": 0.5729817, "APs": 0.5856257, "APm": 0.5193997,
+    "APl": 0.5013979, "AR1": 0.3868128, "AR10": 0.5936796, "AR100": 0.5953530, "ARs": 0.6398110,
+    "ARm": 0.5664206, "ARl": 0.5642906,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_the_oracles_twelve_numbers(
+    invoke: Invoke, shared_data: Path, tmp_path: Path, backend: str
+) -> None:
+    oracle = shared_data / "coco_eval_oracle"
+    done = invoke(
+        "evaluate", "--detections", oracle / "instances_val2014_fakebbox100_results.json",
+        "--annotations", oracle / "instances_val2014_100.json", "--backend", backend,
+        "--output", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for name, value in ORACLE.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_synth_says_what_it_made_and_keeps_it(invoke: Invoke, tmp_path: Path) -> None:
+    command = ["data", "synth", tmp_path / "set", "--images", "20", "--validation-images", "20"]
+    first = invoke(*command)
+    assert first.code == 0, first.err
+    assert "created" in first.out
+    assert "train: 20 images (1 empty)" in first.out
+    assert "21 : 1" in first.out
+    stamp = (tmp_path / "set/train/annotations.json").stat().st_mtime_ns
+    assert "is there already" in invoke(*command).out
+    assert (tmp_path / "set/train/annotations.json").stat().st_mtime_ns == stamp
+    assert "replaced" in invoke(*command, "--seed", "5").out
+
+
+def test_stats_prints_imbalance_small_and_hidden_shares(
+    invoke: Invoke, synthetic_data: Path
+) -> None:
+    train = synthetic_data / "train"
+    done = invoke(
+        "data", "stats", "--images", train / "images", "--annotations", train / "annotations.json"
+    )
+    assert done.code == 0, done.err
+    for words in (
+        "commonest : rarest class",
+        "small / medium / large by box",
+        "hidden by at least 10%",
+    ):
+        assert words in " ".join(done.out.split()), words
+
+
+def test_check_lists_broken_images_and_exits_with_1(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    source = synthetic_data / "validation"
+    (tmp_path / "images").mkdir()
+    for image in (source / "images").iterdir():
+        (tmp_path / "images" / image.name).write_bytes(image.read_bytes())
+    arguments = [
+        "data", "check", "--images", tmp_path / "images",
+        "--annotations", source / "annotations.json",
+    ]  # fmt: skip
+    fine = invoke(*arguments)
+    assert fine.code == 0, fine.err
+    assert "every image can be used" in fine.out
+    broken = sorted((tmp_path / "images").iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:300])
+    done = invoke(*arguments)
+    assert done.code == 1
+    assert "1 images cannot be used" in done.out
+    assert broken.name in done.out
+
+
+def test_convert_writes_coco_that_reads_back_the_same(
+    invoke: Invoke, shared_data: Path, tmp_path: Path
+) -> None:
+    bccd = shared_data / "bccd"
+    output = tmp_path / "test.json"
+    done = invoke(
+        "data", "convert", "--images", bccd / "JPEGImages", "--annotations", bccd / "Annotations",
+        "--split", bccd / "ImageSets/Main/test.txt", "--output", output,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "72 images, 945 boxes, 3 categories" in done.out
+    checked = invoke("data", "check", "--images", bccd / "JPEGImages", "--annotations", output)
+    assert "72 images, 945 boxes" in checked.out
