@@ -24,7 +24,7 @@ Positive = Annotated[float, Field(gt=0)]
 StrideSource = Literal["fixed", "padded_size"]
 
 _CACHED_SIZES = 32
-"""How many image sizes' anchors are kept: more than multi-scale training has."""
+"""How many padded sizes' anchors are kept; others are made anew, without waiting for a device."""
 
 
 class AnchorConfig(Config):
@@ -123,6 +123,8 @@ class AnchorGenerator(nn.Module):
             for size, level_scales, level_ratios in zip(sizes, scales, ratios, strict=True)
         )
         self.num_per_cell = tuple(len(boxes) for boxes in self._base_boxes)
+        # One copy a device: copying to an accelerator waits for it, so it is done only once.
+        self._base_boxes_on: dict[torch.device, tuple[Tensor, ...]] = {}
         self._cache: OrderedDict[tuple[object, ...], Anchors] = OrderedDict()
 
     def forward(
@@ -154,12 +156,12 @@ class AnchorGenerator(nn.Module):
     def _generate(
         self, feature_shapes: Sequence[Size], padded_size: Size, device: torch.device
     ) -> Anchors:
+        if device not in self._base_boxes_on:
+            self._base_boxes_on[device] = tuple(boxes.to(device) for boxes in self._base_boxes)
         levels = [
-            self._generate_level(
-                boxes.to(device), shape, self._cell_size(level, shape, padded_size)
-            )
+            self._generate_level(boxes, shape, self._cell_size(level, shape, padded_size))
             for level, (boxes, shape) in enumerate(
-                zip(self._base_boxes, feature_shapes, strict=True)
+                zip(self._base_boxes_on[device], feature_shapes, strict=True)
             )
         ]
         return Anchors(
