@@ -41,6 +41,7 @@ from retina.training.optimization import (
     SGDConfig,
     peak_learning_rate,
 )
+from retina.training.run_folder import RunFolder
 from retina.training.trainer import Trainer
 
 
@@ -222,9 +223,8 @@ def build_experiment(
         config=config.training,
         precision=pick_precision(config.training.precision, device),
         device=device,
-        make_artifact=artifact_of,
         run_config=to_yaml(config),
-        folder=config.output_dir,
+        folder=RunFolder(config.output_dir, artifact_of),
         resume=resume,
         quiet=quiet,
     )

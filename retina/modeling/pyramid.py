@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
@@ -29,6 +30,26 @@ class PyramidConfig(Config):
         return Pyramid(feature_specs=feature_specs, channels=self.channels, p6_from=self.p6_from)
 
 
+class _CoarseLevels(LastLevelP6P7):  # type: ignore[misc]  # torchvision has no types
+    """P6 and P7, in float32 on a CPU under autocast.
+
+    oneDNN's bf16 convolution with stride 2 reads memory that nothing wrote where its input is 3×2
+    or 1×1 (seen with torch 2.14 on AMX): on small images, garbage or NaN. The two convolutions are
+    small; at full size they cost nothing that could be measured.
+    """
+
+    def forward(
+        self, p: list[Tensor], c: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """The levels with P6 and P7 added; arguments and result as in torchvision."""
+        if p[-1].device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            levels: tuple[list[Tensor], list[str]] = super().forward(p, c, names)
+            return levels
+        with torch.autocast("cpu", enabled=False):
+            added, names = super().forward([p[-1].float()], [c[-1].float()], names)
+        return [*p, *added[1:]], names
+
+
 class Pyramid(nn.Module):
     """One level per feature map with a top-down path, and two coarser levels above.
 
@@ -43,7 +64,7 @@ class Pyramid(nn.Module):
     ) -> None:
         super().__init__()
         last = feature_specs[-1]
-        coarse = LastLevelP6P7(channels if p6_from == "p5" else last.channels, channels)
+        coarse = _CoarseLevels(channels if p6_from == "p5" else last.channels, channels)
         # torchvision takes P5 whenever the widths are equal, which they may be by chance.
         coarse.use_P5 = p6_from == "p5"
         self.fpn = FeaturePyramidNetwork(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
-from retina.artifact import Artifact
-from retina.datasets.coco_results import write_results
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import BatchPlanner, BatchStream
@@ -27,7 +25,6 @@ from retina.distributed import (
 )
 from retina.errors import RunError, UserError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
-from retina.evaluation.report import write_metrics
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
@@ -38,8 +35,10 @@ from retina.training.config import TrainingConfig
 from retina.training.meter import StepMeter
 from retina.training.metric_log import MetricLog
 from retina.training.optimization import LRFactor, set_learning_rate
+from retina.training.parts import TrainedParts
 from retina.training.pictures import validation_pictures
 from retina.training.progress import StepReport, TrainingProgress
+from retina.training.run_folder import RunFolder
 from retina.training.step import TrainingStep
 from retina.training.stopping import StopRequest
 
@@ -79,8 +78,6 @@ class Trainer:
         config: the numbers of the loop.
         precision: of the network.
         device: where to compute.
-        make_artifact: the file content of a detector, given facts about the training and the
-            score threshold to show detections at.
         run_config: the resolved experiment as YAML, kept in the checkpoint.
         folder: the run folder.
         resume: continue from the folder's last checkpoint, if there is one.
@@ -104,13 +101,11 @@ class Trainer:
         config: TrainingConfig,
         precision: Precision,
         device: torch.device,
-        make_artifact: Callable[[RetinaNet, dict[str, float | int], float | None], Artifact],
         run_config: str,
-        folder: Path,
+        folder: RunFolder,
         resume: bool = False,
         quiet: bool = False,
     ) -> None:
-        self._detector = detector
         self._criterion = criterion
         self._preprocess = preprocess
         self._dataset = dataset
@@ -123,7 +118,6 @@ class Trainer:
         self._total_steps = total_steps
         self._config = config
         self._device = device
-        self._make_artifact = make_artifact
         self._run_config = run_config
         self._folder = folder
         self._quiet = quiet or not is_main_process()
@@ -132,7 +126,6 @@ class Trainer:
         self._lr = 0.0
         self._best_ap: float | None = None
         self._evaluations_without_gain = 0
-        self._average: WeightAverage[RetinaNet] | None = None
         self._training_step = TrainingStep(
             detector=detector,
             preprocess=preprocess,
@@ -142,13 +135,19 @@ class Trainer:
             precision=precision,
             clip_norm=config.clip_norm,
         )
-        if config.average_decay is not None:
-            self._average = WeightAverage(detector, config.average_decay)
+        decay = config.average_decay
+        self._parts = TrainedParts(
+            detector=detector,
+            criterion=criterion,
+            optimizer=optimizer,
+            scaler=self._training_step.scaler,
+            average=None if decay is None else WeightAverage(detector, decay),
+        )
         self._resumed = resume and self._restore()
 
     @property
     def _last(self) -> Path:
-        return self._folder / "checkpoints" / "last.pt"
+        return self._folder.last_state
 
     def run(self) -> TrainingOutcome:
         """Train to the end, to a signal, or to the early stop.
@@ -158,7 +157,7 @@ class Trainer:
         """
         log = None
         if is_main_process():
-            log = MetricLog(self._folder, resume_step=self._step)
+            log = MetricLog(self._folder.path, resume_step=self._step)
             log.text("config", self._run_config, self._step)
         progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
         meter = StepMeter(self._device)
@@ -215,8 +214,8 @@ class Trainer:
         self._lr = self._peak_lr * self._lr_factor(self._step)
         set_learning_rate(self._optimizer, self._lr)
         meter.add(self._training_step(parts), sum(len(part) for part in parts))
-        if self._average is not None:
-            self._average.update(self._detector, self._step)
+        if self._parts.average is not None:
+            self._parts.average.update(self._parts.detector, self._step)
         self._step += 1
 
     def _batches(self, meter: StepMeter) -> Iterator[list[Batch]]:
@@ -275,91 +274,71 @@ class Trainer:
 
     def _end_epoch(self, log: MetricLog | None, progress: TrainingProgress) -> None:
         """Evaluate where it is due, and save the detectors and that it is done."""
-        self._evaluate(log, progress)
+        epoch = math.ceil(self._step / self._planner.num_batches)
+        is_last = self._step == self._total_steps
+        is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
+        if self._evaluator is not None and is_due:
+            self._evaluate(self._evaluator, epoch, log, progress)
+        else:
+            self._save_detector("last", None)
+            if self._evaluator is None:  # nothing tells a better one
+                self._save_detector("best", None)
         self._is_evaluated = True
         self._save_state()
 
-    def _evaluate(self, log: MetricLog | None, progress: TrainingProgress) -> None:
-        epoch = math.ceil(self._step / self._planner.num_batches)
-        detector = self._detector if self._average is None else self._average.module
-        is_last = self._step == self._total_steps
-        is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
-        if self._evaluator is None or not is_due:
-            self._save_detector("last", detector, None)
-            if self._evaluator is None:  # nothing tells a better one
-                self._save_detector("best", detector, None)
-            return
+    def _evaluate(
+        self, evaluator: Evaluator, epoch: int, log: MetricLog | None, progress: TrainingProgress
+    ) -> None:
         started = time.monotonic()
+        detector = self._parts.best_weights
         broadcast_buffers(detector)  # running statistics differ between ranks
-        result = self._evaluator.run(detector, criterion=self._criterion)
+        result = evaluator.run(detector, criterion=self._criterion)
         assert result.losses is not None
         ap = result.metrics.AP
         is_best = self._best_ap is None or ap > self._best_ap
+        self._evaluations_without_gain = 0 if is_best else self._evaluations_without_gain + 1
+        self._save_detector("last", result)
         if is_best:
-            self._best_ap, self._evaluations_without_gain = ap, 0
-        else:
-            self._evaluations_without_gain += 1
-        self._save_detector("last", detector, result)
-        if is_best:
-            self._save_detector("best", detector, result)
+            self._best_ap = ap
+            self._save_detector("best", result)
         if log is not None:
-            self._log_evaluation(log, result)
+            self._log_evaluation(log, result, evaluator.dataset)
             if is_best:
-                self._write_evaluation(result)
+                self._folder.write_evaluation(result, evaluator.dataset.categories)
         progress.message(
             f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
             f"{result.losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
             f"{'  best so far' if is_best else ''}"
         )
 
-    def _log_evaluation(self, log: MetricLog, result: EvaluationResult) -> None:
-        assert self._evaluator is not None
-        assert result.losses is not None
-        log.scalars("validation", self._step, {**result.losses, **result.metrics.numbers()})
+    def _log_evaluation(
+        self, log: MetricLog, result: EvaluationResult, dataset: DetectionDataset
+    ) -> None:
+        losses = result.losses or {}
+        log.scalars("validation", self._step, {**losses, **result.metrics.numbers()})
         per_class = {
             category.name: category.AP
             for category in result.metrics.per_category
             if category.AP is not None
         }
         log.per_class("validation", self._step, "AP", per_class)
-        pictures = validation_pictures(self._evaluator.dataset, result, count=self._config.pictures)
-        for name, picture in pictures:
+        for name, picture in validation_pictures(dataset, result, count=self._config.pictures):
             log.picture(f"validation/{name}", picture, self._step)
         log.flush()
 
-    def _write_evaluation(self, result: EvaluationResult) -> None:
-        """Keep the numbers and detections of the best detector in the run folder."""
-        assert self._evaluator is not None
-        folder = self._folder / "evaluation"
-        write_metrics(folder / "metrics.json", result.metrics)
-        write_results(
-            folder / "detections.json",
-            result.image_ids,
-            result.detections,
-            self._evaluator.dataset.categories,
-        )
-
     def _save_detector(
-        self, name: str, detector: RetinaNet, result: EvaluationResult | None
+        self, name: Literal["last", "best"], result: EvaluationResult | None
     ) -> None:
-        if not is_main_process():
-            return
-        facts: dict[str, float | int] = {"step": self._step}
-        threshold = None
-        if result is not None:
-            facts |= result.metrics.numbers()
-            scores = [
-                category.best_f1_score
-                for category in result.metrics.per_category
-                if category.best_f1_score is not None and category.best_f1
-            ]
-            threshold = sum(scores) / len(scores) if scores else None
-        artifact = self._make_artifact(detector, facts, threshold)
-        artifact.save(self._folder / "checkpoints" / f"{name}.safetensors")
+        if is_main_process():
+            self._folder.save_detector(
+                name,
+                self._parts.best_weights,
+                step=self._step,
+                metrics=None if result is None else result.metrics,
+            )
 
     def _save_state(self) -> None:
-        norms = torch.stack(torch._foreach_norm(list(self._detector.parameters())))
-        if not norms.isfinite().all():
+        if not self._parts.are_finite():
             raise RunError(
                 f"the weights are not finite after step {self._step}; lower optimizer.lr, set "
                 "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
@@ -371,14 +350,10 @@ class Trainer:
                 step=self._step,
                 steps_per_epoch=self._planner.num_batches,
                 is_evaluated=self._is_evaluated,
-                detector=self._detector.state_dict(),
-                criterion=self._criterion.state_dict(),
-                optimizer=self._optimizer.state_dict(),
-                scaler=self._training_step.scaler.state_dict(),
-                average=None if self._average is None else self._average.module.state_dict(),
                 best_metric=self._best_ap,
                 epochs_without_gain=self._evaluations_without_gain,
                 rng_state=torch.get_rng_state(),
+                **self._parts.state_dicts(),
             )
             save_state(state, self._last)
         barrier()
@@ -388,46 +363,16 @@ class Trainer:
         if not broadcast_object(self._last.exists()):
             return False
         state = load_state(self._last)
-        if (self._average is None) != (state.average is None):
-            raise UserError(
-                f"{self._last}: was written {'without' if state.average is None else 'with'} a "
-                "weight average; resume with the training.average_decay that the run had"
-            )
         if state.steps_per_epoch != self._planner.num_batches:
             raise UserError(
                 f"{self._last}: an epoch of that run had {state.steps_per_epoch} steps, here it "
                 f"has {self._planner.num_batches} (other data or batch size?). Resume with the "
                 "run's own config.yaml, or give another output_dir"
             )
-        fresh = [_without_parameters(group) for group in self._optimizer.param_groups]
-        try:
-            if [set(group) for group in state.optimizer["param_groups"]] != [
-                {*group, "params"} for group in fresh
-            ]:
-                raise ValueError("the optimizer is of another kind")
-            self._detector.load_state_dict(state.detector)
-            self._criterion.load_state_dict(state.criterion)
-            self._optimizer.load_state_dict(state.optimizer)
-            for group, settings in zip(self._optimizer.param_groups, fresh, strict=True):
-                group.update(settings)  # as this config says, where it was changed
-            if state.scaler:
-                self._training_step.scaler.load_state_dict(state.scaler)
-            if self._average is not None and state.average is not None:
-                self._average.module.load_state_dict(state.average)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{self._last}: does not fit this config (other classes, model or optimizer?): "
-                f"{' '.join(str(error).split())[:300]}. Resume with the run's own config.yaml, or "
-                "give another output_dir; to start from its weights, model.initialize_from="
-                f"{self._last.with_name('last.safetensors')}"
-            ) from None
+        self._parts.restore(state, self._last)
         torch.set_rng_state(state.rng_state)
         self._step = state.step
         self._is_evaluated = state.is_evaluated
         self._best_ap = state.best_metric
         self._evaluations_without_gain = state.epochs_without_gain
         return True
-
-
-def _without_parameters(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}

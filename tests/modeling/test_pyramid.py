@@ -48,3 +48,29 @@ def test_coarse_levels_come_from_the_named_map_even_where_widths_are_equal(p6_fr
 def test_an_image_smaller_than_a_stride_still_has_all_levels() -> None:
     levels = PyramidConfig(channels=8).build(SPECS)(feature_maps(3, 5))
     assert [tuple(level.shape[2:]) for level in levels] == [(1, 1)] * 5
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 96), (32, 32)])
+def test_coarse_levels_of_small_images_are_right_under_bf16_on_a_cpu(size: tuple[int, int]) -> None:
+    specs = [FeatureSpec(channels, stride) for channels, stride in ((16, 8), (32, 16), (512, 32))]
+    torch.manual_seed(0)
+    pyramid = PyramidConfig(channels=64).build(specs)
+    maps = [
+        torch.randn(8, spec.channels, size[0] // spec.stride, size[1] // spec.stride).bfloat16()
+        for spec in specs
+    ]
+    expected = pyramid([level.float() for level in maps])
+    for _ in range(8):
+        # What a kernel reads beyond its input is then NaN.
+        poison = [
+            torch.full((count,), torch.nan, dtype=torch.bfloat16)
+            for count in (64, 256, 1000, 4000, 16000, 64000, 256000)
+        ]
+        del poison
+        channels_last = [m.to(memory_format=torch.channels_last).requires_grad_() for m in maps]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            levels = pyramid(channels_last)
+        for level, exact in zip(levels, expected, strict=True):
+            torch.testing.assert_close(level.float(), exact, rtol=0.05, atol=0.05)
+        gradient = torch.autograd.grad(sum(level.float().sum() for level in levels), channels_last)
+        assert all(part.isfinite().all() for part in gradient)

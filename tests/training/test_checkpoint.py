@@ -12,8 +12,8 @@ def make_state() -> TrainingState:
     return TrainingState(
         config="seed: 0\n",
         step=7,
-        epoch=1,
-        position=2,
+        steps_per_epoch=5,
+        is_evaluated=True,
         detector={"w": torch.arange(3.0)},
         criterion={},
         optimizer={"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 0.1}]},
@@ -29,7 +29,8 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "last.pt"
     save_state(make_state(), path)
     state = load_state(path)
-    assert (state.step, state.epoch, state.position, state.best_metric) == (7, 1, 2, 0.5)
+    assert (state.step, state.steps_per_epoch, state.best_metric) == (7, 5, 0.5)
+    assert state.is_evaluated
     assert torch.equal(state.detector["w"], torch.arange(3.0))
     assert torch.equal(state.rng_state, torch.get_rng_state())
     assert list(path.parent.iterdir()) == [path]

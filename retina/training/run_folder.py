@@ -1,0 +1,66 @@
+"""What a training leaves on disk beside its logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from retina.artifact import Artifact
+from retina.datasets.coco_results import write_results
+from retina.evaluation.evaluator import EvaluationResult
+from retina.evaluation.metrics import DetectionMetrics
+from retina.evaluation.report import write_metrics
+from retina.modeling.detector import RetinaNet
+from retina.structures import Categories
+
+MakeArtifact = Callable[[RetinaNet, dict[str, float | int], float | None], Artifact]
+"""The file content of a detector, given facts about its training and the score threshold at which
+its detections are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The checkpoints and the evaluation of a run; only the first process writes."""
+
+    path: Path
+    make_artifact: MakeArtifact
+
+    @property
+    def last_state(self) -> Path:
+        """The training state that `--resume` goes on from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    def save_detector(
+        self,
+        name: Literal["last", "best"],
+        detector: RetinaNet,
+        *,
+        step: int,
+        metrics: DetectionMetrics | None,
+    ) -> None:
+        """Write a detector ready for use, with what was measured of it."""
+        facts: dict[str, float | int] = {"step": step}
+        threshold = None
+        if metrics is not None:
+            facts |= metrics.numbers()
+            threshold = _display_threshold(metrics)
+        artifact = self.make_artifact(detector, facts, threshold)
+        artifact.save(self.path / "checkpoints" / f"{name}.safetensors")
+
+    def write_evaluation(self, result: EvaluationResult, categories: Categories) -> None:
+        """Keep the numbers and detections of the best detector."""
+        folder = self.path / "evaluation"
+        write_metrics(folder / "metrics.json", result.metrics)
+        write_results(folder / "detections.json", result.image_ids, result.detections, categories)
+
+
+def _display_threshold(metrics: DetectionMetrics) -> float | None:
+    """The mean over the classes of the score with the best F1."""
+    scores = [
+        category.best_f1_score
+        for category in metrics.per_category
+        if category.best_f1_score is not None and category.best_f1
+    ]
+    return sum(scores) / len(scores) if scores else None
