@@ -38,7 +38,7 @@ def test_synth_says_what_it_made_and_keeps_it(invoke: Invoke, tmp_path: Path) ->
     assert first.code == 0, first.err
     assert "created" in first.out
     assert "train: 20 images (1 empty)" in first.out
-    assert "21 : 1" in first.out
+    assert "20 : 1" in first.out
     stamp = (tmp_path / "set/train/annotations.json").stat().st_mtime_ns
     assert "is there already" in invoke(*command).out
     assert (tmp_path / "set/train/annotations.json").stat().st_mtime_ns == stamp

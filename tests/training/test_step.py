@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 
 from retina.datasets.loading import collate
+from retina.devices import Precision
 from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Batch, Sample, Targets
+from retina.training.optimization import SGDConfig
 from retina.training.step import TrainingStep
 
 MODEL = ModelConfig.model_validate_json(
@@ -75,3 +77,29 @@ def test_the_loss_falls_and_clipping_bounds_the_step() -> None:
     moved, _ = weights_after([batch], steps=1, clip_norm=1e-3)
     length = sum((moved[n] - start[n]).float().square().sum() for n in start) ** 0.5
     assert float(length) == pytest.approx(0.01 * 1e-3, rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_never_waits_for_the_gpu(precision: Precision) -> None:
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    detector = MODEL.build(3).to(device)
+    step = TrainingStep(
+        detector=detector,
+        preprocess=PreprocessConfig().build().to(device),
+        criterion=ObjectiveConfig().build(detector.box_coder).to(device),
+        optimizer=SGDConfig(lr=0.01).build(detector),
+        device=device,
+        precision=precision,
+        clip_norm=1.0,
+    )
+    batch = collate(make_samples([9, 0, 1, 3])).to(device)
+    step([batch])  # allocations and anchors of the first time
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = step([batch, batch])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert losses.total.isfinite()

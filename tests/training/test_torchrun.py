@@ -17,17 +17,20 @@ def losses_of(folder: Path) -> list[float]:
     return [row["loss"] for row in rows if row["kind"] in ("train", "validation")]
 
 
+@pytest.mark.parametrize(("batch_size", "steps"), [(8, 6), (5, 10)])
 def test_two_processes_train_and_score_as_one_does(
-    run_retina: RunRetina, tiny_config: Path, tmp_path: Path
+    run_retina: RunRetina, tiny_config: Path, tmp_path: Path, batch_size: int, steps: int
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    done = run_retina("train", tiny_config, f"output_dir={one}", *EQUAL_TERMS)
+    # Five images: two for the one rank and three for the other.
+    terms = [*EQUAL_TERMS, f"training.batch_size={batch_size}"]
+    done = run_retina("train", tiny_config, f"output_dir={one}", *terms)
     assert done.returncode == 0, done.stderr
     launched = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", "2", "-m", "retina", "train", str(tiny_config)),
-            *(f"output_dir={two}", *EQUAL_TERMS),
+            *(f"output_dir={two}", *terms),
         ],
         capture_output=True,
         text=True,
@@ -36,7 +39,7 @@ def test_two_processes_train_and_score_as_one_does(
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
     )
     assert launched.returncode == 0, launched.stderr
-    assert launched.stdout.count("done: 6 steps") == 1  # only one process speaks
+    assert launched.stdout.count(f"done: {steps} steps") == 1  # only one process speaks
     assert losses_of(two) == pytest.approx(losses_of(one), rel=2e-4)
     scores = [json.loads((run / "evaluation/metrics.json").read_text()) for run in (one, two)]
     assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)

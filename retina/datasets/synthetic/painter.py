@@ -115,7 +115,7 @@ class Painter:
         full_area, inside = int((coverage >= 128).sum()), part >= 128
         if not _is_recognisable(inside, full_area, LEAST_INSIDE):
             return False
-        contrast = self.rng.uniform(90, 200)
+        contrast = self.rng.uniform(110, 210)
         if not self.paint(coverage, corner, contrast, owner=len(self._painted)):
             return False
         self._painted.append(_Painted(label, False, full_area, int(inside.sum()), region))

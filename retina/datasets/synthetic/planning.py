@@ -20,19 +20,19 @@ BLOCK = 20
 
 CARDS: Mapping[str, int] = MappingProxyType(
     {
-        "disc": 64,
-        "triangle": 40,
-        "letter A": 27,
-        "star": 19,
-        "arrow": 14,
-        "digit 8": 10,
-        "crescent": 8,
-        "frame": 6,
-        "cross": 5,
+        "disc": 60,
+        "triangle": 34,
+        "letter A": 26,
+        "star": 20,
+        "arrow": 18,
+        "digit 8": 16,
+        "crescent": 14,
+        "frame": 12,
+        "cross": 10,
         "ring": 3,
     }
 )
-"""How many objects of each class a block holds: rarest to commonest 1:21."""
+"""How many objects of each class a block holds: rarest to commonest 1:20."""
 
 CATEGORIES = Categories(tuple(CARDS), (1, 2, 4, 5, 7, 8, 11, 13, 14, 17))
 """The classes; their ids have gaps, as COCO's do."""

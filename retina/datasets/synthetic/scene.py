@@ -20,7 +20,7 @@ from retina.datasets.synthetic.shapes import (
 )
 from retina.datasets.synthetic.textures import background, relight
 
-SMALLEST, LARGE, LARGEST = 15.0, 95.0, 165.0
+SMALLEST, LARGE, LARGEST = 18.0, 95.0, 165.0
 """The longer side of an object before anything hides it, in pixels: most lie between the first
 two, evenly by the logarithm, and a few (`SHARE_LARGE`) between the last two."""
 
@@ -44,7 +44,7 @@ class Scene:
 def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
     """Paint what was planned."""
     painter = Painter(rng, background(rng, plan.size))
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(int(rng.integers(1, 4))):
         _add_clutter(painter, largest=110, in_front=False)
     if plan.crowd_label is not None:
         _add_crowd(painter, plan.crowd_label)
@@ -54,7 +54,7 @@ def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
     ranks = sizes * np.exp(np.where(sizes < LARGE, rng.normal(0, 0.6, len(sizes)), 2.0))
     for index in np.argsort(-ranks, kind="stable"):
         _add_object(painter, plan.labels[index], float(sizes[index]))
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         _add_clutter(painter, largest=60, in_front=True)
     return Scene(image=relight(rng, painter.pixels), objects=painter.annotate())
 
