@@ -129,6 +129,7 @@ class Experiment:
         config: with everything decided that the config left open.
         reports: what reading each split found, by the split's name.
         load_report: what was taken from ``model.initialize_from``, or None.
+        differences: what the file that it starts from says otherwise, a line each.
         detector: the network, on its device.
     """
 
@@ -136,6 +137,7 @@ class Experiment:
     config: ExperimentConfig
     reports: dict[str, DatasetReport]
     load_report: LoadReport | None
+    differences: tuple[str, ...]
     detector: RetinaNet
 
 
@@ -164,7 +166,7 @@ def build_experiment(
     train.augmentation = config.augmentation.build()
 
     check_objective(config, train.categories)
-    detector, load_report = build_detector(config, train.categories)
+    detector, load_report, differences = build_detector(config, train.categories)
     detector = detector.to(device)
     criterion = config.objective.build(detector.box_coder).to(device)
     preprocess = config.preprocess.build().to(device)
@@ -230,7 +232,7 @@ def build_experiment(
     )
     if is_main_process():
         write_text(config.output_dir / "config.yaml", to_yaml(config))
-    return Experiment(trainer, config, reports, load_report, detector)
+    return Experiment(trainer, config, reports, load_report, differences, detector)
 
 
 def build_artifact_evaluator(
@@ -306,14 +308,42 @@ def build_dataset(
 
 def build_detector(
     config: ExperimentConfig, categories: Categories
-) -> tuple[RetinaNet, LoadReport | None]:
-    """The network for these classes, with pretrained weights where the config names some."""
+) -> tuple[RetinaNet, LoadReport | None, tuple[str, ...]]:
+    """The network for these classes, with pretrained weights where the config names some.
+
+    Returns:
+        The network; what became of each weight of ``model.initialize_from``; and the settings of
+        model and preprocessing that differ from that file's, since weights that fit by shape may
+        still mean something else.
+    """
     source = config.model.initialize_from
     if source is None:
-        return config.model.build(len(categories)), None
+        return config.model.build(len(categories)), None, ()
     artifact = load_artifact(source)
     detector = config.model.without_pretrained_weights().build(len(categories))
-    return detector, load_matching(detector, artifact.state_dict)
+    theirs = {
+        **_flat(artifact.config.model.model_dump(mode="json"), "model"),
+        **_flat(artifact.config.preprocess.model_dump(mode="json"), "preprocess"),
+    }
+    ours = {
+        **_flat(config.model.without_pretrained_weights().model_dump(mode="json"), "model"),
+        **_flat(config.preprocess.model_dump(mode="json"), "preprocess"),
+    }
+    differences = tuple(
+        f"{key}: {value} there, {ours[key]} here"
+        for key, value in theirs.items()
+        if key in ours and ours[key] != value
+    )
+    return detector, load_matching(detector, artifact.state_dict), differences
+
+
+def _flat(tree: Tree, path: str) -> dict[str, object]:
+    """The leaves of a tree by their dotted paths."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        below = f"{path}.{key}"
+        leaves |= _flat(value, below) if isinstance(value, dict) else {below: value}
+    return leaves
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:

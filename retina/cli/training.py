@@ -50,6 +50,8 @@ def _introduce(experiment: Experiment, console: Console) -> None:
         console.print(
             f"{config.model.initialize_from}: {experiment.load_report.describe()}", markup=False
         )
+        for difference in experiment.differences:
+            console.print(f"  differs from that detector: {difference}", markup=False)
 
 
 def describe_report(split: str, report: DatasetReport) -> list[str]:

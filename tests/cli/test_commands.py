@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from retina.evaluation.metrics import METRIC_NAMES
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
 
 
@@ -92,8 +93,18 @@ def test_tensorboard_holds_scalars_pictures_and_the_config(trained: Path) -> Non
     board = EventAccumulator(str(trained / "tensorboard"))
     board.Reload()
     tags = board.Tags()
-    assert {"train/loss", "train/lr", "validation/AP", "validation/loss"} <= set(tags["scalars"])
-    assert any(tag.startswith("validation_AP_per_class/") for tag in tags["scalars"])
+    scalars = set(tags["scalars"])
+    assert {
+        f"train/{name}"
+        for name in (
+            "loss", "classification", "box_regression", "lr", "images_per_second", "data_wait",
+            "num_foreground", "foreground_loss_share", "background_loss_share", "epoch",
+        )
+    } <= scalars  # fmt: skip
+    assert {
+        f"validation/{name}" for name in ("loss", "classification", "box_regression", *METRIC_NAMES)
+    } <= scalars
+    assert any(tag.startswith("validation_AP_per_class/") for tag in scalars)
     assert len(tags["images"]) == 8
     assert "config/text_summary" in tags["tensors"]
 

@@ -90,6 +90,12 @@ def test_fine_tuning_says_exactly_what_was_not_loaded(
     same = invoke("train", tiny_config, f"output_dir={tmp_path / 'same'}", start, *options)
     assert same.code == 0, same.err
     assert "not loaded" not in same.out
+    assert "differs" not in same.out
+    other = invoke(
+        "train", tiny_config, f"output_dir={tmp_path / 'other'}", start, *options,
+        "model.backbone.norm_eps=1e-3",
+    )  # fmt: skip
+    assert "model.backbone.norm_eps: 1e-05 there, 0.001 here" in other.out
     fewer = invoke(
         "train", tiny_config, f"output_dir={tmp_path / 'fewer'}", start, *options,
         "dataset.train.classes=[disc, star]",
