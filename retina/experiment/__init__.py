@@ -1,0 +1,20 @@
+"""An experiment: its configuration, and the one place where its parts are put together."""
+
+from retina.experiment.building import (
+    Experiment,
+    build_artifact_evaluator,
+    build_dataset,
+    build_detector,
+    build_experiment,
+)
+from retina.experiment.config import ExperimentConfig, load_experiment
+
+__all__ = [
+    "Experiment",
+    "ExperimentConfig",
+    "build_artifact_evaluator",
+    "build_dataset",
+    "build_detector",
+    "build_experiment",
+    "load_experiment",
+]

@@ -1,0 +1,269 @@
+"""The one place where the parts of an experiment are put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from retina.artifact import Artifact, load_artifact, make_artifact
+from retina.configuration import Tree, to_yaml
+from retina.datasets import DatasetConfig
+from retina.datasets.dataset import DatasetReport, DetectionDataset
+from retina.devices import PrecisionChoice, pick_device, pick_precision
+from retina.distributed import barrier, is_main_process
+from retina.errors import UserError
+from retina.evaluation.engines import Backend
+from retina.evaluation.evaluator import Evaluator
+from retina.experiment.checks import (
+    check_frozen,
+    check_objective,
+    check_run_folder,
+    check_shares,
+    seed_everything,
+)
+from retina.experiment.config import ExperimentConfig
+from retina.modeling.detector import RetinaNet
+from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.preprocess import Preprocess
+from retina.storage import make_folder, write_text
+from retina.structures import Categories
+from retina.training.optimization import peak_learning_rate
+from retina.training.run_folder import MakeArtifact, RunFolder
+from retina.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A training that is ready to run.
+
+    Attributes:
+        trainer: runs it.
+        config: with everything decided that the config left open.
+        reports: what reading each split found, by the split's name.
+        load_report: what was taken from ``model.initialize_from``, or None.
+        differences: what the file that it starts from says otherwise, a line each.
+        detector: the network, on its device.
+    """
+
+    trainer: Trainer
+    config: ExperimentConfig
+    reports: dict[str, DatasetReport]
+    load_report: LoadReport | None
+    differences: tuple[str, ...]
+    detector: RetinaNet
+
+
+def build_experiment(
+    config: ExperimentConfig, *, resume: bool = False, quiet: bool = False
+) -> Experiment:
+    """Put the parts of a training together and create its run folder.
+
+    Raises:
+        UserError: data, weights, device or run folder are not as the config says.
+    """
+    device = pick_device(config.device)
+    config = decide(config, device)
+    check_run_folder(config.output_dir, resume=resume)
+    check_shares(config.training)
+    check_frozen(config.model)
+    barrier()  # no rank may create the folder before all have looked at it
+    seed_everything(config.seed, deterministic=config.training.deterministic)
+
+    train = build_dataset(config, "train")
+    train.augmentation = config.augmentation.build()
+    check_objective(config, train.categories)
+    reports = {"train": train.report}
+    detector, load_report, differences = build_detector(config, train.categories)
+    detector = detector.to(device)
+    preprocess = config.preprocess.build().to(device)
+    evaluator = None
+    if config.dataset.validation is not None:
+        validation = build_dataset(config, "validation", categories=train.categories)
+        reports["validation"] = validation.report
+        evaluator = _build_evaluator(config, validation, detector, preprocess, device)
+    planner = config.sampling.build(
+        train,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        min_size=config.preprocess.min_size,
+        max_size=config.preprocess.max_size,
+        stretch=config.preprocess.stretch,
+        multi_scale=config.augmentation.multi_scale,
+    )
+    total_steps = planner.num_batches * config.training.epochs
+    if config.training.max_steps is not None:
+        total_steps = min(total_steps, config.training.max_steps)
+
+    make_folder(config.output_dir)
+    trainer = Trainer(
+        detector=detector,
+        criterion=config.objective.build(detector.box_coder).to(device),
+        preprocess=preprocess,
+        dataset=train,
+        planner=planner,
+        loader=config.loader,
+        evaluator=evaluator,
+        optimizer=config.optimizer.build(detector),
+        peak_lr=peak_learning_rate(config.optimizer, config.training.batch_size),
+        lr_factor=config.schedule.build(total_steps),
+        total_steps=total_steps,
+        config=config.training,
+        precision=pick_precision(config.training.precision, device),
+        device=device,
+        run_config=to_yaml(config),
+        folder=RunFolder(config.output_dir, _artifact_maker(config, train.categories)),
+        resume=resume,
+        quiet=quiet,
+    )
+    if is_main_process():
+        write_text(config.output_dir / "config.yaml", to_yaml(config))
+    return Experiment(trainer, config, reports, load_report, differences, detector)
+
+
+def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArtifact:
+    def make(
+        trained: RetinaNet, facts: dict[str, float | int], threshold: float | None
+    ) -> Artifact:
+        return make_artifact(
+            trained,
+            model=config.model,
+            preprocess=config.preprocess,
+            postprocess=config.postprocess,
+            categories=categories,
+            training=facts,
+            display_threshold=threshold,
+        )
+
+    return make
+
+
+def _build_evaluator(
+    config: ExperimentConfig,
+    validation: DetectionDataset,
+    detector: RetinaNet,
+    preprocess: Preprocess,
+    device: torch.device,
+) -> Evaluator:
+    return Evaluator(
+        validation,
+        preprocess=preprocess,
+        postprocess=config.postprocess.build(detector.box_coder),
+        device=device,
+        precision=pick_precision(config.training.precision, device),
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.training.num_workers,
+        loader=config.loader,
+        backend=config.evaluation.backend,
+    )
+
+
+def decide(config: ExperimentConfig, device: torch.device) -> ExperimentConfig:
+    """The config with what the machine decides written into it."""
+    precision = pick_precision(config.training.precision, device)
+    training = config.training.model_copy(update={"precision": precision})
+    return config.model_copy(update={"training": training})
+
+
+def build_dataset(
+    config: ExperimentConfig, split: str, *, categories: Categories | None = None
+) -> DetectionDataset:
+    """A split of the experiment's data set.
+
+    Args:
+        config: the experiment.
+        split: ``train``, ``validation`` or ``test``.
+        categories: the labels to use, those of the training set.
+
+    Raises:
+        UserError: the config has no such split, or its files are not as they should be.
+    """
+    part: DatasetConfig | None = getattr(config.dataset, split, None)
+    if part is None:
+        raise UserError(f"the config has no dataset.{split}")
+    dataset: DetectionDataset = part.build(
+        categories=categories, antialias=config.preprocess.antialias
+    )
+    return dataset
+
+
+def build_detector(
+    config: ExperimentConfig, categories: Categories
+) -> tuple[RetinaNet, LoadReport | None, tuple[str, ...]]:
+    """The network for these classes, with pretrained weights where the config names some.
+
+    Returns:
+        The network; what became of each weight of ``model.initialize_from``; and the settings of
+        model and preprocessing that differ from that file's, since weights that fit by shape may
+        still mean something else.
+    """
+    source = config.model.initialize_from
+    if source is None:
+        return config.model.build(len(categories)), None, ()
+    artifact = load_artifact(source)
+    detector = config.model.without_pretrained_weights().build(len(categories))
+    theirs = {
+        **_flat(artifact.config.model.model_dump(mode="json"), "model"),
+        **_flat(artifact.config.preprocess.model_dump(mode="json"), "preprocess"),
+    }
+    ours = {
+        **_flat(config.model.without_pretrained_weights().model_dump(mode="json"), "model"),
+        **_flat(config.preprocess.model_dump(mode="json"), "preprocess"),
+    }
+    differences = tuple(
+        f"{key}: {value} there, {ours[key]} here"
+        for key, value in theirs.items()
+        if key in ours and ours[key] != value
+    )
+    return detector, load_matching(detector, artifact.state_dict), differences
+
+
+def _flat(tree: Tree, path: str) -> dict[str, object]:
+    """The leaves of a tree by their dotted paths."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        below = f"{path}.{key}"
+        leaves |= _flat(value, below) if isinstance(value, dict) else {below: value}
+    return leaves
+
+
+def build_artifact_evaluator(
+    artifact: Artifact,
+    dataset: DetectionDataset,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "fp32",
+    max_detections: int | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    backend: Backend = "hotcoco",
+) -> tuple[RetinaNet, Evaluator]:
+    """A saved detector on its device, and what scores it on a split.
+
+    Args:
+        artifact: the detector.
+        dataset: the split, with the detector's labels.
+        device: as in a config.
+        precision: of the network.
+        max_detections: detections of a category in an image that are made and count; None lets the
+            detector make as many as it does and counts 100, as COCO does.
+        batch_size: images at a time.
+        num_workers: processes that load images.
+        backend: the scoring engine.
+    """
+    where = pick_device(device)
+    detector = artifact.build_detector().to(where)
+    postprocess = artifact.config.postprocess
+    if max_detections is not None:
+        postprocess = postprocess.model_copy(update={"max_detections": max_detections})
+    return detector, Evaluator(
+        dataset,
+        preprocess=artifact.config.preprocess.build().to(where),
+        postprocess=postprocess.build(detector.box_coder),
+        device=where,
+        precision=pick_precision(precision, where),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        max_detections=100 if max_detections is None else max_detections,
+        backend=backend,
+    )

@@ -1,0 +1,79 @@
+"""What a config, its data and its run folder must be to each other, told before anything starts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retina.distributed import world_size
+from retina.errors import UserError
+from retina.experiment.config import ExperimentConfig, InitializedModelConfig
+from retina.structures import Categories
+from retina.training.config import TrainingConfig
+
+
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse to write over a run.
+
+    Raises:
+        UserError: names ``--resume`` and another output_dir as the remedies.
+    """
+    if not resume and (folder / "config.yaml").exists():
+        raise UserError(
+            f"{folder}: holds a run already; go on with it with --resume, or give another "
+            "output_dir=FOLDER"
+        )
+
+
+def check_shares(training: TrainingConfig) -> None:
+    """Refuse a batch that is too small to be shared.
+
+    Raises:
+        UserError: a part of the batch would have no image.
+    """
+    parts = world_size() * training.accumulation_steps
+    if training.batch_size < parts:
+        raise UserError(
+            f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
+            f"processes in {training.accumulation_steps} parts each; make it at least {parts}, or "
+            "lower training.accumulation_steps"
+        )
+
+
+def check_objective(config: ExperimentConfig, categories: Categories) -> None:
+    """Refuse an alpha per class that is not one per class.
+
+    Raises:
+        UserError: names both counts.
+    """
+    alpha = config.objective.classification.alpha
+    if isinstance(alpha, tuple) and len(alpha) != len(categories):
+        raise UserError(
+            f"objective.classification.alpha: {len(alpha)} weights for {len(categories)} classes "
+            f"({', '.join(categories.names[:5])}{' …' if len(categories) > 5 else ''})"
+        )
+
+
+def check_frozen(model: InitializedModelConfig) -> None:
+    """Refuse to freeze what was never trained.
+
+    Raises:
+        UserError: names the keys.
+    """
+    backbone = model.backbone
+    if backbone.frozen_stages and backbone.weights is None and model.initialize_from is None:
+        raise UserError(
+            f"model.backbone.frozen_stages: {backbone.frozen_stages} stages would stay random for "
+            "ever; set model.backbone.weights (IMAGENET1K_V1), model.initialize_from, or 0"
+        )
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seed the global generators (weights, order of the plan come from it)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the libraries that use the global generator
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,103 @@
+"""The configuration of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from retina.configuration import Config, Tree, load_config
+from retina.datasets import DatasetConfig
+from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.loading import LoaderConfig
+from retina.datasets.sampling import SamplingConfig
+from retina.evaluation.engines import Backend
+from retina.modeling.config import ModelConfig
+from retina.modeling.postprocess import PostprocessConfig
+from retina.modeling.preprocess import PreprocessConfig
+from retina.objective.criterion import ObjectiveConfig
+from retina.presets import PRESETS
+from retina.training.config import TrainingConfig
+from retina.training.optimization import (
+    MultiStepConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SGDConfig,
+)
+
+
+class SplitsConfig(Config):
+    """The splits of a data set."""
+
+    train: DatasetConfig
+    """What is learned from."""
+    validation: DatasetConfig | None = None
+    """What the best checkpoint is chosen by; null trains without."""
+    test: DatasetConfig | None = None
+    """What nothing is chosen by."""
+
+
+class InitializedModelConfig(ModelConfig):
+    """The parts of a detector, and where its weights come from."""
+
+    initialize_from: Path | None = None
+    """A detector file whose weights are taken where name and shape fit, for fine-tuning."""
+
+
+class EvaluationConfig(Config):
+    """How the validation set is scored during training."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images at a time."""
+    backend: Backend = "hotcoco"
+    """The scoring engine; both give the same numbers."""
+
+
+class ExperimentConfig(Config):
+    """Everything that decides how a training goes."""
+
+    presets: ClassVar[dict[str, Tree]] = PRESETS
+
+    preset: str | None = None
+    """A named recipe that this config stands on: see `retina.presets`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The source of all randomness."""
+    device: str = "auto"
+    """``auto`` (CUDA, then MPS, then CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``."""
+    output_dir: Path
+    """The run folder."""
+    dataset: SplitsConfig
+    """The images and annotations."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training images."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How images are drawn and grouped into batches."""
+    loader: LoaderConfig = LoaderConfig()
+    """How worker processes make batches."""
+    model: InitializedModelConfig = InitializedModelConfig()
+    """The detector."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+    """How an image becomes the network's input."""
+    postprocess: PostprocessConfig = PostprocessConfig()
+    """How the network's output becomes detections."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """What is trained for."""
+    optimizer: OptimizerConfig = SGDConfig()
+    """How the weights follow the gradient."""
+    schedule: ScheduleConfig = MultiStepConfig()
+    """How the learning rate changes."""
+    training: TrainingConfig = TrainingConfig()
+    """How long and how it is trained."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How the validation set is scored."""
+
+
+def load_experiment(path: Path | str, overrides: Sequence[str]) -> ExperimentConfig:
+    """Read an experiment's config.
+
+    Raises:
+        ConfigError: with every problem of the file in one message.
+    """
+    return load_config(path, overrides, ExperimentConfig)
