@@ -20,7 +20,7 @@ run=runs/demo
 started=$SECONDS
 
 echo "== 1/4 generating the data set"
-"$retina" data synth data/demo --images 600 --validation-images 150 --seed 0
+"$retina" data synth data/demo --images 1000 --validation-images 200 --seed 0
 "$retina" data stats --annotations data/demo/train/annotations.json --images data/demo/train/images
 
 echo "== 2/4 training"

@@ -101,9 +101,11 @@ class TrainingStep:
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        torch._foreach_mul_([parameter.grad for parameter in parameters], factor)
+        gradients = [parameter.grad for parameter in parameters]
         if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+            norm = factor * nn.utils.get_total_norm(gradients, foreach=True)
+            factor = factor * (self._clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor)
         self.scaler.step(self._optimizer)
         self.scaler.update()
 

@@ -18,7 +18,7 @@ from retina.datasets.synthetic.shapes import Coverage
 from retina.datasets.synthetic.textures import Color, FloatImage, color_against, filling
 from retina.structures import BoolArray, Size
 
-LEAST_VISIBLE = 0.45
+LEAST_VISIBLE = 0.55
 """No object is hidden or cut off beyond this share of its pixels."""
 
 LEAST_INSIDE = 0.7

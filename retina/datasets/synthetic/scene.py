@@ -20,16 +20,18 @@ from retina.datasets.synthetic.shapes import (
 )
 from retina.datasets.synthetic.textures import background, relight
 
-SMALLEST, LARGE, LARGEST = 18.0, 95.0, 165.0
-"""The longer side of an object before anything hides it, in pixels: most lie between the first
-two, evenly by the logarithm, and a few (`SHARE_LARGE`) between the last two."""
+SMALLEST, LARGE = 18.0, 70.0
+"""The longer side of most objects before anything hides it, in pixels, evenly by the logarithm."""
 
-SHARE_LARGE = 0.12
+LARGE_FROM, LARGEST = 110.0, 150.0
+"""The longer side of the few others (`SHARE_LARGE`)."""
+
+SHARE_LARGE = 0.06
 
 WIDEST_SHARE = 0.8
 """No object is larger than this share of the image's shorter side."""
 
-TILT = math.pi / 7
+TILT = math.pi / 12
 """Objects stand upright to within this angle, either way."""
 
 
@@ -44,7 +46,7 @@ class Scene:
 def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
     """Paint what was planned."""
     painter = Painter(rng, background(rng, plan.size))
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(0, 4))):
         _add_clutter(painter, largest=110, in_front=False)
     if plan.crowd_label is not None:
         _add_crowd(painter, plan.crowd_label)
@@ -61,7 +63,7 @@ def paint_scene(rng: np.random.Generator, plan: ScenePlan) -> Scene:
 
 def _object_sizes(rng: np.random.Generator, count: int, largest: float) -> npt.NDArray[np.float64]:
     usual = np.exp(rng.uniform(math.log(SMALLEST), math.log(LARGE), count))
-    large = rng.uniform(LARGE, LARGEST, count)
+    large = rng.uniform(LARGE_FROM, LARGEST, count)
     return np.minimum(np.where(rng.random(count) < SHARE_LARGE, large, usual), largest)
 
 
@@ -70,7 +72,7 @@ def _turned(rng: np.random.Generator, outline: Outline, size: float, turn: float
         outline,
         size=size,
         angle=rng.uniform(-turn, turn),
-        aspect=math.exp(rng.uniform(-0.2, 0.2)),
+        aspect=math.exp(rng.uniform(-0.15, 0.15)),
     )
 
 
@@ -101,7 +103,7 @@ def _add_object(painter: Painter, label: int, size: float) -> bool:
     for _ in range(8):
         coverage = _turned(rng, outline, size, TILT)
         for _ in range(20):
-            place = _over_a_rim if rng.random() < 0.25 else _anywhere
+            place = _over_a_rim if rng.random() < 0.15 else _anywhere
             if painter.paint_object(coverage, place(painter, coverage), label):
                 return True
         size = max(SMALLEST, size * 0.8)

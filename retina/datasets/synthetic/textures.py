@@ -166,25 +166,25 @@ def background(rng: np.random.Generator, size: Size) -> FloatImage:
 
 
 def filling(rng: np.random.Generator, size: Size, color: Color) -> FloatImage:
-    """The surface of an object, ``(h, w, 3)``: its colour alone, or patterned with a second one.
+    """The surface of an object, ``(h, w, 3)``: its colour alone in every other case, or patterned.
 
     The second colour stays near the first, so that the pattern does not break up the shape.
     """
     other = np.clip(color + rng.uniform(-45, 45, 3).astype(np.float32), 0, 255).astype(np.float32)
-    kind = int(rng.integers(6))
-    if kind == 0 or max(size) < 16:
+    kind = int(rng.integers(10))
+    if kind >= 5 or max(size) < 16:
         return np.broadcast_to(color, (*size, 3)).astype(np.float32)
-    if kind == 1:
+    if kind == 0:
         weight = _along(rng, size) / np.float32(max(size))
-    elif kind == 2:
+    elif kind == 1:
         weight = _step(
             np.sin(_along(rng, size) * np.float32(2 * math.pi / rng.uniform(6, 18))) * 0.5 + 0.5
         )
-    elif kind == 3:
+    elif kind == 2:
         pitch = np.float32(2 * math.pi / rng.uniform(7, 16))
         rows, columns = _coordinates(size)
         weight = _step(np.sin(rows * pitch) * np.sin(columns * pitch))
-    elif kind == 4:
+    elif kind == 3:
         weight = _fractal_noise(rng, size, max(size) / 3)
     else:
         weight = smooth_noise(rng, size, 4)
