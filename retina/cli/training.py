@@ -29,7 +29,7 @@ def run_training(config_path: Path, overrides: Sequence[str], *, resume: bool) -
     best = "" if outcome.best_ap is None else f", best validation AP {outcome.best_ap:.4f}"
     console.print(
         f"done: {outcome.step} steps, {outcome.seconds:.0f} s of training{best}; "
-        f"the detector is {folder / 'checkpoints'}",
+        f"the detectors are in {folder / 'checkpoints'}",
         markup=False,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,10 +14,14 @@ import numpy.typing as npt
 from retina.datasets.coco_results import write_results
 from retina.datasets.images import decode_image
 from retina.errors import UserError
-from retina.prediction.drawing import draw_detections
+from retina.prediction.drawing import Picture, draw_detections
 from retina.prediction.predictor import Predictor
+from retina.prediction.sheets import enlarged
 from retina.storage import make_folder, replacing
-from retina.structures import Detections
+from retina.structures import Categories, Detections
+
+SMALLEST_PICTURE = 320
+"""The shorter side that an annotated picture has at least, in pixels."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -78,6 +82,9 @@ def predict_files(
 ) -> PredictionRun:
     """Write an annotated picture of every image, and one ``detections.json`` over all.
 
+    A small image is enlarged by a whole factor for its picture, so that the names can be read; the
+    JSON is in pixels of the image itself.
+
     The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``, which counts
     the files from 1. A file that cannot be read is noted, and the rest goes on.
 
@@ -111,8 +118,7 @@ def predict_files(
             list(images.values()), score_threshold, batch_size=max(1, len(images))
         )
         for (index, image), one in zip(images.items(), found, strict=True):
-            picture = draw_detections(image, one, predictor.categories)
-            _write_picture(output / names[index], picture)
+            _write_picture(output / names[index], _picture(image, one, predictor.categories))
             ids.append(index + 1)
             detections.append(one)
         if on_progress is not None:
@@ -143,6 +149,11 @@ def _picture_names(paths: Sequence[Path]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def _picture(image: Picture, found: Detections, categories: Categories) -> Picture:
+    large, factor = enlarged(image, SMALLEST_PICTURE)
+    return draw_detections(large, replace(found, boxes=found.boxes * factor), categories)
 
 
 def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:

@@ -40,8 +40,7 @@ def draw_comparison(
         score_threshold: leaves out detections that do not score more.
         title: stands before the line on the left, such as the file's name.
     """
-    factor = math.ceil(_SMALLEST_SIDE / min(image.shape[:2]))
-    large = np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+    large, factor = enlarged(image, _SMALLEST_SIDE)
     targets = replace(targets, boxes=targets.boxes * factor)
     detections = replace(detections, boxes=detections.boxes * factor)
     shown = detections if score_threshold is None else detections.above(score_threshold)
@@ -56,6 +55,17 @@ def draw_comparison(
     )
     gap = np.full((left.shape[0], max(4, left.shape[1] // 160), 3), _BACKGROUND, dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)
+
+
+def enlarged(image: Picture, smallest_side: int) -> tuple[Picture, int]:
+    """A picture large enough to write on: enlarged by a whole factor, and the factor.
+
+    Args:
+        image: ``(H, W, 3)``.
+        smallest_side: what the shorter side has at least, in pixels.
+    """
+    factor = math.ceil(smallest_side / min(image.shape[:2]))
+    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor
 
 
 def contact_sheet(
