@@ -70,6 +70,7 @@ def test_pins_fit_the_declared_ranges() -> None:
 
 def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
     readme = (REPOSITORY / "README.md").read_text()
+    assert "@@" not in readme
     commands = set(re.findall(r"^retina ((?:data |import )?\w+)", readme, flags=re.MULTILINE))
     commands |= set(re.findall(r"`retina ((?:data |import )?\w+)", readme))
     assert {"train", "evaluate", "predict", "data check", "import torchvision"} <= commands
