@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +60,47 @@ class TrainingProgress:
         self._live = self._console.is_terminal and not quiet
         self._interval, self._last_line = plain_interval, float("-inf")
         self._started = time.monotonic()
+        # Two lines, so that nothing is cut off on a terminal of 80 columns.
         self._progress = Progress(
             TextColumn("[bold]epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=self._console,
-            disable=not self._live,
+            TextColumn("{task.fields[pace]}"),
+            expand=True,
         )
         self._task: TaskID = self._progress.add_task(
-            "train", total=total_steps, completed=first_step, epoch="1", state=""
+            "train", total=total_steps, completed=first_step, epoch="1", pace=""
+        )
+        self._losses = Text(no_wrap=True, overflow="ellipsis")
+        self._display = Live(
+            Group(self._progress, self._losses), console=self._console, refresh_per_second=4
         )
 
     def __enter__(self) -> TrainingProgress:
-        self._progress.start()
+        if self._live:
+            self._display.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._display.stop()
 
     def report(self, report: StepReport) -> None:
         """Show where the training stands."""
-        state = (
+        losses = (
             f"loss {report.loss:.4f} (class {report.classification:.4f}, box "
-            f"{report.box_regression:.4f})  lr {report.lr:.2e}  {report.images_per_second:.1f} "
-            f"images/s  data wait {report.data_wait:.0%}  ETA {self._eta(report.step)}"
+            f"{report.box_regression:.4f})  lr {report.lr:.2e}"
         )
-        self._progress.update(
-            self._task, completed=report.step, epoch=str(report.epoch), state=state
-        )
+        pace = f"{report.images_per_second:.1f} images/s  ETA {self._eta(report.step)}"
+        waited = f"data wait {report.data_wait:.0%}"
+        self._progress.update(self._task, completed=report.step, epoch=str(report.epoch), pace=pace)
+        self._losses.plain = f"{losses}  {waited}"
         now = time.monotonic()
         is_due = now - self._last_line >= self._interval or report.step == self._total
         if not self._live and is_due:
             self._last_line = now
-            self.message(f"step {report.step}/{self._total}  epoch {report.epoch}  {state}")
+            where = f"step {report.step}/{self._total}  epoch {report.epoch}"
+            self.message(f"{where}  {losses}  {waited}  {pace}")
 
     def message(self, text: str) -> None:
         """A line that stays."""
