@@ -189,8 +189,8 @@ def test_evaluation_shows_every_image_once_as_it_is(world_size: int) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, is 0"),
         ({"sizes": ()}, "sizes must hold at least one"),
-        ({"repeat_factors": np.full(43, 0.5)}, "at least 1 per image"),
-        ({"repeat_factors": np.full(42, 1.0)}, "one number of at least 1 per image"),
+        ({"repeat_factors": np.full(43, 0.5)}, "at least 1, or 0, per image"),
+        ({"repeat_factors": np.full(42, 1.0)}, "one number of at least 1, or 0, per image"),
     ],
 )
 def test_senseless_arguments_are_refused(options: dict[str, object], message: str) -> None:

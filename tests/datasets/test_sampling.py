@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -114,3 +115,17 @@ def test_too_few_images_for_one_batch_is_a_clear_error(tmp_path: Path) -> None:
         SamplingConfig(drop_last=True).build(
             labelled(tmp_path, [[0]] * 3), batch_size=4, seed=0, min_size=8, max_size=8
         )
+
+
+@pytest.mark.parametrize(("empty_images", "expected"), [("keep", range(6)), ("drop", [0, 2, 5])])
+def test_images_without_objects_are_kept_or_left_out(
+    tmp_path: Path, empty_images: Literal["keep", "drop"], expected: list[int]
+) -> None:
+    dataset = labelled(
+        tmp_path, [[0], [], [1, 2], [], [1], [2]], [[False], [], [False] * 2, [], [True], [False]]
+    )
+    plan = SamplingConfig(empty_images=empty_images).build(
+        dataset, batch_size=2, seed=0, min_size=8, max_size=8
+    )
+    seen = sorted(request.index for batch in plan.epoch(0) for request in batch)
+    assert seen == list(expected)
