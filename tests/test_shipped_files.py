@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from retina.experiment import load_experiment
 from retina.presets import PRESETS
@@ -56,16 +58,12 @@ def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
 def test_pins_fit_the_declared_ranges() -> None:
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [*declared["dependencies"], *declared["optional-dependencies"]["dev"]]
-    pins = dict(
-        line.lower().split("==")
-        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
-        if "==" in line
-    )
-    from packaging.requirements import Requirement
-
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line]
+    pins = {canonicalize_name(name): version for name, version in pairs}
     for text in wanted:
         requirement = Requirement(text)
-        assert requirement.specifier.contains(pins[requirement.name.lower()]), text
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
 def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
