@@ -13,6 +13,10 @@ from types import ModuleType
 
 import pytest
 
+# The networks of the tests are tiny: one thread is fastest, and leaves the cores to whoever else
+# uses the machine. Before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 RunRetina = Callable[..., subprocess.CompletedProcess[str]]
