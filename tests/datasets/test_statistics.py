@@ -54,7 +54,7 @@ def test_hand_made_numbers(write_coco: CocoWriter) -> None:
     assert rows["commonest : rarest class"] == "4.0 : 1"
     assert rows["classes without a box"] == "1"
     assert rows["small / medium / large by annotated area"] == "100.0% / 0.0% / 0.0%"
-    assert rows["objects annotated as hidden by at least 5%"] == "50.0%"
+    assert rows["objects annotated as hidden by at least 10%"] == "50.0%"
 
 
 def test_sizes_split_at_32_and_96(write_coco: CocoWriter) -> None:

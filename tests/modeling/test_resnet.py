@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 from typing import get_args
 
@@ -180,6 +181,8 @@ def test_unknown_weights_are_answered_with_the_known_ones() -> None:
 
 def test_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    # urllib keeps the opener, and with it the proxies, of its first use in a process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(UserError, match=r"could not be fetched from https://.*give a local file"):
