@@ -1,0 +1,1 @@
+"""What the losses and labels of a detector tell: loss anatomy, label noise."""

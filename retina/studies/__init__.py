@@ -1,0 +1,1 @@
+"""Studies that build and run whole experiments: the loss lab, tuning."""
