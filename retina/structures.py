@@ -270,6 +270,22 @@ class Batch:
             self.boxes, self.labels, self.is_crowd, self.is_object, self.crowd_rows
         )
 
+    def targets_at(self, sizes: Sequence[Size], device: torch.device | str) -> BatchedTargets:
+        """The objects on a device, where each image is resized to (height, width) ``sizes``."""
+        factors = torch.tensor(
+            [
+                [size[1] / own[1], size[0] / own[0]] * 2
+                for size, own in zip(sizes, self.image_sizes, strict=True)
+            ]
+        )
+        return BatchedTargets(
+            boxes=(self.boxes * factors.unsqueeze(1)).to(device),
+            labels=self.labels.to(device),
+            is_crowd=self.is_crowd.to(device),
+            is_object=self.is_object.to(device),
+            crowd_rows=self.crowd_rows,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BatchedTargets:

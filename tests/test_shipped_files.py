@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from retina.experiment import load_experiment
+from retina.objective.classification import FocalConfig
 from retina.presets import PRESETS
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
 
@@ -25,7 +26,7 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     config = load_experiment(path, SMALLEST if names_no_data else [])
     detector = config.model.without_pretrained_weights().build(3)
     assert detector.num_classes == 3
-    assert config.objective.build(detector.box_coder).alpha == 0.25
+    assert config.objective.classification == FocalConfig(alpha=0.25, gamma=2.0)
     assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
     factor = config.schedule.build(1000)
     assert 0 < max(factor(step) for step in range(1000)) <= 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retina import __version__
-from retina.cli import data
+from retina.cli import data, loss
 
 app = typer.Typer(
     name="retina",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(loss.app, name="loss")
 import_app = typer.Typer(
     help="Turn other projects' weights into a detector file.\n\n"
     "Example: `retina import torchvision COCO_V1 --variant v2 --output coco.safetensors`",
@@ -74,6 +75,38 @@ def train(
     if device is not None:
         changes.append(f"device={device}")
     run_training(config, changes, resume=resume)
+
+
+@app.command()
+def tune(
+    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of single keys of the config."),
+    ] = None,
+    grid: Annotated[
+        Path | None,
+        typer.Option("--grid", help="What to try and for how long, a YAML file: docs/tuning.md."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder of the tuning; by default OUTPUT_DIR_tune."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Short for device=…")] = None,
+) -> None:
+    """Choose γ, then α, of the focal loss by short runs from one common start.
+
+    Every AP comes with an interval from resampling the validation images. The same command goes on
+    with a tuning that was stopped.
+
+    Example: `retina tune configs/my_data.yaml --grid grid.yaml --output runs/tune`
+    """
+    from retina.cli.tuning import run_tuning
+
+    changes = list(overrides or [])
+    if device is not None:
+        changes.append(f"device={device}")
+    run_tuning(config, changes, grid_path=grid, output=output)
 
 
 @app.command()

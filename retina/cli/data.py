@@ -79,3 +79,41 @@ def convert(
     from retina.cli.datasets import run_convert
 
     run_convert(images, annotations, split, output)
+
+
+@app.command()
+def corrupt(
+    images: Images,
+    annotations: Annotations,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder for annotations.json and corruption.json.")
+    ],
+    split: Split = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Errors per object, the kinds in equal parts …")
+    ] = None,
+    missing: Annotated[
+        float | None, typer.Option("--missing", help="… or the rate of boxes taken away,")
+    ] = None,
+    wrong_class: Annotated[
+        float | None, typer.Option("--wrong-class", help="of objects given another class,")
+    ] = None,
+    shifted: Annotated[
+        float | None, typer.Option("--shifted", help="of boxes moved beside their object,")
+    ] = None,
+    spurious: Annotated[
+        float | None, typer.Option("--spurious", help="and of boxes added on the background.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same errors.")] = 0,
+) -> None:
+    """Plant label errors on purpose, with the list of what was done.
+
+    Example: `retina data corrupt --images photos --annotations labels.json --rate 0.1
+    --output noisy`
+    """
+    from retina.cli.corruption import corruption_rates, run_corrupt
+
+    rates = corruption_rates(
+        rate, missing=missing, wrong_class=wrong_class, shifted=shifted, spurious=spurious
+    )
+    run_corrupt(images, annotations, split, output, rates=rates, seed=seed)

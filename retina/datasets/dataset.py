@@ -129,6 +129,14 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     def targets(self, index: int) -> Targets:
         """The repaired objects in pixels of the original image, which is not decoded."""
 
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of objects of each class, crowd regions not counted."""
+        counts = torch.zeros(len(self.categories), dtype=torch.int64)
+        for index in range(len(self)):
+            targets = self.targets(index)
+            counts += targets.labels[~targets.is_crowd].bincount(minlength=len(counts))
+        return tuple(counts.tolist())
+
     @abstractmethod
     def load(self, index: int) -> AnnotatedImage:
         """Decode an image, with its objects.

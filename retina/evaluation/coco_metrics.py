@@ -128,31 +128,11 @@ class CocoMetrics:
         that several ranks were given (a sampler that pads) counts once, as the first rank saw it.
         """
         truth = self.ground_truth
-        found = self._gather()
-        # K runs over the sorted original ids inside the engines, as pycocotools has it: the means
-        # over all categories depend in their last bit on the order of the terms.
-        order = np.argsort(np.asarray(truth.categories.dataset_ids, dtype=np.int64))
-        number_of_label = np.argsort(order) + 1
-        caps = tuple(sorted({1, min(10, self.max_detections), self.max_detections}))
-        arrays = run_engine(
-            ScoringProblem(
-                num_images=len(self._image_ids),
-                num_categories=len(order),
-                truth_images=np.searchsorted(self._image_ids, truth.annotation_image_ids) + 1,
-                truth_categories=number_of_label[truth.category_labels],
-                truth_boxes=truth.boxes_xywh,
-                truth_areas=truth.areas,
-                truth_is_crowd=truth.is_crowd,
-                images=found.images + 1,
-                categories=number_of_label[found.labels],
-                boxes=found.boxes,
-                scores=found.scores,
-                max_detections=caps,
-            ),
-            self.backend,
-        )
+        problem = self.problem()
+        caps = problem.max_detections
+        arrays = run_engine(problem, self.backend)
         numbers = summarize(arrays.precision, arrays.recall, caps)
-        by_label = number_of_label - 1
+        by_label = self._number_of_label - 1
         curves = PrecisionRecallCurves(
             iou_thresholds=_IOU_THRESHOLDS,
             recall_levels=_RECALL_LEVELS,
@@ -161,7 +141,8 @@ class CocoMetrics:
             recall=arrays.recall[:, by_label],
             scores=arrays.scores[:, :, by_label],
         )
-        counts = np.bincount(truth.category_labels[~truth.is_crowd], minlength=len(order))
+        num_categories = len(truth.categories)
+        counts = np.bincount(truth.category_labels[~truth.is_crowd], minlength=num_categories)
         return DetectionMetrics(
             **numbers,
             per_category=tuple(
@@ -172,11 +153,45 @@ class CocoMetrics:
                     dataset_id=truth.categories.dataset_ids[label],
                     num_ground_truth=int(counts[label]),
                 )
-                for label in range(len(order))
+                for label in range(num_categories)
             ),
             max_detections=self.max_detections,
             curves=curves,
         )
+
+    def problem(self) -> ScoringProblem:
+        """What the engine is given; images are numbered by their sorted ids, from 1.
+
+        In a process group every rank must call this.
+        """
+        truth = self.ground_truth
+        found = self._gather()
+        number_of_label = self._number_of_label
+        return ScoringProblem(
+            num_images=len(self._image_ids),
+            num_categories=len(number_of_label),
+            truth_images=np.searchsorted(self._image_ids, truth.annotation_image_ids) + 1,
+            truth_categories=number_of_label[truth.category_labels],
+            truth_boxes=truth.boxes_xywh,
+            truth_areas=truth.areas,
+            truth_is_crowd=truth.is_crowd,
+            images=found.images + 1,
+            categories=number_of_label[found.labels],
+            boxes=found.boxes,
+            scores=found.scores,
+            max_detections=tuple(sorted({1, min(10, self.max_detections), self.max_detections})),
+        )
+
+    @property
+    def _number_of_label(self) -> IntArray:
+        """``(K,)`` the number of each label's category inside the engines, from 1.
+
+        The engines run over the sorted original ids, as pycocotools has it: the means over all
+        categories depend in their last bit on the order of the terms.
+        """
+        dataset_ids = np.asarray(self.ground_truth.categories.dataset_ids, dtype=np.int64)
+        numbers: IntArray = np.argsort(np.argsort(dataset_ids)) + 1
+        return numbers
 
     def _positions(self, image_ids: IntArray) -> IntArray:
         positions = np.searchsorted(self._image_ids, image_ids)

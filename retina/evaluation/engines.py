@@ -80,7 +80,28 @@ def run_engine(problem: ScoringProblem, backend: Backend) -> Accumulated:
     )
 
 
+def match_images(problem: ScoringProblem) -> list[dict[str, Any] | None]:
+    """What became of every detection, in pycocotools' ``evalImgs`` form: all areas, highest cap.
+
+    One entry for each category and image that has objects or detections, in any order.
+    """
+    evaluation = _hotcoco_evaluation(problem)
+    evaluation.params.area_rng = [[0.0, 1e10]]
+    evaluation.params.area_rng_lbl = ["all"]
+    evaluation.evaluate()
+    entries: list[dict[str, Any] | None] = evaluation.eval_imgs
+    return entries
+
+
 def _run_hotcoco(problem: ScoringProblem) -> dict[str, Any]:
+    evaluation = _hotcoco_evaluation(problem)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    arrays: dict[str, Any] = evaluation.eval
+    return arrays
+
+
+def _hotcoco_evaluation(problem: ScoringProblem) -> Any:
     truth = hotcoco.COCO.from_arrays(
         [
             {"id": image, "width": 0, "height": 0, "file_name": ""}
@@ -95,10 +116,7 @@ def _run_hotcoco(problem: ScoringProblem) -> dict[str, Any]:
     )
     evaluation = hotcoco.COCOeval(truth, truth.load_res(problem.rows()), "bbox")
     evaluation.params.max_dets = list(problem.max_detections)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    assert evaluation.eval is not None
-    return evaluation.eval
+    return evaluation
 
 
 def _run_pycocotools(problem: ScoringProblem) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
-from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions, Detections, Size
+from retina.structures import Anchors, Batch, DensePredictions, Detections, Size
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,7 @@ class Evaluator:
         batch: Batch,
         sizes: tuple[Size, ...],
     ) -> Tensor:
-        factors = torch.tensor(
-            [
-                [size[1] / original[1], size[0] / original[0]] * 2
-                for size, original in zip(sizes, batch.image_sizes, strict=True)
-            ]
-        )
-        targets = BatchedTargets(
-            boxes=(batch.boxes * factors.unsqueeze(1)).to(self._device),
-            labels=batch.labels.to(self._device),
-            is_crowd=batch.is_crowd.to(self._device),
-            is_object=batch.is_object.to(self._device),
-            crowd_rows=batch.crowd_rows,
-        )
+        targets = batch.targets_at(sizes, self._device)
         return criterion.sums(predictions, anchors, targets).detach_stack()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from retina.analysis.anatomy.measuring import trained_loss
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import Tree, to_yaml
 from retina.datasets import DatasetConfig
@@ -28,6 +29,7 @@ from retina.modeling.loading import LoadReport, load_matching
 from retina.modeling.preprocess import Preprocess
 from retina.storage import make_folder, write_text
 from retina.structures import Categories
+from retina.training.anatomy import TrainingAnatomy
 from retina.training.optimization import peak_learning_rate
 from retina.training.run_folder import MakeArtifact, RunFolder
 from retina.training.trainer import Trainer
@@ -96,9 +98,11 @@ def build_experiment(
         total_steps = min(total_steps, config.training.max_steps)
 
     make_folder(config.output_dir)
+    counts = train.class_counts() if config.objective.classification.needs_class_counts else None
+    criterion = config.objective.build(detector.box_coder, class_counts=counts).to(device)
     trainer = Trainer(
         detector=detector,
-        criterion=config.objective.build(detector.box_coder).to(device),
+        criterion=criterion,
         preprocess=preprocess,
         dataset=train,
         planner=planner,
@@ -109,6 +113,15 @@ def build_experiment(
         lr_factor=config.schedule.build(total_steps),
         total_steps=total_steps,
         config=config.training,
+        anatomy=TrainingAnatomy(
+            detector=detector,
+            class_names=train.categories.names,
+            assigner=criterion.assigner,
+            parameters=trained_loss(config.objective.classification, counts).parameters,
+            every_steps=config.training.anatomy_every_steps,
+            total_steps=total_steps,
+            device=device,
+        ),
         precision=pick_precision(config.training.precision, device),
         device=device,
         run_config=to_yaml(config),

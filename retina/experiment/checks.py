@@ -44,17 +44,18 @@ def check_shares(training: TrainingConfig) -> None:
 
 
 def check_objective(config: ExperimentConfig, categories: Categories) -> None:
-    """Refuse an alpha per class that is not one per class.
+    """Refuse a setting per class that is not one per class.
 
     Raises:
         UserError: names both counts.
     """
-    alpha = config.objective.classification.alpha
-    if isinstance(alpha, tuple) and len(alpha) != len(categories):
-        raise UserError(
-            f"objective.classification.alpha: {len(alpha)} weights for {len(categories)} classes "
-            f"({', '.join(categories.names[:5])}{' …' if len(categories) > 5 else ''})"
-        )
+    for name, what in (("alpha", "weights"), ("class_counts", "counts")):
+        values = getattr(config.objective.classification, name, None)
+        if isinstance(values, tuple) and len(values) != len(categories):
+            raise UserError(
+                f"objective.classification.{name}: {len(values)} {what} for {len(categories)} "
+                f"classes ({', '.join(categories.names[:5])}{' …' if len(categories) > 5 else ''})"
+            )
 
 
 def check_frozen(model: InitializedModelConfig) -> None:

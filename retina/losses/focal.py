@@ -9,6 +9,7 @@ against cross-entropy, one with p_t = 0.5 a factor of 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -85,6 +86,55 @@ def sigmoid_focal_loss(
         ) * background * _modulated(logits, gamma)
         return _reduce(loss, reduction, count=None)
     return _integer_targets(logits, targets, foreground, background, gamma, reduction, ignore_index)
+
+
+@dataclass(frozen=True, slots=True)
+class FocalSums:
+    """The summed focal loss of integer targets.
+
+    Attributes:
+        total: ``()``, to be differentiated with respect to the logits.
+        foreground: ``()``, the share of ``total`` that comes from rows whose target is a class
+            (all K entries of such a row); not differentiable.
+    """
+
+    total: Tensor
+    foreground: Tensor
+
+
+def focal_loss_sums(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: Alpha = 0.25,
+    gamma: float | Sequence[float] | Tensor = 2.0,
+    ignore_index: int | None = None,
+    row_weights: Tensor | None = None,
+) -> FocalSums:
+    """The focal loss of integer targets, summed, and how much of it comes from the foreground.
+
+    Args:
+        logits: ``(..., K)``.
+        targets: integers ``(...)``: ``0 .. K-1`` the class, ``K`` the background.
+        alpha: as in `sigmoid_focal_loss`.
+        gamma: as in `sigmoid_focal_loss`.
+        ignore_index: the target whose row has no loss.
+        row_weights: ``(...)`` floats that the rows' losses are multiplied with; not differentiated.
+    """
+    loss = sigmoid_focal_loss(
+        logits,
+        targets,
+        alpha=alpha,
+        gamma=gamma,  # type: ignore[arg-type]
+        ignore_index=-100 if ignore_index is None else ignore_index,
+    )
+    if row_weights is not None:
+        loss = loss * row_weights.detach().unsqueeze(-1)
+    is_foreground = (targets >= 0) & (targets < logits.shape[-1])
+    if ignore_index is not None:
+        is_foreground = is_foreground & (targets != ignore_index)
+    foreground = (loss.detach() * is_foreground.unsqueeze(-1)).sum()
+    return FocalSums(total=loss.sum(), foreground=foreground)
 
 
 def _weights(alpha: Alpha, logits: Tensor) -> tuple[Tensor | float, Tensor | float]:

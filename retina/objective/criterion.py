@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from retina.configuration import Config
 from retina.geometry.box_coder import BoxCoder
+from retina.geometry.boxes import pairwise_iou
 from retina.losses.box import COMPARES_BOXES, BoxLoss, box_loss
-from retina.losses.focal import Alpha, check_alpha, sigmoid_focal_loss
+from retina.losses.focal import FocalSums
 from retina.objective.assignment import Assigner, AssignerConfig, MaxIoUConfig
+from retina.objective.classification import (
+    IGNORED,
+    ClassificationConfig,
+    ClassificationLoss,
+    FocalConfig,
+)
+from retina.objective.label_noise import LabelNoiseConfig, SuspectFinder, Suspects
 from retina.structures import Anchors, BatchedTargets, DensePredictions, DetectionLosses
 
 Normalizer = Literal["foreground", "per_image", "moving_average"]
-
-IGNORED = -1
-
-
-class FocalConfig(Config):
-    """Sigmoid focal loss over all anchors (Lin et al. 2017)."""
-
-    kind: Literal["focal"] = "focal"
-    alpha: float | tuple[float, ...] | None = 0.25
-    """Weight of the foreground in (0, 1), or one per class; null (or 1) weighs nothing."""
-    gamma: Annotated[float, Field(ge=0.0)] = 2.0
-    """Focusing parameter; 0 is cross-entropy. Tune it first, then alpha."""
-
-    @field_validator("alpha")
-    @classmethod
-    def _alpha_makes_sense(
-        cls, alpha: float | tuple[float, ...] | None
-    ) -> float | tuple[float, ...] | None:
-        check_alpha(alpha)
-        return alpha
 
 
 class BoxLossConfig(Config):
@@ -55,7 +44,7 @@ class ObjectiveConfig(Config):
 
     assigner: AssignerConfig = MaxIoUConfig()
     """Which anchor answers for which object."""
-    classification: FocalConfig = FocalConfig()
+    classification: ClassificationConfig = FocalConfig()
     """The classification loss."""
     box: BoxLossConfig = BoxLossConfig()
     """The box regression loss."""
@@ -64,18 +53,29 @@ class ObjectiveConfig(Config):
     the whole optimizer step, over all ranks and accumulated parts, at least 1; ``per_image``, each
     image's own number, then the mean over images (torchvision); ``moving_average``, an exponential
     moving average of the step's number (detectron2: momentum 0.9, from 100)."""
+    label_noise: LabelNoiseConfig | None = None
+    """Learn less from labels that the detector contradicts; null believes every label."""
 
-    def build(self, box_coder: BoxCoder) -> Criterion:
-        """The criterion of a detector that encodes boxes with ``box_coder``."""
+    def build(self, box_coder: BoxCoder, *, class_counts: Sequence[int] | None = None) -> Criterion:
+        """The criterion of a detector.
+
+        Args:
+            box_coder: how the detector encodes boxes.
+            class_counts: the objects of each class in the training set, for the losses that
+                balance classes.
+
+        Raises:
+            ValueError: the classification loss needs counts and there are none.
+        """
         return Criterion(
             assigner=self.assigner.build(),
             box_coder=box_coder,
-            alpha=self.classification.alpha,
-            gamma=self.classification.gamma,
+            classification_loss=self.classification.build(class_counts),
             box_loss_kind=self.box.kind,
             box_loss_weight=self.box.weight,
             box_loss_beta=self.box.beta,
             normalizer=self.normalizer,
+            suspects=None if self.label_noise is None else self.label_noise.build(box_coder),
         )
 
 
@@ -122,9 +122,10 @@ class LossSums:
 
 
 class Criterion(nn.Module):
-    """Focal loss over all anchors and a box loss over the foreground, without a host sync.
+    """A classification loss over all anchors and a box loss over the foreground.
 
-    The state holds the moving average of the normalizer, where one is configured.
+    Nothing in it waits for the device. The state holds the moving average of the normalizer, where
+    one is configured, and what the classification loss has learned about its classes.
     """
 
     def __init__(
@@ -132,25 +133,25 @@ class Criterion(nn.Module):
         *,
         assigner: Assigner,
         box_coder: BoxCoder,
-        alpha: float | tuple[float, ...] | None = 0.25,
-        gamma: float = 2.0,
+        classification_loss: ClassificationLoss,
         box_loss_kind: BoxLoss = "l1",
         box_loss_weight: float = 1.0,
         box_loss_beta: float = 1 / 9,
         normalizer: Normalizer = "foreground",
+        suspects: SuspectFinder | None = None,
     ) -> None:
         super().__init__()
         self.assigner = assigner
         self.box_coder = box_coder
-        # One weight per class lives on the device: copying it there in each step would wait.
-        self.alpha: Alpha = alpha
-        if isinstance(alpha, tuple):
-            self.register_buffer("class_alpha", torch.tensor(alpha), persistent=False)
-        self.gamma = gamma
+        self.classification_loss = classification_loss
         self.box_loss_kind: BoxLoss = box_loss_kind
         self.box_loss_weight = box_loss_weight
         self.box_loss_beta = box_loss_beta
         self.normalizer: Normalizer = normalizer
+        self.suspects = suspects
+        self._found: Suspects | None = None
+        if suspects is not None and suspects.config.weight > 0:
+            self.suspect_loss = classification_loss.softened(suspects.config.max_gamma)
         self.moving_average: Tensor
         self.register_buffer("moving_average", torch.tensor(100.0))
 
@@ -173,11 +174,15 @@ class Criterion(nn.Module):
         return self.normalizer == "moving_average"
 
     def step_divisor(self, divisor_of_step: Tensor) -> Tensor:
-        """What the gradients of a whole optimizer step are divided by; moves the moving average.
+        """What the gradients of a whole optimizer step are divided by.
+
+        To be called once for each step on every rank, after the backward passes: it moves the
+        moving average, and the classification loss takes in what it has seen.
 
         Args:
             divisor_of_step: ``()``, the `LossSums.divisor` of all parts and ranks, added up.
         """
+        self.classification_loss.end_step()
         divisor = divisor_of_step.clamp(min=1)
         if self._averages:
             self.moving_average.mul_(0.9).add_(divisor, alpha=0.1)
@@ -185,9 +190,23 @@ class Criterion(nn.Module):
         return divisor
 
     def sums(
-        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
+        self,
+        predictions: DensePredictions,
+        anchors: Anchors,
+        targets: BatchedTargets,
+        *,
+        progress: float = 0.0,
     ) -> LossSums:
-        """The summed losses of a batch, and what they are to be divided by."""
+        """The summed losses of a batch, and what they are to be divided by.
+
+        Args:
+            predictions: of the detector.
+            anchors: of the predictions.
+            targets: the labelled objects.
+            progress: the part of the training that is done, in 0..1. Until the warm-up of
+                `LabelNoiseConfig` is over every label is believed, and so when scoring, where it
+                stays 0.
+        """
         assignment = self.assigner(anchors, targets)
         is_foreground = assignment.is_foreground  # (B, R)
         num_classes = predictions.class_logits[0].shape[-1]
@@ -199,31 +218,39 @@ class Criterion(nn.Module):
         )  # (B, R, 4)
 
         per_image = is_foreground.sum(dim=1, dtype=torch.float32)  # (B,)
-        weights = torch.ones_like(per_image)
         divisor = per_image.sum()
+        weights: Tensor | None = None  # (B, R), of every anchor in both losses
         if self.normalizer == "per_image":
-            weights = 1 / per_image.clamp(min=1)
+            weights = (1 / per_image.clamp(min=1)).unsqueeze(1).expand_as(is_foreground)
             divisor = torch.full_like(divisor, float(per_image.shape[0]))
+        passes = [(self.classification_loss, weights)]
+        if self.suspects is not None and progress >= self.suspects.config.warm_up_fraction:
+            self._found = self.suspects(predictions, anchors, targets, assignment)
+            weights, passes = self._doubt(weights, self._found.anchors)
 
-        alpha = getattr(self, "class_alpha", self.alpha)
         classification = foreground_share = box_regression = per_image.new_zeros(())
         start = 0
         for level, count in enumerate(anchors.num_per_level):
             at = slice(start, start + count)
-            foreground = is_foreground[:, at]  # (B, HWA)
-            per_anchor = sigmoid_focal_loss(
-                predictions.class_logits[level].flatten(1, 3),  # (B, HWA, K), a view
-                labels[:, at],
-                alpha=alpha,
-                gamma=self.gamma,
-                ignore_index=IGNORED,
-            ).sum(dim=-1) * weights.unsqueeze(1)
-            classification = classification + per_anchor.sum()
-            foreground_share = foreground_share + (per_anchor.detach() * foreground).sum()
-            deltas = predictions.box_deltas[level].flatten(1, 3).float()  # (B, HWA, 4)
-            per_box = self._box_losses(deltas, matched[:, at], anchors.boxes[at], foreground)
-            box_regression = box_regression + (per_box * weights.unsqueeze(1)).sum()
             start += count
+            logits = predictions.class_logits[level].flatten(1, 3)  # (B, HWA, K), a view
+            deltas = predictions.box_deltas[level].flatten(1, 3).float()  # (B, HWA, 4)
+            boxes = deltas, matched[:, at], anchors.boxes[at], is_foreground[:, at]
+            needs_quality = self.classification_loss.needs_quality
+            quality = self._quality(*boxes) if needs_quality else None
+            for loss, row_weights in passes:
+                part: FocalSums = loss(
+                    logits,
+                    labels[:, at],
+                    row_weights=None if row_weights is None else row_weights[:, at],
+                    quality=quality,
+                )
+                classification = classification + part.total
+                foreground_share = foreground_share + part.foreground
+            per_box = self._box_losses(*boxes)
+            if weights is not None:
+                per_box = per_box * weights[:, at]
+            box_regression = box_regression + per_box.sum()
         return LossSums(
             classification=classification,
             box_regression=box_regression * self.box_loss_weight,
@@ -231,6 +258,48 @@ class Criterion(nn.Module):
             num_foreground=per_image.sum(),
             divisor=divisor,
         )
+
+    def doubts(self) -> dict[str, float]:
+        """How many labels of the last batch on this rank were not believed; waits for the device.
+
+        Empty until the warm-up is over.
+        """
+        if self._found is None:
+            return {}
+        return {
+            "suspect_objects": float(self._found.num_objects),
+            "suspect_background_anchors": float(self._found.num_background),
+        }
+
+    def _doubt(
+        self, weights: Tensor | None, suspected: Tensor
+    ) -> tuple[Tensor, list[tuple[ClassificationLoss, Tensor | None]]]:
+        """The weights of all anchors, and each classification loss with the weights it is to use.
+
+        Args:
+            weights: ``(B, R)``, or None for 1.
+            suspected: ``(B, R)`` bool.
+        """
+        assert self.suspects is not None
+        if weights is None:
+            weights = torch.ones_like(suspected, dtype=torch.float32)
+        believed = weights.masked_fill(suspected, 0.0)
+        if self.suspects.config.weight == 0:
+            return believed, [(self.classification_loss, believed)]
+        doubted = (weights * self.suspects.config.weight).masked_fill(~suspected, 0.0)
+        return believed + doubted, [
+            (self.classification_loss, believed),
+            (self.suspect_loss, doubted),
+        ]
+
+    @torch.no_grad()
+    def _quality(
+        self, deltas: Tensor, matched: Tensor, anchors: Tensor, is_foreground: Tensor
+    ) -> Tensor:
+        """``(B, HWA)``: how much each predicted box overlaps its object, 0 on the background."""
+        predicted = self.box_coder.decode(deltas, anchors)
+        overlap = pairwise_iou(predicted.unsqueeze(2), matched.unsqueeze(2))[..., 0, 0]
+        return torch.where(is_foreground, overlap, 0.0)
 
     def _box_losses(
         self, deltas: Tensor, matched: Tensor, anchors: Tensor, is_foreground: Tensor

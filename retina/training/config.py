@@ -40,6 +40,9 @@ class TrainingConfig(Config):
     """Save the training state after every so many optimizer steps, besides at each epoch's end."""
     log_every_steps: Count = 20
     """Log losses and speed every so many optimizer steps."""
+    anatomy_every_steps: Count | None = 100
+    """Log what the classification loss is made of (easy negatives, other negatives, positives) at
+    the first and at every so many optimizer steps; null never. See docs/loss-anatomy.md."""
     pictures: Annotated[int, Field(ge=0)] = 8
     """Validation images shown in TensorBoard with truth and predictions."""
     deterministic: bool = False

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.storage import write_text
+from retina.structures import FloatArray
 
 
 class MetricLog:
@@ -44,6 +45,42 @@ class MetricLog:
         self._write({"kind": f"{kind}_per_class", "step": step, metric: _finite(values)})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}_{metric}_per_class/{name}", value, step)
+
+    def per_level(self, kind: str, step: int, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Log the same scalars of every level; the JSON line has an object for each."""
+        levels = {level: _finite(scalars) for level, scalars in values.items()}
+        self._write({"kind": f"{kind}_per_level", "step": step, "levels": levels})
+        for level, scalars in values.items():
+            for name, value in scalars.items():
+                self._board.add_scalar(f"{kind}_{level}/{name}", value, step)
+
+    def histograms(
+        self, kind: str, step: int, edges: FloatArray, counts: Mapping[str, FloatArray]
+    ) -> None:
+        """Log counts ``(N,)`` between shared edges ``(N + 1,)``; nothing is binned anew."""
+        lists = {name: bars.astype(int).tolist() for name, bars in counts.items()}
+        self._write({"kind": kind, "step": step, "edges": edges.tolist(), **lists})
+        middles = (edges[:-1] + edges[1:]) / 2
+        for name, bars in counts.items():
+            filled = np.flatnonzero(bars)
+            if not filled.size:
+                continue
+            self._board.add_histogram_raw(
+                f"{kind}/{name}",
+                min=edges[filled[0]],
+                max=edges[filled[-1] + 1],
+                num=bars.sum(),
+                sum=(bars * middles).sum(),
+                sum_squares=(bars * middles**2).sum(),
+                bucket_limits=edges[1:].tolist(),
+                bucket_counts=bars.tolist(),
+                global_step=step,
+            )
+
+    def note(self, kind: str, step: int, message: str) -> None:
+        """Log a sentence for people."""
+        self._write({"kind": kind, "step": step, "message": message})
+        self._board.add_text(kind, message, step)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

@@ -5,7 +5,7 @@ Nothing in it waits for the device, but fp16's gradient scaler, which must look 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -17,7 +17,10 @@ from retina.distributed import is_distributed, sum_over_ranks, world_size
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion, LossSums
-from retina.structures import Batch, DensePredictions
+from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+
+Observer = Callable[[DensePredictions, Anchors, BatchedTargets], None]
+"""Looks at what the network says about a batch, before the weights change."""
 
 _CONSTANT = 64.0
 """What each part's loss is divided by before the step's divisor is known: in the order of a
@@ -57,11 +60,15 @@ class TrainingStep:
             ids = [device.index] if device.type == "cuda" else None
             self._model = DistributedDataParallel(detector, device_ids=ids)
 
-    def __call__(self, parts: Sequence[Batch]) -> LossSums:
+    def __call__(
+        self, parts: Sequence[Batch], *, progress: float = 0.0, observer: Observer | None = None
+    ) -> LossSums:
         """Apply one optimizer step.
 
         Args:
             parts: this rank's share of the global batch, one batch for each accumulated part.
+            progress: the part of the training that is done, in 0..1.
+            observer: is shown the predictions of each part.
 
         Returns:
             The losses over all ranks and parts, divided by the step's normalizer; the counts are
@@ -72,7 +79,7 @@ class TrainingStep:
         totals = torch.zeros(5, device=self._device)
         for number, batch in enumerate(parts):
             with self._gradient_sync(is_last=number == len(parts) - 1):
-                sums = self._losses(batch.to(self._device))
+                sums = self._losses(batch.to(self._device), progress, observer)
                 self.scaler.scale(sums.total / _CONSTANT).backward()  # type: ignore[no-untyped-call]
             totals += sums.detach_stack()
         totals = sum_over_ranks(totals)
@@ -83,7 +90,7 @@ class TrainingStep:
         losses[3:] = totals[3:]
         return LossSums.unstack(losses)
 
-    def _losses(self, batch: Batch) -> LossSums:
+    def _losses(self, batch: Batch, progress: float, observer: Observer | None) -> LossSums:
         images = self._preprocess(batch.images, batch.valid_sizes)
         images = images.contiguous(memory_format=self._detector.memory_format)
         with autocast(self._precision, self._device):
@@ -91,7 +98,9 @@ class TrainingStep:
         anchors = self._detector.anchors(
             predictions.feature_shapes, batch.padded_size, self._device
         )
-        return self._criterion.sums(predictions, anchors, batch.targets)
+        if observer is not None:
+            observer(predictions, anchors, batch.targets)
+        return self._criterion.sums(predictions, anchors, batch.targets, progress=progress)
 
     def _update(self, factor: Tensor) -> None:
         self.scaler.unscale_(self._optimizer)

@@ -29,6 +29,7 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
 from retina.structures import Batch
+from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
 from retina.training.checkpoint import TrainingState, load_state, save_state
 from retina.training.config import TrainingConfig
@@ -76,6 +77,7 @@ class Trainer:
         lr_factor: the schedule.
         total_steps: optimizer steps of the whole training.
         config: the numbers of the loop.
+        anatomy: takes the classification loss apart in some of the steps.
         precision: of the network.
         device: where to compute.
         run_config: the resolved experiment as YAML, kept in the checkpoint.
@@ -99,6 +101,7 @@ class Trainer:
         lr_factor: LRFactor,
         total_steps: int,
         config: TrainingConfig,
+        anatomy: TrainingAnatomy,
         precision: Precision,
         device: torch.device,
         run_config: str,
@@ -117,6 +120,7 @@ class Trainer:
         self._lr_factor = lr_factor
         self._total_steps = total_steps
         self._config = config
+        self._anatomy = anatomy
         self._device = device
         self._run_config = run_config
         self._folder = folder
@@ -174,6 +178,7 @@ class Trainer:
                     return TrainingOutcome(self._step, self._best_ap, None, 0.0)
                 for parts in self._batches(meter):
                     self._advance(parts, meter)
+                    self._anatomy.report(self._step, log, progress)
                     ends_epoch = (
                         self._step % steps_per_epoch == 0 or self._step == self._total_steps
                     )
@@ -213,7 +218,12 @@ class Trainer:
         """One optimizer step."""
         self._lr = self._peak_lr * self._lr_factor(self._step)
         set_learning_rate(self._optimizer, self._lr)
-        meter.add(self._training_step(parts), sum(len(part) for part in parts))
+        losses = self._training_step(
+            parts,
+            progress=self._step / self._total_steps,
+            observer=self._anatomy.observer(self._step + 1),
+        )
+        meter.add(losses, sum(len(part) for part in parts))
         if self._parts.average is not None:
             self._parts.average.update(self._parts.detector, self._step)
         self._step += 1
@@ -258,7 +268,8 @@ class Trainer:
                 f"training.precision=fp32. The last checkpoint is intact: {self._last}"
             )
         if log is not None:
-            log.scalars("train", self._step, {**report, "lr": lr, "epoch": epoch})
+            doubts = self._criterion.doubts()
+            log.scalars("train", self._step, {**report, **doubts, "lr": lr, "epoch": epoch})
         progress.report(
             StepReport(
                 step=self._step,

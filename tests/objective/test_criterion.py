@@ -8,14 +8,16 @@ from torchvision.models.detection.retinanet import (
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
 from retina.losses.box import BoxLoss
+from retina.losses.focal import sigmoid_focal_loss
+from retina.objective.classification import FocalClassification, FocalConfig
 from retina.objective.criterion import (
     BoxLossConfig,
     Criterion,
-    FocalConfig,
     LossSums,
     Normalizer,
     ObjectiveConfig,
 )
+from retina.objective.label_noise import LabelNoiseConfig
 from retina.structures import Anchors, BatchedTargets, DensePredictions, Targets
 
 NUM_CLASSES = 5
@@ -193,3 +195,67 @@ def test_crowd_regions_take_their_anchors_out_of_the_loss(anchors: Anchors) -> N
 def test_a_senseless_alpha_in_a_config_names_none() -> None:
     with pytest.raises(ValueError, match="None for no class weighting"):
         FocalConfig(alpha=0.0)
+
+
+def flat_predictions(logits: torch.Tensor) -> tuple[DensePredictions, Anchors, BatchedTargets]:
+    """Four anchors of one level side by side; the first is the box of the only object, class 0."""
+    boxes = torch.tensor([[20.0 * n, 0.0, 20.0 * n + 10, 10.0] for n in range(4)])
+    predictions = DensePredictions(
+        (logits.reshape(1, 1, 4, 1, 2),), (torch.full((1, 1, 4, 1, 4), 0.1),)
+    )
+    targets = Targets(boxes[:1], torch.tensor([0]), torch.zeros(1, dtype=torch.bool))
+    return predictions, Anchors(boxes, (4,), (1,)), BatchedTargets.from_targets([targets])
+
+
+# Anchor 0 says class 1 instead of 0, anchor 2 sees an object that nobody labelled.
+CONTRADICTING = torch.tensor([[-3.0, 2.0], [-4.0, -4.0], [-4.0, 2.0], [-4.0, -4.0]])
+
+
+def noise_aware(**settings: float) -> Criterion:
+    config = ObjectiveConfig(label_noise=LabelNoiseConfig(**settings))
+    return config.build(BoxCoderConfig().build())
+
+
+def test_every_label_is_believed_during_the_warm_up_and_when_scoring() -> None:
+    parts = flat_predictions(CONTRADICTING)
+    plain = criterion_of().sums(*parts)
+    for progress in (0.0, 0.49):
+        criterion = noise_aware(warm_up_fraction=0.5)
+        assert torch.equal(
+            criterion.sums(*parts, progress=progress).detach_stack(), plain.detach_stack()
+        )
+        assert criterion.doubts() == {}
+
+
+def test_suspects_are_left_out_of_both_losses_after_the_warm_up() -> None:
+    criterion = noise_aware(warm_up_fraction=0.5)
+    sums = criterion.sums(*flat_predictions(CONTRADICTING), progress=0.5)
+    easy = sigmoid_focal_loss(CONTRADICTING[[1, 3]], torch.tensor([2, 2]), reduction="sum")
+    torch.testing.assert_close(sums.classification, easy)
+    assert float(sums.foreground_classification) == 0.0
+    assert float(sums.box_regression) == 0.0
+    assert float(sums.num_foreground) == 1.0
+    assert criterion.doubts() == {"suspect_objects": 1.0, "suspect_background_anchors": 1.0}
+
+
+def test_suspects_that_keep_a_weight_have_a_capped_gamma() -> None:
+    criterion = noise_aware(warm_up_fraction=0.0, weight=0.25, max_gamma=0.5)
+    parts = flat_predictions(CONTRADICTING)
+    sums = criterion.sums(*parts)
+    easy = sigmoid_focal_loss(CONTRADICTING[[1, 3]], torch.tensor([2, 2]), reduction="sum")
+    doubted = sigmoid_focal_loss(
+        CONTRADICTING[[0, 2]], torch.tensor([0, 2]), gamma=0.5, reduction="sum"
+    )
+    torch.testing.assert_close(sums.classification, easy + 0.25 * doubted)
+    box = criterion_of().sums(*parts).box_regression
+    torch.testing.assert_close(sums.box_regression, 0.25 * box)
+
+
+def test_gamma_of_suspects_is_never_raised() -> None:
+    config = ObjectiveConfig(
+        classification=FocalConfig(gamma=0.5),
+        label_noise=LabelNoiseConfig(weight=0.5, max_gamma=1.0),
+    )
+    loss = config.build(BoxCoderConfig().build()).suspect_loss
+    assert isinstance(loss, FocalClassification)
+    assert loss.gamma == 0.5

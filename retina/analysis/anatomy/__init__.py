@@ -1,0 +1,10 @@
+"""Loss anatomy: what a classification loss, and its gradient, are made of.
+
+`measure_anatomy` runs a detector over a split; `AnatomyMeter` takes in batches of a training.
+"""
+
+from retina.analysis.anatomy.elements import FocalParameters
+from retina.analysis.anatomy.meter import AnatomyMeter
+from retina.analysis.anatomy.result import GROUPS, Breakdown, LossAnatomy
+
+__all__ = ["GROUPS", "AnatomyMeter", "Breakdown", "FocalParameters", "LossAnatomy"]

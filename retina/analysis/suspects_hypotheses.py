@@ -1,0 +1,133 @@
+"""Label errors that are made up, to learn what one looks like to a detector.
+
+Nothing is written and nothing is trained: the detector's outputs stay as they are, and only the
+question is changed. "How would this image look if this box had been labelled as that class?"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retina.analysis.suspects_evidence import Hypotheses
+from retina.datasets.corruption import free_box, shifted_box
+from retina.geometry.boxes import xywh_to_xyxy
+from retina.structures import FloatArray, GroundTruth, IntArray, Size
+
+LABEL_KINDS = ("fine", "wrong_class", "badly_placed", "spurious")
+"""What a label can be: the columns of its probabilities."""
+
+_SHIFTED_IOU = (0.2, 0.7)
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledObjects:
+    """The labels of a split that can be under suspicion: crowd regions and flat boxes cannot.
+
+    Attributes:
+        truth: the whole split.
+        rows: ``(N,)`` its annotations that are meant, those of an image side by side.
+        starts: ``(I + 1,)`` the labels of image i are ``rows[starts[i] : starts[i + 1]]``.
+    """
+
+    truth: GroundTruth
+    rows: IntArray
+    starts: IntArray
+
+    @classmethod
+    def of(cls, truth: GroundTruth) -> Self:
+        """The labels of a split."""
+        position = {image_id: index for index, image_id in enumerate(truth.image_ids.tolist())}
+        images = np.array([position[one] for one in truth.annotation_image_ids.tolist()], dtype=int)
+        usable = ~truth.is_crowd & (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
+        rows = np.flatnonzero(usable)
+        rows = rows[np.argsort(images[rows], kind="stable")]
+        counts = np.bincount(images[rows], minlength=len(truth.image_ids))
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(truth, rows.astype(np.int64), starts)
+
+    def in_image(self, index: int) -> IntArray:
+        """The annotations of an image."""
+        return self.rows[self.starts[index] : self.starts[index + 1]]
+
+    def boxes(self, rows: IntArray) -> Tensor:
+        """``(N, 4)`` float32 corners."""
+        boxes = torch.from_numpy(self.truth.boxes_xywh[rows]).float().reshape(-1, 4)
+        return xywh_to_xyxy(boxes)
+
+    def labels(self, rows: IntArray) -> Tensor:
+        """``(N,)`` int64."""
+        return torch.from_numpy(self.truth.category_labels[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHypotheses:
+    """The labels of an image, and errors made up beside them.
+
+    Attributes:
+        hypotheses: the N labels first.
+        kinds: ``(H,)`` int64, an index of `LABEL_KINDS`; the labels themselves count as fine.
+    """
+
+    hypotheses: Hypotheses
+    kinds: Tensor
+
+
+def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> ImageHypotheses:
+    """The labels of an image, and for each of them one error of every kind where that can be."""
+    rows = objects.in_image(image_index)
+    random = np.random.default_rng((seed, image_index))
+    height, width = objects.truth.image_sizes[image_index].tolist()
+    own = objects.truth.boxes_xywh[rows]
+    labels = objects.labels(rows)
+    all_rows = torch.arange(len(rows))
+    none = torch.full((len(rows),), -1)
+    swapped, can_swap = _other_classes(objects, labels, random)
+    shifted = [shifted_box(box, (height, width), random, overlap=_SHIFTED_IOU) for box in own]
+    models = objects.rows[random.integers(len(objects.rows), size=len(rows))] if len(rows) else rows
+    spurious = [_free(objects.truth.boxes_xywh[row], own, (height, width), random) for row in models]
+    parts = (
+        (own.tolist(), labels, all_rows, 0),
+        ([box if can else None for box, can in zip(own.tolist(), can_swap)], swapped, all_rows, 1),
+        (shifted, labels, all_rows, 2),
+        (spurious, objects.labels(models), none, 3),
+    )
+    boxes, chosen, stands_for, kinds = [], [], [], []
+    for candidates, classes, index, kind in parts:
+        kept = torch.tensor([box is not None for box in candidates], dtype=torch.bool)
+        boxes += [box for box in candidates if box is not None]
+        chosen.append(classes[kept])
+        stands_for.append(index[kept])
+        kinds.append(torch.full((int(kept.sum()),), kind))
+    corners = xywh_to_xyxy(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    return ImageHypotheses(
+        Hypotheses(corners, torch.cat(chosen), torch.cat(stands_for)), torch.cat(kinds)
+    )
+
+
+def _other_classes(
+    objects: LabelledObjects, labels: Tensor, random: np.random.Generator
+) -> tuple[Tensor, list[bool]]:
+    """Another class for each label among those that are used, and whether there is one."""
+    used = np.unique(objects.truth.category_labels[objects.rows])
+    swapped = labels.clone()
+    for row, label in enumerate(labels.tolist()):
+        others = used[used != label]
+        if len(others):
+            swapped[row] = int(others[random.integers(len(others))])
+    return swapped, (swapped != labels).tolist()
+
+
+def _free(
+    model: FloatArray, others: FloatArray, size: Size, random: np.random.Generator
+) -> list[float] | None:
+    for _ in range(_TRIES):
+        box = free_box(model.tolist(), others.tolist(), size, random)
+        if box is not None:
+            return box
+    return None

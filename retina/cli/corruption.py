@@ -1,0 +1,63 @@
+"""``retina data corrupt``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from retina.cli.datasets import read_dataset
+from retina.datasets.coco_export import to_coco
+from retina.datasets.corruption import CorruptionRates, corrupt, corruption_files
+from retina.errors import UserError
+from retina.storage import write_text
+
+
+def corruption_rates(rate: float | None, **of_kind: float | None) -> CorruptionRates:
+    """The rates that the options mean: a total, rates of single kinds, or a total by default.
+
+    Raises:
+        UserError: a total and rates of kinds, or more errors than objects.
+    """
+    named = {kind: value for kind, value in of_kind.items() if value is not None}
+    if rate is not None and named:
+        raise UserError("give either --rate, or the rates of single kinds (--missing …), not both")
+    if rate is None and not named:
+        raise UserError(
+            "say how many errors: --rate 0.1, or the rates of single kinds: --missing …"
+        )
+    try:
+        return CorruptionRates(**named) if rate is None else CorruptionRates.evenly(rate)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def run_corrupt(
+    images: Path,
+    annotations: Path,
+    split: Path | None,
+    output: Path,
+    *,
+    rates: CorruptionRates,
+    seed: int,
+) -> None:
+    """Write the annotations with errors, and the list of the errors."""
+    dataset = read_dataset(images, annotations, split, check_images=False)
+    written, listed = corruption_files(output)
+    if annotations.exists() and written.exists() and written.samefile(annotations):
+        raise UserError(
+            f"{output}: would write over the annotations themselves; give another folder"
+        )
+    corrupted = corrupt(to_coco(dataset, images=images), rates, seed=seed)
+    write_text(written, json.dumps(corrupted.content))
+    write_text(listed, json.dumps(corrupted.listed(rates, seed=seed), indent=1))
+    counts = Counter(one.kind for one in corrupted.corruptions)
+    kinds = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in asdict(rates))
+    Console(highlight=False, soft_wrap=True).print(
+        f"{written}: {len(corrupted.corruptions)} errors in {corrupted.num_objects} objects, seed "
+        f"{seed}: {kinds}\n{listed}: what was done",
+        markup=False,
+    )

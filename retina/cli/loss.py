@@ -1,0 +1,93 @@
+"""``retina loss``: what a classification loss spends itself on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Look into the classification loss of a trained detector.\n\n"
+    "Example: `retina loss anatomy runs/demo/checkpoints/best.safetensors`",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps the group a group while it has a single command."""
+
+
+@app.command()
+def anatomy(
+    checkpoint: Annotated[Path, typer.Argument(help="A detector file (.safetensors).")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Short for --config (a .yaml file) or --annotations (any other file); without "
+            "data the config.yaml of the run that the detector lies in.",
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="COCO annotation file.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of its images.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take the data set from this config instead …")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="… this split of it: train, validation or test.")
+    ] = "validation",
+    images_limit: Annotated[
+        int | None,
+        typer.Option("--images-limit", min=1, help="So many images, spread over the split."),
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option("--gamma", min=0.0, help="Instead of the training's γ.")
+    ] = None,
+    alpha: Annotated[
+        str | None, typer.Option("--alpha", help="Instead of the training's α; or none.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder for anatomy.json and the pictures."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 4,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", min=0, help="Processes that load images.")
+    ] = 2,
+    device: Annotated[
+        str,
+        typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu."),
+    ] = "auto",
+) -> None:
+    """Say how much of the loss and its gradient easy negatives, hard ones and positives make up.
+
+    Over all anchors and classes, per level and per class; with histograms of p_t, and the
+    cumulative losses and loss curves of the focal loss paper's figures 4 and 1.
+
+    Example: `retina loss anatomy runs/demo/checkpoints/best.safetensors --output anatomy`
+
+    Example: `retina loss anatomy coco.safetensors --annotations val.json --images val/`
+    """
+    from retina.cli.anatomy import AnatomyRequest, run_anatomy
+
+    run_anatomy(
+        AnatomyRequest(
+            checkpoint=checkpoint,
+            data=data,
+            annotations=annotations,
+            images=images,
+            config=config,
+            split=split,
+            images_limit=images_limit,
+            gamma=gamma,
+            alpha=alpha,
+            output=output,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+        )
+    )

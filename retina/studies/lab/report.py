@@ -1,0 +1,76 @@
+"""A replay as a table for the terminal and as ``lab.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from retina.storage import write_text
+from retina.studies.lab.replay import NOISE_RATE, LabCell
+from retina.studies.lab.sample import LabSample
+from retina.studies.lab.suggestion import CAVEAT, EASY_LIMIT, NOISE_LIMIT, Suggestion, shown
+
+
+def lab_table(cells: Sequence[LabCell], suggestion: Suggestion) -> Table:
+    """One line for each cell, in percent, the suggested one bold; it fits 80 columns.
+
+    The last two columns: the share of the gradient that wrong labels on a tenth of the objects
+    draw, and how hard a wrong label pulls in terms of a right one.
+    """
+    table = Table(
+        title=f"loss | gradient | wrong labels on {NOISE_RATE:.0%} of the objects, in %",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    for header in ("γ", "α", *("easy neg.", "other neg.", "positives") * 2, "draw", "pull"):
+        table.add_column(header, justify="right", no_wrap=header in "γα")
+    for number, cell in enumerate(cells):
+        following = cells[number + 1 : number + 2]
+        table.add_row(
+            f"{cell.gamma:g}",
+            shown(cell.alpha),
+            *(f"{100 * share:.1f}" for share in asdict(cell.loss).values()),
+            *(f"{100 * share:.1f}" for share in asdict(cell.gradient).values()),
+            f"{100 * cell.noise_share:.1f}",
+            f"{cell.noise_pull:.2f}×",
+            style="bold" if cell == suggestion.cell else None,
+            end_section=any(other.gamma != cell.gamma for other in following),
+        )
+    return table
+
+
+def write_lab(
+    path: Path,
+    sample: LabSample,
+    cells: Sequence[LabCell],
+    suggestion: Suggestion,
+    about: Mapping[str, Any],
+) -> None:
+    """Write ``lab.json`` in one step; ``about``, where it comes from, is put first."""
+    tree = {
+        **about,
+        "num_images": sample.num_images,
+        "num_objects": sample.num_objects,
+        "num_anchor_classes": sample.num_elements,
+        "num_positives": len(sample.own_class),
+        "noise_rate": NOISE_RATE,
+        "suggestion": {
+            "gamma": suggestion.cell.gamma,
+            "alpha": suggestion.cell.alpha,
+            "gamma_reason": suggestion.gamma_reason,
+            "alpha_reason": suggestion.alpha_reason,
+            "rule": {"easy_limit": EASY_LIMIT, "noise_limit": NOISE_LIMIT},
+            "caveat": CAVEAT,
+        },
+        "cells": [asdict(cell) for cell in cells],
+    }
+    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")

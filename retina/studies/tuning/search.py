@@ -1,0 +1,195 @@
+"""The search: γ first with α fixed, then α at the γ that was chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from retina.configuration import Tree, parse_yaml, to_yaml
+from retina.datasets.coco_results import read_results
+from retina.errors import RunError, UserError
+from retina.evaluation.bootstrap import ImageMatches, draw_multiplicities, match_per_image
+from retina.evaluation.coco_metrics import CocoMetrics
+from retina.experiment import ExperimentConfig, build_dataset
+from retina.storage import write_text
+from retina.structures import GroundTruth
+from retina.studies.tuning.comparison import CellScores, Resamples, Stage, compare, score_cell
+from retina.studies.tuning.grid import Cell, GridConfig
+from retina.studies.tuning.runs import RunRecord, base_config, run_config
+
+
+@dataclass(frozen=True, slots=True)
+class TuningResult:
+    """What a tuning has found.
+
+    Attributes:
+        stages: of γ, and of α where the first came through.
+        chosen: the loss to train with.
+        grid: what was tried.
+        seeds: that every cell was trained with.
+        num_images: of the validation set.
+    """
+
+    stages: tuple[Stage, ...]
+    chosen: Cell
+    grid: GridConfig
+    seeds: tuple[int, ...]
+    num_images: int
+
+
+class RunCells(Protocol):
+    """Runs trainings, one after the other or side by side."""
+
+    def __call__(self, configs: Sequence[ExperimentConfig]) -> list[RunRecord]:
+        """How each of them ended."""
+        ...
+
+
+@dataclass
+class Tuning:
+    """One search in one folder; what is done is taken from there.
+
+    Attributes:
+        config: the experiment; its ``output_dir`` is the folder.
+        grid: what to try.
+        run_cells: runs the trainings.
+        on_stage: told each stage when it is complete.
+    """
+
+    config: ExperimentConfig
+    grid: GridConfig
+    run_cells: RunCells
+    on_stage: Callable[[Stage], None] = lambda stage: None
+    _truth: GroundTruth = field(init=False)
+    _scores: dict[Cell, CellScores] = field(init=False, default_factory=dict)
+    _resamples: Resamples | None = field(init=False, default=None)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is kept."""
+        return self.config.output_dir
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """That every cell is trained with."""
+        return self.grid.seeds or (self.config.seed,)
+
+    def run(self) -> TuningResult:
+        """Train what is missing and compare.
+
+        Raises:
+            UserError: the config cannot be tuned, or the folder holds something else.
+            RunError: no run of the first stage came through.
+            TuningStoppedError: a signal came; the same call goes on from there.
+        """
+        base = base_config(self.config, self.grid)
+        categories = build_dataset(base, "train").categories
+        self._truth = build_dataset(base, "validation", categories=categories).ground_truth()
+        if not (~self._truth.is_crowd).any():
+            raise UserError("the validation set has no object: there is nothing to compare by")
+        claim_folder(base)
+        first = self._stage("γ", base, self.grid.gamma_cells())
+        second = self._stage("α", base, self.grid.alpha_cells(first.chosen.gamma))
+        return TuningResult(
+            stages=(first, second),
+            chosen=second.chosen,
+            grid=self.grid,
+            seeds=self.seeds,
+            num_images=len(self._truth.image_ids),
+        )
+
+    def _stage(self, symbol: str, base: ExperimentConfig, cells: Sequence[Cell]) -> Stage:
+        missing = [cell for cell in cells if cell not in self._scores]
+        configs = [
+            run_config(base, cell, seed, self.folder) for cell in missing for seed in self.seeds
+        ]
+        records = self.run_cells(configs)
+        for number, cell in enumerate(missing):
+            at = slice(number * len(self.seeds), (number + 1) * len(self.seeds))
+            self._scores[cell] = self._score(cell, configs[at], records[at])
+        stage = compare(symbol, [self._scores[cell] for cell in cells], self.grid)
+        if stage is None:
+            reasons = "; ".join(
+                f"{cell.name}: {self._scores[cell].failures[0]}" for cell in cells[:3]
+            )
+            raise RunError(f"no run of the search for {symbol} came through ({reasons})")
+        self.on_stage(stage)
+        return stage
+
+    def _score(
+        self, cell: Cell, configs: Sequence[ExperimentConfig], records: Sequence[RunRecord]
+    ) -> CellScores:
+        failures = tuple(record.reason for record in records if record.failed)
+        if failures:
+            return CellScores(cell, failures)
+        matches = [self._matches(config.output_dir) for config in configs]
+        ap50 = float(np.mean([_metrics(config.output_dir)["AP50"] for config in configs]))
+        if self._resamples is None:
+            self._resamples = self._draw(matches[0])
+        return score_cell(cell, matches, ap50, self._resamples)
+
+    def _matches(self, run: Path) -> ImageMatches:
+        found = read_results(run / "evaluation" / "detections.json", self._truth)
+        metrics = CocoMetrics(self._truth)
+        metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+        return match_per_image(metrics)
+
+    def _draw(self, matches: ImageMatches) -> Resamples:
+        """The draws for all cells; those without any object have no AP and are left out."""
+        objects = sum(category.num_objects for category in matches.categories)
+        drawn = draw_multiplicities(matches.num_images, self.grid.resamples, seed=0)
+        drawn = drawn[drawn @ objects > 0]
+        shape = (len(drawn), len(self.seeds))
+        seeds = np.random.default_rng(1).integers(0, len(self.seeds), size=shape)
+        return Resamples(drawn, seeds)
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (run / "evaluation" / "metrics.json").read_text(encoding="utf-8")
+    )
+    return content
+
+
+def claim_folder(base: ExperimentConfig) -> None:
+    """Write what all runs have in common, or find that the folder was made for the same.
+
+    Values may be added to the grid, and its seeds; what each run is must stay as it was.
+
+    Raises:
+        UserError: the folder holds a training, or a tuning of something else.
+    """
+    folder = base.output_dir
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder}: holds a training; give a folder of its own with --output")
+    path, text = folder / "base.yaml", to_yaml(base)
+    if not path.exists():
+        write_text(path, text)
+        return
+    before, now = (
+        parse_yaml(content, str(path)) for content in (path.read_text(encoding="utf-8"), text)
+    )
+    changed = _differences(before, now)
+    if changed:
+        shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
+        raise UserError(
+            f"{folder}: holds a tuning with other settings ({shown}); its runs could not be "
+            "compared with new ones. Take the same settings, or another folder with --output"
+        )
+
+
+def _differences(before: Tree, now: Tree, path: str = "") -> list[str]:
+    """``key: old → new`` for every leaf that differs."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{path}{key}.")
+        elif old != new:
+            found.append(f"{path}{key}: {old} → {new}")
+    return found
