@@ -46,7 +46,7 @@ class Budget:
     batch_size: int = 16
 
 
-SMOKE = Budget(train=16, validation=16, test=16, steps=2, batch_size=8)
+SMOKE = Budget(train=16, validation=16, test=16, steps=1, batch_size=4)
 TUNING_SEED = 101
 
 

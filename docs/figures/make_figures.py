@@ -8,6 +8,8 @@ Every curve is `retina.losses.sigmoid_focal_loss` itself or follows from it; not
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -145,8 +147,8 @@ def draw_decisions(figure: Figure) -> None:
         axes.axhline(0.5, color=GREY, lw=0.8, ls=":")
         axes.set(xlim=(-2.5, 6), ylim=(0, 1.02), xlabel="x")
         axes.legend(loc="upper left")
-        axes.text(-0.2, 0.03, "background", ha="center", color=GREY)
-        axes.text(4.15, 0.03, "foreground (× 50)", ha="center", color=GREY)
+        axes.text(0, 0.36, "background", ha="center", color=COLORS[1])
+        axes.text(5.9, 0.12, "foreground × 50", ha="right", color=HARD)
     by_gamma.set(title="γ flattens, the decision stays (α off)", ylabel="predicted p")
     by_alpha.set(title="α moves the decision (γ = 2)")
 
@@ -163,25 +165,33 @@ def _prediction(
     axes.plot(crossing, 0.5, "o", color=color, ms=5)
 
 
-def draw_noise(figure: Figure) -> None:
-    """2 % wrong labels among examples that a decent model classifies."""
-    shares, curves = figure.subplots(1, 2)
+NOISE = 0.02
+
+
+def noise_share(function: Callable[[Tensor, float], Tensor], gamma: float) -> float:
+    """The share that 2 % wrong labels have of the summed ``function(p_t, gamma)``.
+
+    The model is decent: the logit of the truth is normal with mean 3 and deviation 1.5, so that it
+    is right about 98 % of the examples.
+    """
     logits = torch.randn(200_000, generator=torch.Generator().manual_seed(0)).double() * 1.5 + 3
-    right, wrong = logits.sigmoid(), torch.sigmoid(-logits)
+    wrong = NOISE * float(function(torch.sigmoid(-logits), gamma).mean())
+    right = (1 - NOISE) * float(function(torch.sigmoid(logits), gamma).mean())
+    return wrong / (wrong + right)
+
+
+def draw_noise(figure: Figure) -> None:
+    """What wrong labels weigh."""
+    shares, curves = figure.subplots(1, 2)
     gammas = torch.linspace(0, 5, 26).tolist()
-    noise = 0.02
     for function, color, name in (
         (loss_of, COLORS[1], "of the loss"),
         (gradient_of, COLORS[4], "of the gradient"),
     ):
-        share = []
-        for gamma in gammas:
-            bad = noise * float(function(wrong, gamma).mean())
-            good = (1 - noise) * float(function(right, gamma).mean())
-            share.append(100 * bad / (bad + good))
+        share = [100 * noise_share(function, gamma) for gamma in gammas]
         shares.plot(gammas, share, color=color, label=name)
-    shares.axhline(100 * noise, color=GREY, ls=":", lw=1)
-    shares.text(5, 100 * noise + 2, "of the examples: 2 %", ha="right", color=GREY)
+    shares.axhline(100 * NOISE, color=GREY, ls=":", lw=1)
+    shares.text(5, 100 * NOISE + 2, "of the examples: 2 %", ha="right", color=GREY)
     shares.set(xlabel="γ", ylabel="share of the wrong labels, %", ylim=(0, 100), xlim=(0, 5))
     shares.set_title("2 % of the labels are wrong")
     shares.legend(loc="upper left")
@@ -195,11 +205,28 @@ def draw_noise(figure: Figure) -> None:
     curves.legend(loc="upper left")
 
 
+def draw_lesions(figure: Figure) -> None:
+    """Images of the segmentation example, and where their lesions are."""
+    # Here, not above: an example is a program beside this one, no part of a package.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+    from lesion_segmentation import draw
+
+    images, masks = draw(64, seed=1)
+    chosen = (masks.sum((1, 2, 3)) > 25).nonzero().flatten()[:6].tolist()
+    grid = figure.subplots(2, len(chosen))
+    for (above, below), index in zip(grid.T, chosen, strict=True):
+        for axes in (above, below):
+            axes.imshow(images[index, 0], cmap="gray", vmin=-3, vmax=5, interpolation="nearest")
+            axes.set_axis_off()
+        below.contour(masks[index, 0], levels=[0.5], colors=[HARD], linewidths=1.2)
+
+
 FIGURES = {
     "loss_curves": (draw_curves, (9.0, 3.6)),
     "imbalance": (draw_imbalance, (7.0, 2.8)),
     "decisions": (draw_decisions, (9.0, 3.4)),
     "noise": (draw_noise, (9.0, 3.4)),
+    "lesions": (draw_lesions, (9.0, 3.1)),
 }
 
 

@@ -90,7 +90,9 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     swapped, can_swap = _other_classes(objects, labels, random)
     shifted = [shifted_box(box, (height, width), random, overlap=_SHIFTED_IOU) for box in own]
     models = objects.rows[random.integers(len(objects.rows), size=len(rows))] if len(rows) else rows
-    spurious = [_free(objects.truth.boxes_xywh[row], own, (height, width), random) for row in models]
+    spurious = [
+        _free(objects.truth.boxes_xywh[row], own, (height, width), random) for row in models
+    ]
     parts = (
         (own.tolist(), labels, all_rows, 0),
         ([box if can else None for box, can in zip(own.tolist(), can_swap)], swapped, all_rows, 1),

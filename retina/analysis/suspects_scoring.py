@@ -1,10 +1,9 @@
 """From evidence to the probability that a label is wrong.
 
-A logistic regression tells made-up errors from the labels as they are. These hold real errors too:
-labels that it takes for errors count as less and less fine when it is fitted again (learning from
-positive and unlabelled examples, by expectation and maximisation; Elkan and Noto 2008), which also
-estimates how many errors there are. It is linear in a few features that are scaled by what is
-usual for the class, so that a rare or difficult class is not suspicious as a whole.
+A logistic regression tells made-up errors from the labels as they are. These hold real errors too,
+which weaken it but do not turn it round (learning from positive and unlabelled examples; Elkan and
+Noto 2008). It is linear in a few features that are scaled by what is usual for the class, so that a
+rare or difficult class is not suspicious as a whole.
 
 Letters: S examples, F features, C outcomes (the first is "fine").
 """
@@ -15,13 +14,11 @@ import torch
 from torch import Tensor
 
 ASSUMED_RATE = 0.03
-"""The share of errors of each kind that is assumed before anything is known."""
+"""The share of labels with an error of each kind that a score takes for granted: from one detector
+it cannot be told how many there are, only which ones look like it most."""
 
-NUM_ROUNDS = 3
-"""How often the regression is fitted; the later ones know what the earlier ones suspected."""
-
-_RATES = (0.002, 0.1)
-"""The least and the most that the estimated share of errors of a kind can be."""
+_FITTED_RATE = 0.5
+"""The share that made-up errors have in the fit: many, so that it is about where they begin."""
 
 _CLASS_STRENGTH = 10.0
 """A class is taken to be as usual as all others with the weight of this many labels."""
@@ -90,17 +87,12 @@ def error_probabilities(
     Returns:
         ``(S, C)`` float64.
     """
-    is_real = outcomes == 0
     counts = torch.bincount(outcomes, minlength=num_outcomes).clamp(min=1).double()
-    rates = torch.full((num_outcomes,), ASSUMED_RATE, dtype=torch.float64)
-    is_fine = is_real.double()
-    for _ in range(NUM_ROUNDS):
-        weights = torch.where(is_real, is_fine, (rates * num_labels / counts)[outcomes])
-        probabilities = _fitted(design, outcomes, weights, num_outcomes)
-        is_fine = probabilities[:, 0]
-        found = probabilities[is_real].sum(dim=0) / num_labels
-        rates = found.clamp(*_RATES)
-    return probabilities
+    fitted = torch.cat([counts[:1], counts.new_full((num_outcomes - 1,), _FITTED_RATE * num_labels)])
+    odds = _fitted(design, outcomes, (fitted / counts)[outcomes], num_outcomes)
+    # Bayes' rule: the same evidence, with errors as rare as they are.
+    odds[:, 1:] *= ASSUMED_RATE / _FITTED_RATE
+    return odds / odds.sum(dim=1, keepdim=True)
 
 
 def _fitted(design: Tensor, outcomes: Tensor, weights: Tensor, num_outcomes: int) -> Tensor:

@@ -117,3 +117,69 @@ def corrupt(
         rate, missing=missing, wrong_class=wrong_class, shifted=shifted, spurious=spurious
     )
     run_corrupt(images, annotations, split, output, rates=rates, seed=seed)
+
+
+@app.command()
+def suspects(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(help="A detector file, or several of one run, whose outputs are averaged."),
+    ],
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images.")] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", help="COCO file, or folder of Pascal VOC XML files."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take the data set from this config instead.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="With --config: train (default), validation or test. With Pascal VOC: the file "
+            "that lists the image names.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write suspects.html and suspects.json into this folder."),
+    ] = None,
+    minimum_score: Annotated[
+        float, typer.Option("--minimum-score", min=0.0, max=1.0, help="Leave out what scores less.")
+    ] = 0.1,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="The most suspects on the page.")
+    ] = 300,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the errors that are made up to compare with.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, mps, cpu.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, bf16, fp16, or auto (bf16 where it is fast).")
+    ] = "fp32",
+) -> None:
+    """Rank probable label errors: missing, wrong class, badly placed, spurious.
+
+    Example: `retina data suspects runs/first/checkpoints/last.safetensors --images photos
+    --annotations labels.json --output suspects`
+    """
+    from retina.cli.suspects import SuspectsRequest, run_suspects
+
+    run_suspects(
+        SuspectsRequest(
+            checkpoints=checkpoints,
+            images=images,
+            annotations=annotations,
+            split=split,
+            config=config,
+            output=output,
+            minimum_score=minimum_score,
+            pictures=pictures,
+            seed=seed,
+            device=device,
+            precision=precision,
+        )
+    )

@@ -17,6 +17,7 @@ from retina.datasets.coco_export import write_coco
 from retina.datasets.statistics import dataset_statistics
 from retina.datasets.synthetic import generate_dataset
 from retina.errors import UserError
+from retina.structures import Categories
 
 
 def _console() -> Console:
@@ -52,17 +53,24 @@ def run_synth(folder: Path, *, images: int, validation_images: int, seed: int) -
 
 
 def read_dataset(
-    images: Path, annotations: Path, split: Path | None, *, check_images: bool
+    images: Path,
+    annotations: Path,
+    split: Path | None,
+    *,
+    check_images: bool,
+    categories: Categories | None = None,
+    antialias: bool = False,
 ) -> DetectionDataset:
     """COCO where the annotations are a file, Pascal VOC where they are a folder."""
     if not annotations.exists():
         raise UserError(f"{annotations}: no such annotation file or folder")
     if annotations.is_dir():
         voc = VocConfig(kind="voc", images=images, annotations=annotations, split=split)
-        return voc.build(check_images=check_images)
+        return voc.build(categories, antialias=antialias, check_images=check_images)
     if split is not None:
         raise UserError("--split is for Pascal VOC, where --annotations is a folder of XML files")
-    return CocoConfig(images=images, annotations=annotations).build(check_images=check_images)
+    coco = CocoConfig(images=images, annotations=annotations)
+    return coco.build(categories, antialias=antialias, check_images=check_images)
 
 
 def run_check(images: Path, annotations: Path, split: Path | None) -> None:

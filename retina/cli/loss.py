@@ -91,3 +91,75 @@ def anatomy(
             device=device,
         )
     )
+
+
+@app.command()
+def lab(
+    checkpoint: Annotated[Path, typer.Argument(help="A detector file (.safetensors).")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Short for --config (a .yaml file) or --annotations (any other file); without "
+            "data the config.yaml of the run that the detector lies in.",
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="COCO annotation file.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of its images.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take the data set from this config instead …")
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="… this split of it: train, validation or test.")
+    ] = "validation",
+    images_limit: Annotated[
+        int, typer.Option("--images-limit", min=1, help="So many images, spread over the split.")
+    ] = 200,
+    gammas: Annotated[str, typer.Option("--gammas", help="To try.")] = "0,0.5,1,2,5",
+    alphas: Annotated[
+        str, typer.Option("--alphas", help="To try with each; none weighs nothing.")
+    ] = "0.1,0.25,0.5,0.75,0.9",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder for the sample, lab.json and lab.png; by default lab/ in the run folder.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 4,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", min=0, help="Processes that load images.")
+    ] = 2,
+    device: Annotated[
+        str,
+        typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu."),
+    ] = "auto",
+) -> None:
+    """Replay any γ and α on the logits that a detector has: who would make up the gradient?
+
+    The images are looked at once; what a replay needs of them is kept in the output folder, so
+    that the next grid takes a second.
+
+    Example: `retina loss lab runs/demo/checkpoints/best.safetensors --gammas 1,1.5,2,3`
+    """
+    from retina.cli.lab import LabRequest, run_lab
+
+    run_lab(
+        LabRequest(
+            checkpoint=checkpoint,
+            data=data,
+            annotations=annotations,
+            images=images,
+            config=config,
+            split=split,
+            images_limit=images_limit,
+            gammas=gammas,
+            alphas=alphas,
+            output=output,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+        )
+    )

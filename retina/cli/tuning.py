@@ -10,6 +10,7 @@ from rich.console import Console
 
 from retina.configuration import load_config
 from retina.experiment import ExperimentConfig, load_experiment
+from retina.objective.classification import FocalConfig
 from retina.studies.tuning.comparison import Stage
 from retina.studies.tuning.figure import write_figure
 from retina.studies.tuning.grid import GridConfig
@@ -34,10 +35,11 @@ def run_tuning(
 
     def announce(run: ExperimentConfig, number: int, count: int) -> None:
         loss = run.objective.classification
+        assert isinstance(loss, FocalConfig)
         is_done = (run.output_dir / "outcome.json").exists()
         console.print(
-            f"run {number} of {count}: γ = {loss.gamma:g}, α = {loss.alpha}, seed {run.seed}"
-            f"{' (done before)' if is_done else ''}",
+            f"run {number} of {count}: γ = {loss.gamma:g}, α = {loss.alpha or 'none'}, seed "
+            f"{run.seed}{' (done before)' if is_done else ''}",
             markup=False,
             soft_wrap=True,
         )

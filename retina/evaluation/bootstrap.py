@@ -185,7 +185,9 @@ def _mean_precision(
     )
     reached = needed <= true[-1][:, None]
     rows = np.where(reached, at.reshape(needed.shape) - numbers * num_true, 0)
-    return np.where(reached, precision[rows, numbers], 0.0).mean(axis=1)
+    read: FloatArray = np.where(reached, precision[rows, numbers], 0.0)
+    means: FloatArray = read.mean(axis=1)
+    return means
 
 
 def interval(samples: Iterable[float] | FloatArray, confidence: float) -> tuple[float, float]:

@@ -51,11 +51,12 @@ def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.99
 def class_balanced_alpha(
     counts: Sequence[int] | Tensor, *, beta: float = 0.999, alpha: float = 0.25
 ) -> Tensor:
-    """The α of each class for a sigmoid focal loss, ``(K,)`` float64 in (0, 1).
+    """The α of each class for a sigmoid focal loss, ``(K,)`` float64.
 
     The odds α : 1 - α, foreground against background, are multiplied with 1/E_n, relative to its
     mean over all examples. So the foreground as a whole keeps its weight (in odds), a rare class
-    gains on its background, and classes of equal frequency all have ``alpha``.
+    gains on its background, and classes of equal frequency all have ``alpha``. The result is kept
+    1e-6 away from 0 and 1, where it would silence one side.
 
     Args:
         counts: ``(K,)`` examples of each class.
@@ -70,4 +71,4 @@ def class_balanced_alpha(
     weights = 1 / effective_numbers(counts, beta=beta)
     examples = torch.as_tensor(counts, dtype=torch.float64).clamp(min=1)
     odds = weights / ((weights * examples).sum() / examples.sum()) * (alpha / (1 - alpha))
-    return odds / (1 + odds)
+    return (odds / (1 + odds)).clamp(1e-6, 1 - 1e-6)

@@ -2,43 +2,51 @@ r"""The sigmoid focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detect
 
 .. math:: FL(p_t) = -\alpha_t (1 - p_t)^\gamma \log(p_t)
 
-γ = 0 is (α-weighted) cross-entropy. At γ = 2 an example with p_t = 0.9 loses a factor of 100
+p is the sigmoid of a logit; p_t is p for a target 1 and 1 - p for a target 0, α_t is α and 1 - α.
+γ = 0 is (α-weighted) binary cross-entropy. At γ = 2 an example with p_t = 0.9 loses a factor of 100
 against cross-entropy, one with p_t = 0.5 a factor of 4.
+
+Sums and means of class indices take the fast path of `retina.losses.fused` on a CPU and on CUDA;
+everything else, and every transform of torch (compile, func, forward mode), takes the plain form of
+`retina.losses.focal_reference`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-Alpha = float | Sequence[float] | Tensor | None
+from retina.losses.focal_parameters import (
+    Alpha,
+    FocalParameters,
+    Gamma,
+    check_alpha,
+    check_gamma,
+    focal_parameters,
+)
+from retina.losses.focal_reference import class_index_loss, dense_loss
+from retina.losses.focal_targets import (
+    are_class_indices,
+    check_class_indices,
+    check_dense_targets,
+)
+from retina.losses.fused import can_fuse, fused_focal_sums
+
+__all__ = [
+    "Alpha",
+    "FocalSums",
+    "Gamma",
+    "Reduction",
+    "check_alpha",
+    "check_gamma",
+    "focal_loss_sums",
+    "sigmoid_focal_loss",
+]
+
 Reduction = Literal["none", "sum", "mean"]
-
-
-def check_alpha(alpha: float | Sequence[float] | None) -> None:
-    """Raise unless ``alpha`` is None, 1, or made of weights strictly between 0 and 1.
-
-    Raises:
-        ValueError: says what the value would do and what to write instead.
-    """
-    if alpha is None or alpha == 1:
-        return
-    entries = [alpha] if isinstance(alpha, int | float) else list(alpha)
-    for entry in entries:
-        if not 0 < entry < 1:
-            effect = {
-                0.0: "give the foreground no loss at all",
-                1.0: "give that class's background no loss at all",
-            }.get(float(entry), "give one side a negative weight")
-            raise ValueError(
-                f"alpha={entry:g} would {effect}; write a foreground weight strictly between 0 and "
-                "1 (0.25 is the paper's), or None for no class weighting"
-            )
 
 
 def sigmoid_focal_loss(
@@ -46,51 +54,98 @@ def sigmoid_focal_loss(
     targets: Tensor,
     *,
     alpha: Alpha = 0.25,
-    gamma: float = 2.0,
+    gamma: Gamma = 2.0,
     reduction: Reduction = "none",
-    ignore_index: int = -100,
+    ignore_index: int | None = None,
 ) -> Tensor:
-    """The focal loss of independent binary decisions.
+    """The focal loss of independent binary decisions: binary, multi-label or one of K.
+
+    The shape of the targets says what they are, and never leaves a choice:
+
+    - the logits' own shape: one target for each element. Floats in 0..1, hard or soft (a soft
+      target y gives y of the loss of a 1 and 1 - y of that of a 0), or bools or integers 0 and 1.
+    - the logits' shape without its last dimension K, integers: the class index of each row,
+      ``0 .. K-1`` a class and ``K`` the background, all of whose K targets are 0. No one-hot tensor
+      is made. With K = 1 this means 0 for the class and 1 for the background: labels that say 1
+      for the positives belong to logits without that last dimension (``logits.squeeze(-1)``).
 
     Args:
-        logits: ``(..., K)``, or any shape with float targets; computed in float32 at least.
-        targets: floats of the logits' shape in 0..1 (soft targets weigh both terms), or integers
-            ``(...)``: ``0 .. K-1`` is the class, ``K`` the background, ``ignore_index`` left out.
-            Integer targets never become a one-hot tensor.
-        alpha: the foreground's weight in (0, 1), the background gets ``1 - alpha``; a sequence or
-            tensor holds one weight per class. None weighs nothing (α_t = 1), and so does 1:
-            torchvision's function gives every negative exactly zero loss at ``alpha=1``, which is
-            never wanted.
-        gamma: the focusing parameter, ≥ 0.
-        reduction: ``none`` returns the shape of the logits, ``sum`` and ``mean`` a scalar; the
-            mean is over the elements that are not ignored.
-        ignore_index: the integer target whose row has no loss.
+        logits: any floating tensor; float16 and bfloat16 are computed, and returned, in float32.
+        targets: see above.
+        alpha: the weight α_t of targets 1, in (0, 1); targets 0 get ``1 - alpha``. A sequence or
+            tensor holds one weight for each entry of the last dimension. None is off (α_t = 1 for
+            both), and so is 1: torchvision's function gives every target 0 exactly no loss at
+            ``alpha=1``, which is never wanted.
+        gamma: the focusing parameter, ≥ 0, a number or one for each entry of the last dimension.
+        reduction: ``none`` returns ``(..., K)``, the logits' shape, for every kind of target, with
+            0 where a target is left out; ``sum`` a scalar; ``mean`` the sum divided by the number
+            of elements not left out (a row of K elements for each class index), 0 if there are
+            none.
+        ignore_index: elements, or rows of class indices, with this target are left out: no loss,
+            no gradient, no part in the mean. None leaves out none.
+
+    Returns:
+        The loss in float32 (float64 for float64 logits). Differentiable any number of times, in
+        forward mode, under torch.compile and torch.func; second derivatives of the fast path are
+        taken through the plain form.
 
     Raises:
-        ValueError: alpha, gamma or the shapes make no sense.
+        ValueError: alpha, gamma, the reduction or the shapes make no sense, or a target is out of
+            range. Only a CPU's values are looked at; class indices on CUDA fail a device assertion
+            instead, so that nothing waits.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma must be at least 0, is {gamma}: below 0 easy examples would grow")
-    if not isinstance(alpha, Tensor):
-        check_alpha(alpha)
-    foreground, background = _weights(alpha, logits)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if targets.is_floating_point():
-        if targets.shape != logits.shape:
-            raise ValueError(
-                f"float targets {tuple(targets.shape)} must have the shape of the logits "
-                f"{tuple(logits.shape)}; give integers for one class per row"
-            )
-        loss = targets * foreground * _modulated(-logits, gamma) + (
-            1 - targets
-        ) * background * _modulated(logits, gamma)
-        return _reduce(loss, reduction, count=None)
-    return _integer_targets(logits, targets, foreground, background, gamma, reduction, ignore_index)
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")
+    parameters = focal_parameters(alpha, gamma, ignore_index, logits)
+    if not are_class_indices(logits, targets):
+        return _dense(logits, targets, parameters, reduction)
+    check_class_indices(targets, logits.shape[-1], ignore_index)
+    if reduction != "none" and can_fuse(logits, targets, parameters, None):
+        scale = None
+        if reduction == "mean":
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            scale = 1 / _count(targets, logits.shape[-1], ignore_index).to(dtype)
+        return fused_focal_sums(logits, targets, parameters, scale=scale)[0]
+    loss = class_index_loss(_at_least_float32(logits), targets, parameters)
+    if reduction == "mean":
+        return loss.sum() / _count(targets, logits.shape[-1], ignore_index)
+    return loss.sum() if reduction == "sum" else loss
+
+
+def _dense(
+    logits: Tensor, targets: Tensor, parameters: FocalParameters, reduction: Reduction
+) -> Tensor:
+    check_dense_targets(targets, parameters.ignore_index)
+    x = _at_least_float32(logits)
+    y = targets.to(x.dtype)
+    counted = None
+    if parameters.ignore_index is not None:
+        counted = targets != parameters.ignore_index
+        x, y = torch.where(counted, x, 0.0), torch.where(counted, y, 0.0)
+    loss = dense_loss(x, y, parameters)
+    if counted is not None:
+        loss = torch.where(counted, loss, 0.0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.sum() / (max(1, loss.numel()) if counted is None else counted.sum().clamp(min=1))
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _count(targets: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """The number of elements that are not left out, at least 1."""
+    if ignore_index is None:
+        return torch.full((), max(1, targets.numel() * num_classes), device=targets.device)
+    return ((targets != ignore_index).sum() * num_classes).clamp(min=1)
 
 
 @dataclass(frozen=True, slots=True)
 class FocalSums:
-    """The summed focal loss of integer targets.
+    """The summed focal loss of class indices.
 
     Attributes:
         total: ``()``, to be differentiated with respect to the logits.
@@ -107,11 +162,12 @@ def focal_loss_sums(
     targets: Tensor,
     *,
     alpha: Alpha = 0.25,
-    gamma: float | Sequence[float] | Tensor = 2.0,
+    gamma: Gamma = 2.0,
     ignore_index: int | None = None,
     row_weights: Tensor | None = None,
+    in_place: bool = False,
 ) -> FocalSums:
-    """The focal loss of integer targets, summed, and how much of it comes from the foreground.
+    """The focal loss of class indices, summed, and how much of it comes from the foreground.
 
     Args:
         logits: ``(..., K)``.
@@ -119,85 +175,34 @@ def focal_loss_sums(
         alpha: as in `sigmoid_focal_loss`.
         gamma: as in `sigmoid_focal_loss`.
         ignore_index: the target whose row has no loss.
-        row_weights: ``(...)`` floats that the rows' losses are multiplied with; not differentiated.
+        row_weights: ``(...)`` floats that the rows' losses are multiplied with.
+        in_place: lets the fast path write the gradient over the logits, which then must not be
+            read again: no memory beyond the logits, one backward pass, no second derivative.
+            Whoever else needs them for a backward pass fails with autograd's message about an
+            in-place operation. Without effect in the plain form.
+
+    Raises:
+        ValueError: as in `sigmoid_focal_loss`, or the logits cannot be given away.
     """
-    loss = sigmoid_focal_loss(
-        logits,
-        targets,
-        alpha=alpha,
-        gamma=gamma,  # type: ignore[arg-type]
-        ignore_index=-100 if ignore_index is None else ignore_index,
-    )
+    parameters = focal_parameters(alpha, gamma, ignore_index, logits)
+    if not are_class_indices(logits, targets):
+        raise ValueError(
+            f"focal_loss_sums takes class indices of shape {tuple(logits.shape[:-1])}, not one "
+            f"target for each of the logits {tuple(logits.shape)}; sigmoid_focal_loss takes both"
+        )
+    check_class_indices(targets, logits.shape[-1], ignore_index)
+    if row_weights is not None and row_weights.shape != targets.shape:
+        raise ValueError(
+            f"row_weights {tuple(row_weights.shape)} must have the shape of the targets "
+            f"{tuple(targets.shape)}"
+        )
+    if can_fuse(logits, targets, parameters, row_weights):
+        total, foreground = fused_focal_sums(
+            logits, targets, parameters, row_weights=row_weights, in_place=in_place
+        )
+        return FocalSums(total, foreground)
+    per_row = class_index_loss(_at_least_float32(logits), targets, parameters).sum(dim=-1)
     if row_weights is not None:
-        loss = loss * row_weights.detach().unsqueeze(-1)
-    is_foreground = (targets >= 0) & (targets < logits.shape[-1])
-    if ignore_index is not None:
-        is_foreground = is_foreground & (targets != ignore_index)
-    foreground = (loss.detach() * is_foreground.unsqueeze(-1)).sum()
-    return FocalSums(total=loss.sum(), foreground=foreground)
-
-
-def _weights(alpha: Alpha, logits: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """The weights of foreground and background: scalars, or ``(K,)`` each."""
-    if alpha is None or (isinstance(alpha, int | float) and alpha == 1):
-        return 1.0, 1.0
-    if isinstance(alpha, int | float):
-        return float(alpha), 1.0 - float(alpha)
-    per_class = torch.as_tensor(alpha, dtype=torch.float32, device=logits.device)
-    if per_class.shape != logits.shape[-1:]:
-        raise ValueError(
-            f"alpha has {tuple(per_class.shape)} entries for {logits.shape[-1]} classes"
-        )
-    return per_class, 1.0 - per_class
-
-
-def _modulated(wrong_way: Tensor, gamma: float) -> Tensor:
-    """``(1 - p_t)^gamma * -log(p_t)`` of decisions whose logit for the wrong side is given.
-
-    With z that logit, 1 - p_t = σ(z) and -log(p_t) = softplus(z); the power is an exponential of a
-    log-sigmoid, so that neither it nor its gradient can become NaN.
-    """
-    cross_entropy = F.softplus(wrong_way)
-    if gamma == 0:
-        return cross_entropy
-    if gamma == 2:
-        return torch.sigmoid(wrong_way).square() * cross_entropy
-    return torch.exp(gamma * F.logsigmoid(wrong_way)) * cross_entropy
-
-
-def _integer_targets(
-    logits: Tensor,
-    targets: Tensor,
-    foreground: Tensor | float,
-    background: Tensor | float,
-    gamma: float,
-    reduction: Reduction,
-    ignore_index: int,
-) -> Tensor:
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"integer targets {tuple(targets.shape)} must have the shape of the logits without "
-            f"their last dimension, {tuple(logits.shape[:-1])}"
-        )
-    num_classes = logits.shape[-1]
-    counted = targets != ignore_index
-    is_foreground = counted & (targets < num_classes)
-    own_class = torch.where(is_foreground, targets, 0).unsqueeze(-1)  # (..., 1)
-
-    loss = background * _modulated(logits, gamma)  # (..., K), as if every entry were negative
-    if isinstance(foreground, Tensor):
-        foreground = foreground[own_class]
-    own_loss = foreground * _modulated(-logits.gather(-1, own_class), gamma)  # (..., 1)
-    own_loss = torch.where(is_foreground.unsqueeze(-1), own_loss, loss.gather(-1, own_class))
-    loss = loss.scatter(-1, own_class, own_loss) * counted.unsqueeze(-1)
-    return _reduce(loss, reduction, count=counted.sum() * num_classes)
-
-
-def _reduce(loss: Tensor, reduction: Reduction, count: Tensor | None) -> Tensor:
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean":
-        return loss.mean() if count is None else loss.sum() / count.clamp(min=1)
-    raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")
+        per_row = per_row * row_weights
+    is_class = targets < logits.shape[-1]  # left-out rows have no loss, whatever their number
+    return FocalSums(per_row.sum(), torch.where(is_class, per_row.detach(), 0.0).sum())

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retina.losses.eager import is_plain, runs_eagerly
+
 Alpha = float | Sequence[float] | Tensor | None
 Gamma = float | Sequence[float] | Tensor
 
@@ -94,17 +96,11 @@ def check_gamma(gamma: Gamma) -> None:
 def _readable(value: float | Sequence[float] | Tensor) -> list[float]:
     """The numbers in it; none of a tensor that is traced, mapped or on another device."""
     if isinstance(value, Tensor):
-        is_plain = type(value) in (Tensor, torch.nn.Parameter) and value.device.type == "cpu"
-        if not is_plain or torch.compiler.is_compiling() or functorch_is_active():
+        if value.device.type != "cpu" or not is_plain(value) or not runs_eagerly():
             return []
         numbers: list[float] = value.detach().double().flatten().tolist()
         return numbers
     return [float(value)] if isinstance(value, int | float) else [float(entry) for entry in value]
-
-
-def functorch_is_active() -> bool:
-    """Whether a transform of torch.func is at work, under which no value can be looked at."""
-    return bool(torch._C._are_functorch_transforms_active())
 
 
 def _per_class(

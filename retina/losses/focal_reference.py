@@ -4,8 +4,8 @@ All of it comes from one function of one number. Let z be the logit of the wrong
 target 0 and -x for a target 1. Then 1 - p_t = σ(z) and -log(p_t) = softplus(z), so that
 
 .. math:: FL = \alpha_t \, \sigma(z)^\gamma \, \mathrm{softplus}(z)
-.. math:: \partial FL / \partial z
-          = \alpha_t \, \sigma(z)^\gamma (\sigma(z) + \gamma (1 - \sigma(z)) \, \mathrm{softplus}(z))
+.. math:: \partial FL / \partial z = \alpha_t \, \sigma(z)^\gamma
+          (\sigma(z) + \gamma (1 - \sigma(z)) \, \mathrm{softplus}(z))
 
 Neither has a difference of near-equal numbers, so both keep their digits where p_t is next to 0 or
 to 1. Differentiable any number of times, in every floating tensor given; can be compiled, vmapped.

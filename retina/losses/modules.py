@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retina.losses.focal import Alpha, Reduction, check_alpha, sigmoid_focal_loss
+from retina.losses.focal import Reduction, sigmoid_focal_loss
+from retina.losses.focal_parameters import Alpha, Gamma, check_alpha, check_gamma
 from retina.losses.quality import quality_focal_loss, varifocal_loss
 from retina.losses.region import dice_loss, focal_tversky_loss, tversky_loss
-from retina.losses.softmax_focal import PerClass, check_gamma, softmax_focal_loss
+from retina.losses.softmax_focal import softmax_focal_loss
 from retina.losses.unified_focal import unified_focal_loss
 
 
@@ -48,12 +49,11 @@ class SigmoidFocalLoss(_Loss):
         self,
         *,
         alpha: Alpha = 0.25,
-        gamma: PerClass = 2.0,
+        gamma: Gamma = 2.0,
         reduction: Reduction = "none",
         ignore_index: int | None = None,
     ) -> None:
-        if not isinstance(alpha, Tensor):
-            check_alpha(alpha)
+        check_alpha(alpha)
         check_gamma(gamma)
         super().__init__(
             sigmoid_focal_loss,
@@ -70,7 +70,7 @@ class SoftmaxFocalLoss(_Loss):
     def __init__(
         self,
         *,
-        gamma: PerClass = 2.0,
+        gamma: Gamma = 2.0,
         class_weights: Sequence[float] | Tensor | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,

@@ -16,15 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retina.losses.focal import Reduction
-
-PerClass = float | Sequence[float] | Tensor
+from retina.losses.focal_parameters import Gamma, check_gamma
 
 
 def softmax_focal_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    gamma: PerClass = 2.0,
+    gamma: Gamma = 2.0,
     class_weights: Sequence[float] | Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
@@ -77,15 +76,6 @@ def softmax_focal_loss(
     return _reduced(share * _faded(_margin(logits, index, dim), focusing), share, reduction)
 
 
-def check_gamma(gamma: PerClass) -> None:
-    """Raise ValueError unless γ is at least 0; a tensor is not looked into (it may be far away)."""
-    if isinstance(gamma, Tensor):
-        return
-    for entry in [gamma] if isinstance(gamma, int | float) else gamma:
-        if not entry >= 0:
-            raise ValueError(f"gamma must be at least 0, is {entry}: easy examples would grow")
-
-
 def _check(logits: Tensor, targets: Tensor, label_smoothing: float) -> None:
     dim = min(1, logits.ndim - 1)
     wanted = logits.shape
@@ -100,7 +90,7 @@ def _check(logits: Tensor, targets: Tensor, label_smoothing: float) -> None:
         raise ValueError(f"label_smoothing must be between 0 and 1, is {label_smoothing}")
 
 
-def _per_class(value: PerClass, logits: Tensor, dim: int, name: str) -> Tensor | float:
+def _per_class(value: Gamma, logits: Tensor, dim: int, name: str) -> Tensor | float:
     """A number as it is, one value per class in a shape that broadcasts against the logits."""
     if isinstance(value, int | float):
         return float(value)

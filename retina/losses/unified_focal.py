@@ -102,11 +102,12 @@ def _tversky_part(error: Tensor, gamma: float, asymmetric: bool) -> Tensor:
 
 def _focal_part(regions: Regions, delta: float, gamma: float, asymmetric: bool) -> Tensor:
     """``(N,)``."""
-    num_foreground = regions.logits.shape[1] - 1
+    background = regions.logits.new_ones(1)  # made on the device: nothing is copied there
+    foreground = regions.logits.new_ones(regions.logits.shape[1] - 1)
     per_pixel = softmax_focal_loss(
         regions.logits,
         regions.wanted,
-        gamma=[gamma] + [0.0 if asymmetric else gamma] * num_foreground,
-        class_weights=[1 - delta] + [delta] * num_foreground,
+        gamma=torch.cat([gamma * background, (0.0 if asymmetric else gamma) * foreground]),
+        class_weights=torch.cat([(1 - delta) * background, delta * foreground]),
     )  # (N, L); an ignored pixel wants no class and has no loss
     return per_pixel.sum(1) / regions.counted.sum((1, 2)).clamp(min=1)

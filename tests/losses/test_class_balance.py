@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from retina.losses import class_balanced_alpha, class_balanced_weights, effective_numbers
+from retina.losses import (
+    class_balanced_alpha,
+    class_balanced_weights,
+    effective_numbers,
+    sigmoid_focal_loss,
+)
 
 
 def test_effective_numbers_are_geometric_sums() -> None:
@@ -41,6 +46,9 @@ def test_a_long_tail_stays_within_what_an_alpha_may_be() -> None:
     assert (alpha.float() < 1).all()
     assert alpha.tolist() == sorted(alpha.tolist())
     assert alpha[0].item() == pytest.approx(0.25, abs=0.05)  # nearly all objects are of it
+    extreme = class_balanced_alpha([10**9, 1], beta=1 - 1e-9).float()
+    assert extreme[1].item() == pytest.approx(1 - 1e-6)
+    sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]), alpha=extreme)  # is no error
 
 
 @pytest.mark.parametrize("counts", [[], [3, -1], [[1, 2]], [float("nan")]])

@@ -221,8 +221,8 @@ def test_it_compiles_whole_and_maps_over_examples() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gamma": -1.0}, "gamma must be at least 0, is -1.0"),
-        ({"gamma": [1.0, -1.0, 0.0]}, "gamma must be at least 0, is -1.0"),
+        ({"gamma": -1.0}, "gamma must be a finite number, at least 0, is -1"),
+        ({"gamma": [1.0, -1.0, 0.0]}, "gamma must be a finite number, at least 0, is -1"),
         ({"gamma": [1.0, 1.0]}, r"gamma has shape \(2,\) for 3 classes"),
         ({"class_weights": [1.0]}, r"class_weights has shape \(1,\) for 3 classes"),
         ({"label_smoothing": 1.5}, "label_smoothing must be between 0 and 1, is 1.5"),

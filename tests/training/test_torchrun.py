@@ -17,6 +17,12 @@ def losses_of(folder: Path) -> list[float]:
     return [row["loss"] for row in rows if row["kind"] in ("train", "validation")]
 
 
+def first_anatomy_of(folder: Path) -> dict[str, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["kind"] == "anatomy")
+    return {name: value for name, value in row.items() if name != "kind"}
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(8, 6), (5, 10)])
 def test_two_processes_train_and_score_as_one_does(
     run_retina: RunRetina, tiny_config: Path, tmp_path: Path, batch_size: int, steps: int
@@ -41,6 +47,7 @@ def test_two_processes_train_and_score_as_one_does(
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count(f"done: {steps} steps") == 1  # only one process speaks
     assert losses_of(two) == pytest.approx(losses_of(one), rel=2e-4)
+    assert first_anatomy_of(two) == pytest.approx(first_anatomy_of(one), rel=2e-4)
     scores = [json.loads((run / "evaluation/metrics.json").read_text()) for run in (one, two)]
     assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)
     rows = json.loads((two / "evaluation/detections.json").read_text())

@@ -56,9 +56,8 @@ class DominanceWatch:
         gamma = self._parameters.gamma
         if isinstance(gamma, float | int) and gamma < 2:
             return (
-                f"Raise objective.classification.gamma (now {gamma:g}; 2 is the paper's), or use "
-                "kind: focal where the loss has none, and keep model.head.prior_probability small "
-                "(0.01)."
+                f"Raise objective.classification.gamma (now {gamma:g}; 2 is the paper's), and keep "
+                "model.head.prior_probability small (0.01)."
             )
         return (
             "With this γ that means that hardly any positive is learned: look at the levels and "

@@ -32,7 +32,7 @@ def _shown(value: float | tuple[float, ...] | None) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return f"{min(value):g} … {max(value):g} by class"
+        return f"{min(value):.2g} … {max(value):.2g} by class"
     return f"{value:g}"
 
 

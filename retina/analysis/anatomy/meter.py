@@ -12,7 +12,6 @@ from torch import Tensor
 
 from retina.analysis.anatomy.elements import (
     EASY_LOGIT,
-    ElementLosses,
     FocalParameters,
     element_losses,
 )
@@ -35,8 +34,9 @@ _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 24}
 class AnatomyMeter:
     """Sums of the loss and its gradient, and histograms of the logits, over any number of batches.
 
-    The sums are exact (float32 elements added in float64). A histogram bin also keeps the sum of
-    its logits, so that a curve drawn from its mean is right to first order.
+    Losses are float32; a few thousand rows at a time are summed in it, and the sums in float64. A
+    histogram bin also keeps the sum of its logits, so that a curve drawn from its mean is right to
+    first order.
 
     Args:
         level_names: of the pyramid levels, finest first.
@@ -101,23 +101,25 @@ class AnatomyMeter:
         is_positive = torch.zeros_like(logits, dtype=torch.bool)
         is_positive.scatter_(1, own, is_object.unsqueeze(1))
         wrong_way = torch.where(is_positive, -logits, logits)
-        is_negative = ~is_positive & (labels != _IGNORED).unsqueeze(1)
-        is_easy = wrong_way < -EASY_LOGIT
-        groups = (is_negative & is_easy, is_negative & ~is_easy, is_positive)
+        is_ignored = (labels == _IGNORED).unsqueeze(1)
+        is_easy = (wrong_way < -EASY_LOGIT) & ~is_positive & ~is_ignored
+        is_other = ~(is_easy | is_positive | is_ignored)
 
         losses = element_losses(wrong_way, is_positive, self.parameters)
-        self._sums[level] += _sums(losses, groups)
-        self._add_bins(level, wrong_way, is_positive, is_negative)
+        values = (losses.loss, losses.gradient, losses.gradient.square())
+        self._sums[level, :, 0] += _dense_sums(values, is_easy)
+        self._sums[level, :, 1] += _sparse_sums(values, is_other)
+        self._sums[level, :, 2] += _sparse_sums(values, is_positive)
+        self._add_bins(level, wrong_way, is_positive, is_ignored)
 
     def _add_bins(
-        self, level: int, wrong_way: Tensor, is_positive: Tensor, is_negative: Tensor
+        self, level: int, wrong_way: Tensor, is_positive: Tensor, is_ignored: Tensor
     ) -> None:
         scaled = (wrong_way + LIMIT) * (NUM_BINS / (2 * LIMIT))
         # The second clamp catches NaN, which has no integer.
         bins = scaled.clamp_(0, NUM_BINS - 1).long().clamp_(0, NUM_BINS - 1)
         bins += is_positive * NUM_BINS
-        bins[~(is_positive | is_negative)] = 2 * NUM_BINS  # ignored: cut off below
-        bins = bins.flatten()
+        bins = bins.masked_fill_(is_ignored, 2 * NUM_BINS).flatten()  # those are cut off below
         shape = (2, NUM_BINS)
         counts = torch.bincount(bins, minlength=2 * NUM_BINS + 1)[:-1]
         self._counts[level] += counts.view(shape)
@@ -145,17 +147,21 @@ class AnatomyMeter:
         return torch.tensor([self._num_images], dtype=torch.float64, device=self._device)
 
 
-def _sums(losses: ElementLosses, groups: Sequence[Tensor]) -> Tensor:
-    """``(4, G, K)`` float64: count, loss, gradient and its square of each group, over the rows."""
-    values = (losses.loss, losses.gradient, losses.gradient.square())
-    per_group = [
-        torch.stack(
-            [group.sum(dim=0, dtype=torch.float64)]
-            + [torch.where(group, v, 0).sum(dim=0, dtype=torch.float64) for v in values]
-        )
-        for group in groups
-    ]
-    return torch.stack(per_group, dim=1)
+def _dense_sums(values: Sequence[Tensor], group: Tensor) -> Tensor:
+    """``(4, K)``: count and sums over the rows, of a group that is nearly everything."""
+    zero = values[0].new_zeros(())
+    sums = [torch.where(group, value, zero).sum(dim=0) for value in values]
+    return torch.stack([group.sum(dim=0).double(), *(part.double() for part in sums)])
+
+
+def _sparse_sums(values: Sequence[Tensor], group: Tensor) -> Tensor:
+    """``(4, K)``: the same of a group that is mostly empty."""
+    rows, classes = group.nonzero(as_tuple=True)
+    chosen = torch.stack(
+        [torch.ones_like(values[0][rows, classes]), *(v[rows, classes] for v in values)]
+    )
+    sums = chosen.new_zeros(len(values) + 1, group.shape[1], dtype=torch.float64)
+    return sums.index_add_(1, classes, chosen.double())
 
 
 def _labels(assignment: Assignment, targets: BatchedTargets, num_classes: int) -> Tensor:

@@ -69,11 +69,14 @@ def shares_figure(anatomy: LossAnatomy) -> Figure:
     shares = [[group.gradient_share for group in part.parts] for part in parts]
     _stack(axes[1], places, np.array(shares), "share of the gradient, |∂loss/∂logit|")
     axes[0].set_yticks(places, [_shortened(name) for name in names])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(places[-1] + 0.6, -0.6)
     total = anatomy.overall().loss
     for place, part in zip(places, parts, strict=True):
         axes[1].text(1.03, place, _of_all(part.loss, total), va="center", fontsize=8, color=_GREY)
     axes[1].text(1.03, 1.0, "of all\nloss", transform=axes[1].transAxes, fontsize=8, color=_GREY)
+    if len(classes) < len(anatomy.class_names):
+        note = f"the {len(classes)} of {len(anatomy.class_names)} classes with the most loss"
+        axes[0].text(0, places[-len(classes)] - 0.6, note, fontsize=8, color=_GREY)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
     )
@@ -148,11 +151,12 @@ def probability_figure(anatomy: LossAnatomy) -> Figure:
 
 def _probability_ticks(axes: Axes) -> None:
     low, high = axes.get_xlim()
-    tails = [10.0**-n for n in range(1, 14)]
-    every = 1 if high - low < 22 else 2
-    tails = tails[::every]
-    ticks = [(_logit(p), f"{p:g}") for p in tails] + [(0.0, "0.5")]
-    ticks += [(-_logit(p), f"{1 - p:g}" if p > 1e-5 else f"1−{p:.0e}") for p in tails]
+    powers = range(1, 14, 1 if high - low < 22 else 2)
+    ticks = [(_logit(10.0**-n), f"{10.0**-n:g}" if n < 4 else f"$10^{{-{n}}}$") for n in powers]
+    ticks += [(0.0, "0.5")]
+    ticks += [
+        (-_logit(10.0**-n), f"{1 - 10.0**-n:g}" if n < 4 else f"$1-10^{{-{n}}}$") for n in powers
+    ]
     shown = [(place, label) for place, label in ticks if low <= place <= high]
     axes.set_xticks([place for place, _ in shown], [label for _, label in shown])
 
@@ -174,7 +178,8 @@ def cumulative_figure(anatomy: LossAnatomy) -> Figure:
 
 def _cumulative(axes: Axes, curves: CumulativeLoss, name: str) -> None:
     for (gamma, values), color in zip(curves.values.items(), _GAMMA_COLORS, strict=True):
-        label = f"γ = {gamma:g}: {curves.hardest[gamma]:.0%}"
+        hardest = curves.hardest[gamma]
+        label = f"γ = {gamma:g}: " + (f"{hardest:.0%}" if hardest < 0.995 else "> 99%")
         axes.plot(curves.fractions, values, color=color, lw=1.8, label=label)
     axes.set_xlabel(f"fraction of {name} samples, easiest first")
     axes.set_title(f"{name} ({curves.num_samples:,} samples)", fontsize=10)
@@ -212,4 +217,5 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _shortened(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
+    """Both ends of a long name: what tells two of them apart may be at either."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-limit // 2 + 1 :]}"

@@ -33,14 +33,14 @@ def anatomy_table(anatomy: LossAnatomy) -> Table:
     The table fits a terminal of 80 columns.
     """
     table = Table(
-        title="share of the loss | of the gradient's L1 norm, in %",
+        title="in %: part of all loss; shares of its loss, and of its gradient (L1 norm)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
     )
     table.add_column("", overflow="fold")
-    table.add_column("loss", justify="right", no_wrap=True)
+    table.add_column("of all", justify="right", no_wrap=True)
     for header in ("easy neg.", "other neg.", "positives") * 2:
         table.add_column(header, justify="right", no_wrap=True)
     whole = anatomy.overall()

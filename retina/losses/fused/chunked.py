@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -90,8 +91,39 @@ def _as_rows(logits: Tensor, gradient: Tensor | None) -> Iterator[tuple[Tensor, 
     yield rows, written
 
 
+@dataclass(frozen=True, slots=True)
+class _Scratch:
+    """The memory of one block, used again by the next; ``(rows, K)`` each.
+
+    Attributes:
+        copied: the logits, where they cannot be read as they are.
+        power: weight · σ^γ; before that, exp(x).
+        softplus: -log(1 - σ); in the end, the bracket of the derivative.
+        sigmoid: σ.
+    """
+
+    copied: Tensor
+    power: Tensor
+    softplus: Tensor
+    sigmoid: Tensor
+
+    @classmethod
+    def of(cls, num_rows: int, num_classes: int, dtype: torch.dtype) -> _Scratch:
+        return cls(*(torch.empty(num_rows, num_classes, dtype=dtype) for _ in range(4)))
+
+    def first(self, num_rows: int) -> _Scratch:
+        if num_rows == len(self.power):
+            return self
+        return _Scratch(
+            self.copied[:num_rows],
+            self.power[:num_rows],
+            self.softplus[:num_rows],
+            self.sigmoid[:num_rows],
+        )
+
+
 class _Blocks:
-    """Runs over rows in blocks, with scratch memory that they share, and adds up the losses."""
+    """Goes over rows block by block and adds up the losses."""
 
     def __init__(self, logits: Tensor, parameters: FocalParameters, factor: float) -> None:
         self.parameters = parameters
@@ -99,19 +131,14 @@ class _Blocks:
         self.total = self.foreground = 0.0
         self.dtype = torch.promote_types(logits.dtype, torch.float32)
         num_classes = max(1, logits.shape[-1])
-        self.rows_per_block = max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes)
-        size = min(self.rows_per_block * num_classes, logits.numel())
-        self.copied, self.power, self.softplus, self.sigmoid = (
-            torch.empty(size, dtype=self.dtype) for _ in range(4)
-        )
+        num_rows = max(1, BLOCK_ELEMENTS * torch.get_num_threads() // num_classes)
+        num_rows = min(num_rows, logits.numel() // num_classes)
+        self.scratch = _Scratch.of(num_rows, num_classes, self.dtype)
+        background, gamma = parameters.background, parameters.gamma
+        self.background = 1.0 if isinstance(background, Tensor) else background
+        self.is_steep = not isinstance(gamma, Tensor) and gamma > SMALL_GAMMA
         self.zero = torch.zeros((), dtype=self.dtype)
-        gamma = parameters.gamma
-        self.interpolates = not isinstance(gamma, Tensor) and gamma > SMALL_GAMMA
-        end = 1 / gamma if self.interpolates else 1.0
-        self.end = torch.as_tensor(end, dtype=self.dtype)
-        background = parameters.background
-        self.slope = factor if isinstance(background, Tensor) else factor * background
-        self.value = self.slope
+        self.end = torch.tensor(1 / gamma if self.is_steep else 1.0, dtype=self.dtype)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The sum of all losses, and of those in rows that have a class."""
@@ -119,3 +146,94 @@ class _Blocks:
             torch.tensor(self.total, dtype=self.dtype),
             torch.tensor(self.foreground, dtype=self.dtype),
         )
+
+    def add(
+        self, rows: Tensor, targets: Tensor, weights: Tensor | None, gradient: Tensor | None
+    ) -> None:
+        """Take in ``(R, K)`` logits with ``(R,)`` targets and weights; fill the gradient."""
+        marked = MarkedRows.find(targets, rows.shape[-1], self.parameters.ignore_index)
+        own = own_classes(rows, marked, self.parameters)
+        own = own.times(self.factor if weights is None else self.factor * weights[marked.rows])
+        own_total = own.loss.sum(dtype=torch.float64).item()
+        self.total += own_total
+        self.foreground += own_total
+
+        step = len(self.scratch.power)
+        for index, of_block in enumerate(marked.split(len(rows), step)):
+            at = slice(index * step, (index + 1) * step)
+            block = rows[at]
+            scratch = self.scratch.first(len(block))
+            self._add_negatives(block, of_block, None if weights is None else weights[at], scratch)
+            if gradient is not None:
+                self._write_slopes(gradient[at], scratch)
+        if gradient is not None:
+            gradient[marked.rows, marked.classes] = own.slope.to(gradient.dtype)
+            gradient.index_fill_(0, marked.ignored, 0)
+
+    def _add_negatives(
+        self, block: Tensor, marked: MarkedRows, weights: Tensor | None, scratch: _Scratch
+    ) -> None:
+        """Add the sum over one block, in which the marked entries have no loss."""
+        if block.dtype != self.dtype or not block.is_contiguous():
+            block = scratch.copied.copy_(block)
+        power, softplus = scratch.power, scratch.softplus
+        for holds_everywhere in (False, True):
+            _sigmoid_and_softplus(block, scratch, holds_everywhere=holds_everywhere)
+            _raise(scratch.sigmoid, self.parameters.gamma, out=power)
+            if isinstance(self.parameters.background, Tensor):
+                power.mul_(self.parameters.background)
+            if weights is not None:
+                power.mul_(weights.unsqueeze(1))
+            for values in (power, softplus):  # both, since 0 · inf is not 0
+                _silence(values, marked)
+            total = power.view(-1).dot(softplus.view(-1)).item()
+            if math.isfinite(total):
+                break
+        self.total += total * self.background * self.factor
+        if len(marked.rows):
+            with_class = power[marked.rows].view(-1).dot(softplus[marked.rows].view(-1)).item()
+            self.foreground += with_class * self.background * self.factor
+
+    def _write_slopes(self, gradient: Tensor, scratch: _Scratch) -> None:
+        """The derivatives of the block that was just added; what is marked must still be put right.
+
+        addcmul onto a zero multiplies two blocks and a number in one pass.
+        """
+        gamma, softplus = self.parameters.gamma, scratch.softplus
+        value = self.background * self.factor
+        if self.is_steep:
+            assert not isinstance(gamma, Tensor)
+            value *= gamma
+        else:
+            softplus.mul_(gamma)
+        bracket = torch.lerp(softplus, self.end, scratch.sigmoid, out=softplus)
+        if gradient.dtype == self.dtype and gradient.is_contiguous():
+            torch.addcmul(self.zero, scratch.power, bracket, value=value, out=gradient)
+        else:
+            torch.addcmul(self.zero, scratch.power, bracket, value=value, out=scratch.power)
+            gradient.copy_(scratch.power)
+
+
+def _sigmoid_and_softplus(x: Tensor, scratch: _Scratch, *, holds_everywhere: bool) -> None:
+    if holds_everywhere:
+        torch.sigmoid(x, out=scratch.sigmoid)
+        scratch.softplus.copy_(F.logsigmoid(-x)).neg_()
+        return
+    exponential = torch.exp(x, out=scratch.power)
+    torch.log1p(exponential, out=scratch.softplus)
+    torch.add(exponential, 1, out=scratch.sigmoid)
+    torch.div(exponential, scratch.sigmoid, out=scratch.sigmoid)
+
+
+def _raise(sigmoid: Tensor, gamma: float | Tensor, out: Tensor) -> None:
+    if not isinstance(gamma, Tensor) and gamma == 2:
+        torch.mul(sigmoid, sigmoid, out=out)
+    else:
+        torch.pow(sigmoid, gamma, out=out)
+
+
+def _silence(values: Tensor, marked: MarkedRows) -> None:
+    if len(marked.rows):
+        values[marked.rows, marked.classes] = 0
+    if len(marked.ignored):
+        values.index_fill_(0, marked.ignored, 0)

@@ -15,6 +15,8 @@ from retina.studies.lab.suggestion import Suggestion, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MARK = "#0f172a"
+
 _PANELS: tuple[tuple[str, str, Callable[[LabCell], float]], ...] = (
     ("easy negatives' share\nof the gradient", "Blues", lambda cell: cell.gradient.easy_negatives),
     ("positives' share\nof the gradient", "PuOr", lambda cell: cell.gradient.positives),
@@ -98,7 +100,9 @@ def _mark(
 
     x, y = place
     if cell == suggestion.cell:
-        frame = Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, lw=2.5, ec="#c2410c")
-        axes.add_patch(frame)
+        for width, colour in ((4.5, "white"), (2.0, _MARK)):  # seen on dark and on light
+            axes.add_patch(
+                Rectangle((x - 0.46, y - 0.45), 0.92, 0.9, fill=False, lw=width, ec=colour)
+            )
     if trained is not None and (cell.gamma, cell.alpha) == (trained.gamma, trained.alpha):
-        axes.plot(x - 0.36, y - 0.3, "o", color="#c2410c", markersize=4)
+        axes.plot(x - 0.36, y - 0.28, "o", color=_MARK, markersize=5, markeredgecolor="white")

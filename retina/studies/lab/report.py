@@ -16,22 +16,30 @@ from retina.studies.lab.replay import NOISE_RATE, LabCell
 from retina.studies.lab.sample import LabSample
 from retina.studies.lab.suggestion import CAVEAT, EASY_LIMIT, NOISE_LIMIT, Suggestion, shown
 
+_GROUPS = ("easy−", "other−", "pos+")
+_HEADERS = (
+    *("\nγ", "\nα"),
+    *(f"{'loss' if number == 1 else ''}\n{group}" for number, group in enumerate(_GROUPS)),
+    *(f"{'gradient' if number == 1 else ''}\n{group}" for number, group in enumerate(_GROUPS)),
+    *("wrong\ndraw", "wrong\npull"),
+)
+
 
 def lab_table(cells: Sequence[LabCell], suggestion: Suggestion) -> Table:
-    """One line for each cell, in percent, the suggested one bold; it fits 80 columns.
+    """One line for each cell, the suggested one bold; it fits a terminal of 80 columns.
 
-    The last two columns: the share of the gradient that wrong labels on a tenth of the objects
-    draw, and how hard a wrong label pulls in terms of a right one.
+    Easy negatives, other negatives and positives in the loss and in the gradient; the share of the
+    gradient that wrong labels draw; and how hard one pulls in terms of a right label.
     """
     table = Table(
-        title=f"loss | gradient | wrong labels on {NOISE_RATE:.0%} of the objects, in %",
+        title=f"shares in %; wrong labels on {NOISE_RATE:.0%} of the objects",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
     )
-    for header in ("γ", "α", *("easy neg.", "other neg.", "positives") * 2, "draw", "pull"):
-        table.add_column(header, justify="right", no_wrap=header in "γα")
+    for header in _HEADERS:
+        table.add_column(header, justify="right", no_wrap=True)
     for number, cell in enumerate(cells):
         following = cells[number + 1 : number + 2]
         table.add_row(

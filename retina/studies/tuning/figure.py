@@ -37,6 +37,8 @@ def write_figure(result: TuningResult, path: Path) -> None:
         f"{result.grid.confidence:.0%} bootstrap intervals",
         fontsize=11,
     )
+    legend = "orange: chosen" + ("   –: single seeds" if len(result.seeds) > 1 else "")
+    figure.supxlabel(legend, fontsize=9, color="#475569")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     with replacing(path) as aside:
@@ -64,7 +66,7 @@ def _draw_ap(axes: Axes, stage: Stage) -> None:
             f"{row.scores.ap:.3f}", (place, row.scores.ap), xytext=(7, 0), color=colour,
             textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
-    axes.margins(x=0.2)
+    axes.set_xlim(-0.6, len(stage.rows) - 0.3)  # room for the last number
 
 
 def _draw_difference(axes: Axes, stage: Stage) -> None:
@@ -84,7 +86,7 @@ def _draw_difference(axes: Axes, stage: Stage) -> None:
             for row in stage.rows
         ],
     )
-    axes.set_xlabel(f"{stage.symbol}   (orange: chosen)")
+    axes.set_xlabel(stage.symbol)
 
 
 def _colour(row: Row, stage: Stage) -> str:

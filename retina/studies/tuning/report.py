@@ -16,6 +16,10 @@ from retina.storage import write_text
 from retina.studies.tuning.comparison import Interval, Row, Stage, signed
 from retina.studies.tuning.search import TuningResult
 
+_COLUMNS = (
+    *("searched", "gamma", "alpha", "AP", "AP_low", "AP_high", "AP50", "behind_best"),
+    *("behind_best_low", "behind_best_high", "chosen", "failure"),
+)
 _HEADERS = ("γ", "α", "AP", "interval", "AP50", "behind the best", "interval", "")
 
 
@@ -132,10 +136,7 @@ def _json_row(row: Row, seeds: Sequence[int]) -> dict[str, Any]:
 def _csv(result: TuningResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["searched", "gamma", "alpha", "AP", "AP_low", "AP_high", "AP50"]
-        + ["behind_best", "behind_best_low", "behind_best_high", "chosen", "failure"]
-    )
+    writer.writerow(_COLUMNS)
     for stage in result.stages:
         for row in stage.rows:
             failed = bool(row.scores.failures)
@@ -144,7 +145,7 @@ def _csv(result: TuningResult) -> str:
                     {"γ": "gamma", "α": "alpha"}[stage.symbol],
                     row.cell.gamma,
                     row.cell.alpha,
-                    *(_number(value) for value in (None if failed else row.scores.ap,)),
+                    _number(None if failed else row.scores.ap),
                     *(_number(value) for value in row.interval or (None, None)),
                     _number(None if failed else row.scores.ap50),
                     _number(row.behind),

@@ -17,6 +17,7 @@ from retina.experiment import (
     build_experiment,
 )
 from retina.experiment.checks import seed_everything
+from retina.objective.classification import FocalConfig
 from retina.storage import write_text
 from retina.studies.tuning.grid import Cell, GridConfig
 
@@ -60,11 +61,11 @@ def base_config(config: ExperimentConfig, grid: GridConfig) -> ExperimentConfig:
         raise UserError(
             "tuning compares runs on the validation set: give dataset.validation in the config"
         )
-    kind = config.objective.classification.kind
-    if kind != "focal":
+    loss = config.objective.classification
+    if not isinstance(loss, FocalConfig):
         raise UserError(
-            f"objective.classification.kind: tuning is about γ and α of the focal loss, this is "
-            f"'{kind}'; set objective.classification.kind=focal"
+            "objective.classification.kind: tuning is about γ and α of the focal loss, this is "
+            f"'{loss.kind}'; set objective.classification.kind=focal"
         )
     training = {
         name: value for name, value in grid.budget.model_dump().items() if value is not None

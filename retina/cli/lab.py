@@ -1,0 +1,173 @@
+"""``retina loss lab``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from retina.analysis.anatomy.measuring import trained_loss
+from retina.artifact import Artifact, load_artifact
+from retina.cli.loss_source import LossSource, find_source
+from retina.devices import pick_device
+from retina.errors import UserError
+from retina.losses.focal import check_alpha
+from retina.studies.lab.figure import write_heat_maps
+from retina.studies.lab.replay import replay
+from retina.studies.lab.report import lab_table, write_lab
+from retina.studies.lab.sample import (
+    LabSample,
+    fingerprint,
+    load_sample,
+    save_sample,
+    take_sample,
+)
+from retina.studies.lab.suggestion import CAVEAT, suggest
+
+
+@dataclass(frozen=True, slots=True)
+class LabRequest:
+    """The arguments of the command."""
+
+    checkpoint: Path
+    data: Path | None
+    annotations: Path | None
+    images: Path | None
+    config: Path | None
+    split: str
+    images_limit: int
+    gammas: str
+    alphas: str
+    output: Path | None
+    batch_size: int
+    num_workers: int
+    device: str
+
+
+def run_lab(request: LabRequest) -> None:
+    """Take or load the sample, replay the grid, print the table and write the files."""
+    console = Console(highlight=False)
+    gammas, alphas = parse_gammas(request.gammas), parse_alphas(request.alphas)
+    artifact = load_artifact(request.checkpoint)
+    source = find_source(
+        request, artifact.categories, antialias=artifact.config.preprocess.antialias
+    )
+    output = request.output or _default_output(request.checkpoint)
+    sample = _sample(request, artifact, source, output / "sample.safetensors", console)
+    cells = replay(sample, gammas, alphas)
+    suggestion = suggest(cells)
+    console.print(lab_table(cells, suggestion))
+    for line in (
+        f"suggested: γ = {suggestion.cell.gamma:g}, since {suggestion.gamma_reason}",
+        f"  and {suggestion.alpha_reason}",
+        CAVEAT,
+    ):
+        console.print(line, markup=False)
+    about = {"checkpoint": str(request.checkpoint), "data": source.name}
+    write_lab(output / "lab.json", sample, cells, suggestion, about)
+    loss = trained_loss(source.objective.classification)
+    write_heat_maps(
+        output / "lab.png",
+        cells,
+        suggestion,
+        trained=loss.parameters if source.has_config and loss.is_exact else None,
+        title=_title(request.checkpoint, source, sample),
+    )
+    console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _sample(
+    request: LabRequest, artifact: Artifact, source: LossSource, path: Path, console: Console
+) -> LabSample:
+    limit = min(request.images_limit, len(source.dataset))
+    assigner = source.objective.assigner
+    key = fingerprint(request.checkpoint, source.dataset, limit, assigner.model_dump_json())
+    sample = load_sample(path, key)
+    if sample is not None:
+        told = f"taken from {path}"
+    else:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("looking at every anchor", total=limit)
+            sample = take_sample(
+                artifact,
+                source.dataset,
+                assigner=assigner.build(),
+                device=pick_device(request.device),
+                images_limit=limit,
+                batch_size=request.batch_size,
+                num_workers=request.num_workers,
+                on_progress=lambda n: progress.advance(task, n),
+            )
+        save_sample(path, sample, key)
+        told = f"kept in {path}"
+    if not len(sample.own_class):
+        raise UserError(
+            f"{source.name}: no anchor of its {sample.num_images} images is foreground: there is "
+            "nothing to weigh against the background; look at images with objects"
+        )
+    console.print(
+        f"{sample.num_images} images, {sample.num_objects} objects, {sample.num_elements:,} "
+        f"anchors × classes, {len(sample.own_class):,} of them positive; {told}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return sample
+
+
+def _default_output(checkpoint: Path) -> Path:
+    run = checkpoint.parent.parent
+    return (run if (run / "config.yaml").is_file() else checkpoint.parent) / "lab"
+
+
+def _title(checkpoint: Path, source: LossSource, sample: LabSample) -> str:
+    """The end of the detector's path, and the data."""
+    name = "/".join(part for part in checkpoint.parts[-4:] if part not in ("/", "checkpoints"))
+    return f"{name} · {source.name}, {sample.num_images} images"
+
+
+def parse_gammas(text: str) -> tuple[float, ...]:
+    """``0,0.5,2`` as numbers, rising.
+
+    Raises:
+        UserError: one is no number from 0 on.
+    """
+    gammas = []
+    for word in _words(text):
+        try:
+            gamma = float(word)
+        except ValueError:
+            gamma = math.nan
+        if not 0 <= gamma < math.inf:
+            raise UserError(f"--gammas: '{word}' is no number from 0 on; write, say, 0,0.5,1,2,5")
+        gammas.append(gamma)
+    if not gammas:
+        raise UserError("--gammas: give at least one, say 0,0.5,1,2,5")
+    return tuple(sorted(set(gammas)))
+
+
+def parse_alphas(text: str) -> tuple[float | None, ...]:
+    """``0.25,0.5,none`` as numbers and None, rising, None last.
+
+    Raises:
+        UserError: one is neither ``none`` nor a number between 0 and 1.
+    """
+    alphas: set[float | None] = set()
+    for word in _words(text):
+        try:
+            alpha = None if word == "none" else float(word)
+            check_alpha(alpha)
+        except ValueError as error:
+            raise UserError(
+                f"--alphas: '{word}': write a number in (0, 1), or none ({error})"
+            ) from None
+        alphas.add(alpha)
+    if not alphas:
+        raise UserError("--alphas: give at least one, say 0.25,0.5,none")
+    return tuple(sorted(alphas, key=lambda alpha: 1.0 if alpha is None else alpha))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,206 @@
+"""``retina tune`` in small: real runs from one start, resumed, compared, reported."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from retina.errors import RunError
+from retina.studies.tuning import runs
+from retina.training.trainer import Trainer
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+
+GRID = """
+gammas: [1, 2]
+alphas: [0.25, 0.5]
+budget: {max_steps: 2}
+resamples: 100
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def lines_of(run: Path, kind: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_gamma_then_alpha_from_one_start_stopped_and_gone_on_with(
+    invoke: Invoke,
+    tiny_config: Path,
+    grid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "tune"
+    command = ("tune", tiny_config, "--grid", grid, "--output", folder)
+
+    advance, steps = Trainer._advance, []
+
+    def stop_in_the_second_run(trainer: Trainer, *arguments: Any) -> None:
+        advance(trainer, *arguments)
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", stop_in_the_second_run)
+        stopped = invoke(*command)
+    assert stopped.code == 143
+    assert "the same command goes on from there" in stopped.out
+    first, second = folder / "runs" / "gamma1_alpha0.25", folder / "runs" / "gamma2_alpha0.25"
+    assert (first / "seed0" / "outcome.json").exists()
+    assert not (second / "seed0" / "outcome.json").exists()
+    assert not (folder / "tune.json").exists()
+    before = (first / "seed0" / "metrics.jsonl").read_bytes()
+
+    done = invoke(*command)
+    assert done.code == 0, done.err
+    assert "run 1 of 2: γ = 1, α = 0.25, seed 0 (done before)" in done.out
+    assert "resumed at step 1" in done.out
+    assert (first / "seed0" / "metrics.jsonl").read_bytes() == before
+
+    result = json.loads((folder / "tune.json").read_text())
+    assert [stage["searched"] for stage in result["stages"]] == ["gamma", "alpha"]
+    gammas, alphas = (stage["rows"] for stage in result["stages"])
+    assert [(row["gamma"], row["alpha"]) for row in gammas] == [(1.0, 0.25), (2.0, 0.25)]
+    chosen = result["stages"][0]["chosen"]["gamma"]
+    assert [(row["gamma"], row["alpha"]) for row in alphas] == [(chosen, 0.25), (chosen, 0.5)]
+    assert len(list((folder / "runs").iterdir())) == 3  # the shared cell is trained once
+    for row in gammas + alphas:
+        run = folder / row["runs"][0]
+        metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+        assert row["AP"] == pytest.approx(metrics["AP"], abs=1e-12)
+        assert row["AP_interval"][0] <= row["AP_interval"][1]
+        assert [line["step"] for line in lines_of(run, "validation")] == [2]
+        assert (run / "checkpoints" / "last.safetensors").exists()
+        assert (run / "config.yaml").exists()
+        # From the same weights, the first batch has the same boxes wrong by as much.
+        step = lines_of(run, "train")[0]
+        assert step["step"] == 1
+        assert step["box_regression"] == lines_of(first / "seed0", "train")[0]["box_regression"]
+    start = load_file(folder / "start_seed0.safetensors")
+    ours = load_file(first / "seed0" / "checkpoints" / "last.safetensors")
+    assert start.keys() == ours.keys()
+
+    table = list(csv.DictReader((folder / "tune.csv").read_text().splitlines()))
+    assert [row["searched"] for row in table] == ["gamma", "gamma", "alpha", "alpha"]
+    assert "| γ | α | AP | interval |" in (folder / "tune.md").read_text()
+    assert (folder / "tune.png").read_bytes().startswith(b"\x89PNG")
+    assert "train with: objective.classification.gamma=" in done.out
+    assert "not what another seed would have" in " ".join(done.out.split())
+
+
+def test_a_run_that_diverges_is_a_row_of_the_table(
+    invoke: Invoke,
+    tiny_config: Path,
+    grid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = runs.build_experiment
+
+    def diverging(config: Any, **options: Any) -> Any:
+        if config.objective.classification.gamma == 1.0:
+            raise RunError("the loss is not finite at step 2")
+        return build(config, **options)
+
+    monkeypatch.setattr(runs, "build_experiment", diverging)
+    grid.write_text(GRID.replace("[0.25, 0.5]", "[0.25]"))
+    done = invoke("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
+    assert done.code == 0, done.err
+    assert "failed" in done.out
+    assert "gamma1_alpha0.25: 1 failed: the loss is not finite at step 2" in done.out
+    rows = json.loads((tmp_path / "tune" / "tune.json").read_text())["stages"][0]["rows"]
+    assert [row["AP"] is None for row in rows] == [True, False]
+    assert rows[0]["failures"] == ["the loss is not finite at step 2"]
+    assert (tmp_path / "tune" / "tune.png").exists()
+
+
+def test_where_every_run_fails_there_is_nothing_to_choose(
+    invoke: Invoke,
+    tiny_config: Path,
+    grid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def diverging(config: Any, **options: Any) -> Any:
+        raise RunError("the loss is not finite at step 2")
+
+    monkeypatch.setattr(runs, "build_experiment", diverging)
+    done = invoke("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
+    assert done.code == 3
+    assert "no run of the search for γ came through (gamma1_alpha0.25: the loss" in done.err
+
+
+def test_a_folder_holds_one_tuning(
+    invoke: Invoke,
+    tiny_config: Path,
+    grid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(config: Any, **options: Any) -> Any:
+        raise RunError("no")
+
+    monkeypatch.setattr(runs, "build_experiment", failing)
+    command = ["tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune"]
+    assert invoke(*command).code == 3
+    grid.write_text(GRID.replace("[1, 2]", "[1, 2, 5]"))
+    assert invoke(*command).code == 3  # more values are no other tuning
+    other = invoke(*command, "optimizer.lr=0.1", "seed=3")
+    assert other.code == 2
+    assert "holds a tuning with other settings (optimizer.lr: 0.002 → 0.1, seed: 0 → 3)" in (
+        other.err
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("")
+    taken = invoke("tune", tiny_config, "--output", tmp_path / "run")
+    assert taken.code == 2
+    assert "holds a training; give a folder of its own with --output" in taken.err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.validation=null", "give dataset.validation in the config"),
+        (
+            "objective.classification={kind: varifocal}",
+            "this is 'varifocal'; set objective.classification.kind=focal",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_told_before_anything_starts(
+    override: str, message: str, invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    done = invoke("tune", tiny_config, override, "--output", tmp_path / "tune")
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "tune").exists()
+
+
+def test_a_bad_grid_is_a_mistake_of_the_user(
+    invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path
+) -> None:
+    grid.write_text("gammas: [1, -1]\nalfas: [0.5]\n")
+    done = invoke("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
+    assert done.code == 2
+    assert f"{grid}: 2 problems" in done.err
+    assert "alfas: unknown key, did you mean 'alphas'?" in done.err
+    missing = invoke("tune", tiny_config, "--grid", tmp_path / "no.yaml", "--output", tmp_path)
+    assert missing.code == 2
+    assert "no.yaml: no such config file" in missing.err
+
+
+def test_help_gives_examples(invoke: Invoke) -> None:
+    assert "Example: retina tune configs/my_data.yaml" in invoke("tune", "--help").out
+    assert "Example: retina loss lab runs/demo" in invoke("loss", "lab", "--help").out
