@@ -31,10 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cleanlab.internal.constants import ALPHA
+from cleanlab.object_detection import rank
 from hotcoco import COCO, COCOeval
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95)
 KINDS = ("missing", "wrong_class", "shifted", "spurious")
+IMAGES = "any, by image"
 OURS = {"badly_placed": "shifted"}
 
 Record = dict[str, Any]
@@ -123,17 +126,20 @@ def report(images: Path, folder: Path, title: str) -> None:
     planted = json.loads((folder / "corruption.json").read_text())["corruptions"]
     print(f"\n{title}: AP · precision at k · precision at 20\n")
     print("| kind | k | retina | hotcoco | ObjectLab |\n|---|---|---|---|---|")
-    peers: tuple[Callable[[Record, list[Record], float], Rankings], ...] = (hotcoco, objectlab)
+    peers = [
+        [(threshold, ranked(threshold)) for threshold in THRESHOLDS]
+        for ranked in (hotcoco(labels, detections), objectlab(labels, detections))
+    ]
     ours = our_rankings(folder / "suspects.json")
-    for kind in (*KINDS, "any, by image"):
+    for kind in (*KINDS, IMAGES):
         truth = [one for one in planted if one["kind"] == kind or kind not in KINDS]
         judge = judge_images if kind not in KINDS else judge_items
         cells = [str(judge(ours[kind], truth))]
         for peer in peers:
             outcomes = [
-                (judge(ranking, truth), threshold)
-                for threshold in THRESHOLDS
-                if (ranking := peer(labels, detections, threshold).get(kind))
+                (judge(rankings[kind], truth), threshold)
+                for threshold, rankings in peer
+                if kind in rankings
             ]
             best = max(outcomes, key=lambda one: one[0].average_precision, default=None)
             cells.append("does not look for it" if best is None else f"{best[0]} ({best[1]:g})")
@@ -161,7 +167,14 @@ def judge_items(ranking: Iterable[Item], planted: Sequence[Record]) -> Outcome:
         return False
 
     ordered = sorted(ranking, key=lambda item: -item.score)
-    return outcome([is_right(item) for item in ordered], len(planted))
+    # A tool that names an annotation twice has named it once.
+    named: set[int] = set()
+    once = []
+    for item in ordered:
+        if item.annotation_id is None or item.annotation_id not in named:
+            once.append(item)
+            named |= {item.annotation_id} - {None}
+    return outcome([is_right(item) for item in once], len(planted))
 
 
 def judge_images(ranking: Iterable[Item], planted: Sequence[Record]) -> Outcome:
@@ -200,36 +213,39 @@ def our_rankings(path: Path) -> Rankings:
         rankings[OURS.get(one["kind"], one["kind"])].append(item)
         # The expected number of errors: an image with two likely ones goes before one with one.
         images[item.image_id] = images.get(item.image_id, 0.0) + item.score
-    rankings["any, by image"] = [Item(score, image_id) for image_id, score in images.items()]
+    rankings[IMAGES] = [Item(score, image_id) for image_id, score in images.items()]
     return rankings
 
 
-def hotcoco(labels: Record, detections: list[Record], threshold: float) -> Rankings:
+def hotcoco(labels: Record, detections: list[Record]) -> Callable[[float], Rankings]:
     """Its label-error candidates by score, and its images by F1."""
     truth = COCO(labels)
     evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
-    found = evaluation.image_diagnostics(iou_thr=0.5, score_thr=threshold)
-    boxes = [one["bbox"] for one in detections]
-    rankings: Rankings = {"missing": [], "wrong_class": []}
-    for one in found["label_errors"]:
-        kind = "missing" if one["type"] == "missing_annotation" else "wrong_class"
-        place = boxes[one["dt_id"] - 1] if kind == "missing" else None
-        rankings[kind].append(Item(one["dt_score"], one["image_id"], one["gt_id"], place))
-    rankings["any, by image"] = [
-        Item(1 - one["f1"], int(image_id)) for image_id, one in found["img_summary"].items()
-    ]
-    return rankings
+
+    def ranked(threshold: float) -> Rankings:
+        found = evaluation.image_diagnostics(iou_thr=0.5, score_thr=threshold)
+        rankings: Rankings = {"missing": [], "wrong_class": []}
+        for one in found["label_errors"]:
+            kind = "missing" if one["type"] == "missing_annotation" else "wrong_class"
+            place = detections[one["dt_id"] - 1]["bbox"] if kind == "missing" else None
+            rankings[kind].append(Item(one["dt_score"], one["image_id"], one["gt_id"], place))
+        rankings[IMAGES] = [
+            Item(1 - one["f1"], int(image_id)) for image_id, one in found["img_summary"].items()
+        ]
+        return rankings
+
+    return ranked
 
 
-def objectlab(labels: Record, detections: list[Record], threshold: float) -> Rankings:
+def objectlab(labels: Record, detections: list[Record]) -> Callable[[float], Rankings]:
     """Its per-box scores of overlooked, swapped and badly located boxes, and its image scores."""
-    from cleanlab.object_detection import rank
-
     ids = sorted({one["id"] for one in labels["categories"]})
     images = [one["id"] for one in labels["images"]]
-    own = {image: [one for one in labels["annotations"] if one["image_id"] == image] for image in images}
+    own: dict[int, list[Record]] = {image: [] for image in images}
+    for one in labels["annotations"]:
+        own[one["image_id"]].append(one)
     seen: dict[int, list[list[list[float]]]] = {image: [[] for _ in ids] for image in images}
     for one in detections:
         row = [*corners(one["bbox"]), one["score"]]
@@ -241,33 +257,37 @@ def objectlab(labels: Record, detections: list[Record], threshold: float) -> Ran
         }
         for image in images
     ]
-    predictions = [
-        np.array([np.array(rows).reshape(-1, 5) for rows in seen[image]] + [None], dtype=object)[:-1]
-        for image in images
-    ]
-    data = {"labels": given, "predictions": predictions}
-    swapped = rank.compute_swap_box_scores(**data, high_probability_threshold=threshold)
-    located = rank.compute_badloc_box_scores(**data, low_probability_threshold=threshold)
-    overlooked = rank.compute_overlooked_box_scores(**data, high_probability_threshold=threshold)
-    rankings: Rankings = {"missing": [], "wrong_class": [], "shifted": []}
-    pooled = np.zeros(len(images))
-    for scores in (swapped, located, overlooked):  # as get_label_quality_scores weighs them
-        pooled += np.log(rank.pool_box_scores_per_image(scores) + 1e-9) / 3
-    rankings["any, by image"] = [Item(-s, i) for s, i in zip(pooled, images, strict=True)]
-    for row, image in enumerate(images):
-        for kind, scores in (("wrong_class", swapped[row]), ("shifted", located[row])):
-            rankings[kind] += [
-                Item(-score, image, one["id"])
-                for one, score in zip(own[image], scores, strict=True)
-                if score < 1  # 1 is "no evidence": not flagged
+    predictions = [[np.array(rows).reshape(-1, 5) for rows in seen[image]] for image in images]
+    # Once for all thresholds; each call would do it again.
+    data = rank._get_valid_inputs_for_compute_scores(ALPHA, given, predictions)
+
+    def ranked(threshold: float) -> Rankings:
+        high = {"auxiliary_inputs": data, "high_probability_threshold": threshold}
+        swapped = rank.compute_swap_box_scores(**high)
+        overlooked = rank.compute_overlooked_box_scores(**high)
+        located = rank.compute_badloc_box_scores(
+            auxiliary_inputs=data, low_probability_threshold=threshold
+        )
+        rankings: Rankings = {"missing": [], "wrong_class": [], "shifted": []}
+        for row, image in enumerate(images):
+            for kind, scores in (("wrong_class", swapped[row]), ("shifted", located[row])):
+                rankings[kind] += [
+                    Item(-score, image, one["id"])
+                    for one, score in zip(own[image], scores, strict=True)
+                ]
+            boxes = [box for rows in seen[image] for box in rows]
+            rankings["missing"] += [
+                Item(-score, image, None, [box[0], box[1], box[2] - box[0], box[3] - box[1]])
+                for box, score in zip(boxes, overlooked[row], strict=True)
+                if np.isfinite(score)
             ]
-        boxes = [box for rows in seen[image] for box in rows]
-        rankings["missing"] += [
-            Item(-score, image, None, [box[0], box[1], box[2] - box[0], box[3] - box[1]])
-            for box, score in zip(boxes, overlooked[row], strict=True)
-            if np.isfinite(score)
-        ]
-    return rankings
+        quality = np.zeros(len(images))  # pooled as its get_label_quality_scores does
+        for scores in (swapped, located, overlooked):
+            quality += np.log(rank.pool_box_scores_per_image(scores) + 1e-100) / 3
+        rankings[IMAGES] = [Item(-s, i) for s, i in zip(quality.tolist(), images, strict=True)]
+        return rankings
+
+    return ranked
 
 
 def corners(box: Sequence[float]) -> list[float]:

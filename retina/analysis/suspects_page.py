@@ -124,7 +124,12 @@ def _crop(image: Image, label_box: Corners | None, seen_box: Corners | None) -> 
     for box, color, dash in ((seen_box, _SEEN_COLOR, 0), (label_box, _LABEL_COLOR, 6)):
         if box is not None:
             x1, y1, x2, y2 = box
-            inside = ((x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale)
+            inside = (
+                (x1 - left) * scale,
+                (y1 - top) * scale,
+                (x2 - left) * scale,
+                (y2 - top) * scale,
+            )
             _rectangle(draw, inside, size, color, dash)
     content = io.BytesIO()
     part.save(content, format="JPEG", quality=_JPEG_QUALITY)

@@ -88,7 +88,9 @@ def error_probabilities(
         ``(S, C)`` float64.
     """
     counts = torch.bincount(outcomes, minlength=num_outcomes).clamp(min=1).double()
-    fitted = torch.cat([counts[:1], counts.new_full((num_outcomes - 1,), _FITTED_RATE * num_labels)])
+    fitted = torch.cat(
+        [counts[:1], counts.new_full((num_outcomes - 1,), _FITTED_RATE * num_labels)]
+    )
     odds = _fitted(design, outcomes, (fitted / counts)[outcomes], num_outcomes)
     # Bayes' rule: the same evidence, with errors as rare as they are.
     odds[:, 1:] *= ASSUMED_RATE / _FITTED_RATE

@@ -111,7 +111,7 @@ def _per_class(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     values = torch.as_tensor(value, dtype=dtype, device=logits.device)
     if values.ndim == 0:
-        return values
+        return values.expand(logits.shape[-1:])
     if values.shape != logits.shape[-1:]:
         classes = logits.shape[-1] if logits.ndim else 1
         raise ValueError(

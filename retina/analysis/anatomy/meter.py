@@ -27,7 +27,7 @@ LIMIT = 32.0
 above, it is linear in the logit, so the sum that each bin keeps gives it exactly."""
 
 _IGNORED = -1
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 24}
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}
 """Elements at a time: what fits into a processor's cache, or keeps a GPU busy."""
 
 

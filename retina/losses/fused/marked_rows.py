@@ -78,9 +78,9 @@ def own_classes(logits: Tensor, marked: MarkedRows, parameters: FocalParameters)
     x = logits[marked.rows, marked.classes]
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     foreground, gamma = parameters.foreground, parameters.gamma
-    if isinstance(foreground, Tensor) and foreground.ndim:
+    if isinstance(foreground, Tensor):
         foreground = foreground[marked.classes]
-    if isinstance(gamma, Tensor) and gamma.ndim:
+    if isinstance(gamma, Tensor):
         gamma = gamma[marked.classes]
     miss, hit = torch.sigmoid(-x), torch.sigmoid(x)  # 1 - p_t, p_t
     cross_entropy = -F.logsigmoid(x)
