@@ -13,12 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ASSUMED_RATE = 0.03
-"""The share of labels with an error of each kind that a score takes for granted: from one detector
-it cannot be told how many there are, only which ones look like it most."""
-
-_FITTED_RATE = 0.5
-"""The share that made-up errors have in the fit: many, so that it is about where they begin."""
+ASSUMED_RATE = 0.1
+"""The share of labels with an error of each kind that the scores take for granted. One detector
+cannot tell how many errors there are, only which labels look like them most; many made-up ones make
+the fit one about where errors begin."""
 
 _CLASS_STRENGTH = 10.0
 """A class is taken to be as usual as all others with the weight of this many labels."""
@@ -87,14 +85,10 @@ def error_probabilities(
     Returns:
         ``(S, C)`` float64.
     """
-    counts = torch.bincount(outcomes, minlength=num_outcomes).clamp(min=1).double()
-    fitted = torch.cat(
-        [counts[:1], counts.new_full((num_outcomes - 1,), _FITTED_RATE * num_labels)]
-    )
-    odds = _fitted(design, outcomes, (fitted / counts)[outcomes], num_outcomes)
-    # Bayes' rule: the same evidence, with errors as rare as they are.
-    odds[:, 1:] *= ASSUMED_RATE / _FITTED_RATE
-    return odds / odds.sum(dim=1, keepdim=True)
+    counts = torch.bincount(outcomes, minlength=num_outcomes).double()
+    weights = (ASSUMED_RATE * num_labels / counts.clamp(min=1))[outcomes]
+    weights[outcomes == 0] = 1.0
+    return _fitted(design, outcomes, weights, num_outcomes)
 
 
 def _fitted(design: Tensor, outcomes: Tensor, weights: Tensor, num_outcomes: int) -> Tensor:

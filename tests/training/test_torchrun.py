@@ -8,8 +8,14 @@ import pytest
 
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
 
-# Frozen norms and one padded size: what a rank computes then depends on its own images only.
-EQUAL_TERMS = ["model.backbone.norm=frozen", "preprocess.pad_to=[96, 96]", "device=cpu"]
+# Frozen norms and one padded size: what a rank computes then depends on its own images only. SGD,
+# since AdamW turns the rounding of a gradient near zero into a whole step of either sign.
+EQUAL_TERMS = [
+    "model.backbone.norm=frozen",
+    "preprocess.pad_to=[96, 96]",
+    "optimizer={kind: sgd, lr: 0.02}",
+    "device=cpu",
+]
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -46,8 +52,8 @@ def test_two_processes_train_and_score_as_one_does(
     )
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count(f"done: {steps} steps") == 1  # only one process speaks
-    assert losses_of(two) == pytest.approx(losses_of(one), rel=2e-4)
-    assert first_anatomy_of(two) == pytest.approx(first_anatomy_of(one), rel=2e-4)
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
+    assert first_anatomy_of(two) == pytest.approx(first_anatomy_of(one), rel=1e-5)
     scores = [json.loads((run / "evaluation/metrics.json").read_text()) for run in (one, two)]
     assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)
     rows = json.loads((two / "evaluation/detections.json").read_text())

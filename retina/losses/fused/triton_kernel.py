@@ -11,8 +11,8 @@ take the special-function unit, so
   and has no relative accuracy next to 1, where the easy negatives are.
 
 Each program writes its own sum and torch adds them up: no atomics, the same bits in every run.
-The formulas are those of `retina.losses.focal_reference`. With TRITON_INTERPRET=1 in the environment
-before Triton is imported the same source runs on CPU tensors, which is how it is tested.
+The formulas are those of `retina.losses.focal_reference`. With TRITON_INTERPRET=1 set before Triton
+is imported the same source runs on CPU tensors, which is how it is tested without a GPU.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
@@ -20,6 +20,7 @@ before Triton is imported the same source runs on CPU tensors, which is how it i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 import triton
@@ -145,6 +146,18 @@ def _focal_kernel(
 
     is_own = (target - first).to(tl.int32)[:, None] == lane[None, :]
     z = tl.where(is_own, -x, x)  # the logit of the wrong decision
+    # dz/dx is in the sign of the factor, so that each element looks at is_own in one place only.
+    if ALPHA == 0:
+        factor = tl.where(is_own, -weight[:, None], weight[:, None])
+    elif ALPHA == 1:
+        own_factor, other_factor = -foreground * weight, background * weight
+        factor = tl.where(is_own, own_factor[:, None], other_factor[:, None])
+    else:
+        inside = exists[:, None] & (column < NUM_CLASSES)
+        own_factor = tl.load(foregrounds + column, mask=inside, other=0.0)
+        other_factor = tl.load(backgrounds + column, mask=inside, other=0.0)
+        factor = weight[:, None] * tl.where(is_own, -own_factor, other_factor)
+
     e = _exp2(tl.abs(z) * -1.4426950408889634, ON_GPU)
     quotient = _log1p_quotient(e, IS_SHORT)
     larger = _reciprocal(1.0 + e, ON_GPU)
@@ -153,25 +166,14 @@ def _focal_kernel(
     hit = tl.where(z > 0, smaller, larger)  # p_t
     cross_entropy = quotient * e + tl.maximum(z, 0.0)
 
-    factor = weight[:, None]
-    if ALPHA == 1:
-        factor = factor * tl.where(is_own, foreground, background)
-    elif ALPHA == 2:
-        inside = exists[:, None] & (column < NUM_CLASSES)
-        per_class = tl.load(foregrounds + column, mask=inside, other=0.0)
-        per_other = tl.load(backgrounds + column, mask=inside, other=0.0)
-        factor = factor * tl.where(is_own, per_class, per_other)
-
     if GAMMA == 0:
-        loss = factor * cross_entropy
-        slope = factor * miss
+        faded = factor
+        slope = faded * miss
     elif GAMMA == 1:
         faded = factor * miss
-        loss = faded * cross_entropy
         slope = faded * (miss + hit * cross_entropy)
     elif GAMMA == 2:
         faded = factor * (miss * miss)
-        loss = faded * cross_entropy
         slope = faded * (miss + 2.0 * (hit * cross_entropy))
     else:
         power = gamma
@@ -179,18 +181,15 @@ def _focal_kernel(
             power = tl.load(gammas + column, mask=exists[:, None], other=0.0)
         log_miss = tl.minimum(z, 0.0) - quotient * e
         faded = factor * _exp2(power * (log_miss * 1.4426950408889634), ON_GPU)
-        loss = faded * cross_entropy
         slope = faded * (miss + power * (hit * cross_entropy))
+    if HAS_GRADIENT:
+        tl.store(gradient + gradient_at, slope.to(gradient.dtype.element_ty), mask=exists[:, None])
 
-    of_group = tl.sum(loss, axis=1)
+    of_group = tl.sum(tl.abs(faded) * cross_entropy, axis=1)
+    of_group = tl.where(weight < 0, -of_group, of_group)
     is_class = counted & (target < NUM_CLASSES)
     tl.store(totals + program, tl.sum(of_group, axis=0))
     tl.store(shares + program, tl.sum(tl.where(is_class, of_group, 0.0), axis=0))
-    if HAS_GRADIENT:
-        slope = tl.where(is_own, -slope, slope)
-        tl.store(
-            gradient + gradient_at, slope.to(gradient.dtype.element_ty), mask=exists[:, None]
-        )
 
 
 @triton.jit
@@ -257,7 +256,7 @@ def _is_viewable(tensor: Tensor) -> bool:
     """Whether all dimensions but the last can be flattened to one stride."""
     strides, shape = tensor.stride()[:-1], tensor.shape[:-1]
     kept = [(size, stride) for size, stride in zip(shape, strides, strict=True) if size != 1]
-    return all(a[1] == b[0] * b[1] for a, b in zip(kept[:-1], kept[1:], strict=True))
+    return all(a[1] == b[0] * b[1] for a, b in pairwise(kept))
 
 
 def _launch(
