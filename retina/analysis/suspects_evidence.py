@@ -75,7 +75,8 @@ class LabelEvidence:
             the logits of the own and the best other class at the label's anchors.
         seen_boxes: ``(H, 4)`` the box that the detector sees there.
         seen_scores: ``(H,)`` its score.
-        other_labels: ``(H,)`` the most probable class of what is at the label, but its own.
+        other_labels: ``(H,)`` the class of the best prediction there of another class,
+            by score and overlap.
         other_scores: ``(H,)`` its score.
     """
 
@@ -136,8 +137,9 @@ class ImageEvidence:
         at = overlap >= _SAME_OBJECT_IOU
         own = (self._probabilities.T[labels] * at).amax(dim=1)  # (H,)
         is_own = self._best_label == labels.unsqueeze(1)  # (H, P)
-        others = torch.where(is_own, self._second, self._best) * at
-        other, other_row = others.max(dim=1)
+        others = torch.where(is_own, self._second, self._best)
+        other = (others * at).amax(dim=1)
+        other_row = (others * overlap).argmax(dim=1, keepdim=True)  # (H, 1)
         other_label = torch.where(is_own, self._second_label, self._best_label)
         support, row = (self._best * overlap).max(dim=1)
         is_seen = support > 0
@@ -160,8 +162,8 @@ class ImageEvidence:
             ),
             seen_boxes=seen_boxes,
             seen_scores=seen_scores,
-            other_labels=other_label.gather(1, other_row.unsqueeze(1))[:, 0],
-            other_scores=other,
+            other_labels=other_label.gather(1, other_row)[:, 0],
+            other_scores=others.gather(1, other_row)[:, 0],
         )
 
     def of_detections(self) -> DetectionEvidence:

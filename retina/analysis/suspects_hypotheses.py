@@ -89,7 +89,7 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     none = torch.full((len(rows),), -1)
     swapped, can_swap = _other_classes(objects, labels, random)
     shifted = [shifted_box(box, (height, width), random, overlap=_SHIFTED_IOU) for box in own]
-    models = _models(objects, len(rows), random)
+    models = objects.rows[random.integers(len(objects.rows), size=len(rows))] if len(rows) else rows
     spurious = [
         _free(objects.truth.boxes_xywh[row], own, (height, width), random) for row in models
     ]
@@ -110,15 +110,6 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     return ImageHypotheses(
         Hypotheses(corners, torch.cat(chosen), torch.cat(stands_for)), torch.cat(kinds)
     )
-
-
-def _models(objects: LabelledObjects, count: int, random: np.random.Generator) -> IntArray:
-    """Random labels for spurious boxes to be like, the rare classes more often than they are."""
-    if not count:
-        return objects.rows[:0]
-    labels = objects.truth.category_labels[objects.rows]
-    weights = 1 / np.sqrt(np.bincount(labels))[labels]  # a class counts as its square root
-    return random.choice(objects.rows, size=count, p=weights / weights.sum())
 
 
 def _other_classes(

@@ -102,8 +102,7 @@ def _card(one: Suspect, rank: int, dataset: DetectionDataset, image: Image) -> s
         f'<header><span class="kind {one.kind}">{one.kind.replace("_", " ")}</span>'
         f'<span class="score" title="probability">{one.score:.2f}</span></header>'
         f"<dl>{rows}</dl>"
-        f'<footer title="{escape(file_name, quote=True)}"><span>{escape(file_name)}</span>'
-        f"<small>{number}</small></footer></article>"
+        f"<footer><span>{escape(file_name)}</span><small>{number}</small></footer></article>"
     )
 
 
@@ -208,11 +207,9 @@ article[hidden] { display: none; }
 .picture { height: 220px; display: flex; align-items: center; justify-content: center;
   background: #222; }
 .picture img { max-width: 100%; max-height: 100%; }
-header, footer { display: flex; justify-content: space-between; gap: .6rem;
-  padding: .5rem .7rem 0; }
-footer { padding: .3rem .7rem .6rem; opacity: .7; }
-footer span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-footer small { white-space: nowrap; }
+header { display: flex; justify-content: space-between; gap: .6rem; padding: .5rem .7rem 0; }
+footer { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 .6rem;
+  padding: .3rem .7rem .6rem; opacity: .7; overflow-wrap: anywhere; }
 .kind { padding: 0 .5rem; border-radius: .3rem; color: #fff; }
 .missing { background: #b3261e; } .wrong_class { background: #6a3fa0; }
 .badly_placed { background: #0b6b8a; } .spurious { background: #7a5a00; }

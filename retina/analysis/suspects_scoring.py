@@ -116,7 +116,7 @@ def _usual(features: Tensor, labels: Tensor, is_usual: Tensor) -> Tensor:
     """``(S, F)`` the median of each example's class, drawn to that of all where it has few."""
     of_all = features[is_usual].median(dim=0).values
     medians = of_all.repeat(int(labels.max()) + 1, 1)
-    for label in labels[is_usual].unique().tolist():
+    for label in sorted(set(labels[is_usual].tolist())):
         rows = features[is_usual & (labels == label)]
         share = len(rows) / (len(rows) + _CLASS_STRENGTH)
         medians[label] = share * rows.median(dim=0).values + (1 - share) * of_all

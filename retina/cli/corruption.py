@@ -54,7 +54,7 @@ def run_corrupt(
     corrupted = corrupt(to_coco(dataset, images=images), rates, seed=seed)
     write_text(written, json.dumps(corrupted.content))
     write_text(listed, json.dumps(corrupted.listed(rates, seed=seed), indent=1))
-    counts = Counter(one.kind for one in corrupted.corruptions)
+    counts = Counter[str](one.kind for one in corrupted.corruptions)
     kinds = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in asdict(rates))
     Console(highlight=False, soft_wrap=True).print(
         f"{written}: {len(corrupted.corruptions)} errors in {corrupted.num_objects} objects, seed "

@@ -93,7 +93,7 @@ def test_in_place_has_one_backward_pass_and_says_so(example: Example) -> None:
     source = example[0].clone().requires_grad_()
     loss = total(source * 1, example, in_place=True)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="in_place=True.*there is one backward pass"):
+    with pytest.raises(RuntimeError, match=r"in_place=True.*there is one backward pass"):
         loss.backward()
     loss = total(source * 1, example, in_place=True)
     with pytest.raises(RuntimeError, match="no second derivative; pass in_place=False"):

@@ -37,7 +37,9 @@ def write_figure(result: TuningResult, path: Path) -> None:
         f"{result.grid.confidence:.0%} bootstrap intervals",
         fontsize=11,
     )
-    legend = "orange: chosen" + ("   –: single seeds" if len(result.seeds) > 1 else "")
+    legend = "orange: chosen, the paper's value where the best cannot be told from it" + (
+        "   –: single seeds" if len(result.seeds) > 1 else ""
+    )
     figure.supxlabel(legend, fontsize=9, color="#475569")
     content = io.BytesIO()
     figure.savefig(content, format="png")
