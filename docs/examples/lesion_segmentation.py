@@ -44,10 +44,10 @@ class Budget:
     test: int = 512
     steps: int = 160
     batch_size: int = 16
+    tuning_seeds: tuple[int, ...] = (101, 102)
 
 
-SMOKE = Budget(train=16, validation=16, test=16, steps=1, batch_size=4)
-TUNING_SEED = 101
+SMOKE = Budget(16, 16, 16, steps=1, batch_size=4, tuning_seeds=(101,))
 
 
 @functools.cache
@@ -261,7 +261,8 @@ def main() -> None:
     started = time.perf_counter()
 
     def validate(trial: Trial) -> float:
-        return measure(trial, TUNING_SEED, budget, budget.validation)["Dice"]
+        outcomes = [measure(trial, seed, budget, budget.validation) for seed in budget.tuning_seeds]
+        return sum(outcome["Dice"] for outcome in outcomes) / len(outcomes)
 
     def test(trial: Trial, seed: int) -> dict[str, float]:
         return measure(trial, seed, budget, budget.test)

@@ -28,6 +28,7 @@ LABEL_FEATURES = ("own", "other", "any", "overlap", "seen", "own_anchors", "othe
 DETECTION_FEATURES = ("score", "mass", "overlap", "overlap_of_unseen", "covered", "covers")
 
 _SAME_OBJECT_IOU = 0.5
+_MISPLACED_IOU = 0.35
 _AGREEING_IOU = 0.6
 _NUM_ANCHORS = 6
 _MATCHING_ANCHOR_IOU = 0.4
@@ -174,7 +175,9 @@ class ImageEvidence:
         kept = nms(boxes, scores, _SAME_OBJECT_IOU)
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         overlap = pairwise_iou(boxes, self._label_boxes)  # (D, N)
-        matched = _match(overlap)
+        matched, is_misplaced = _match(overlap, scores)
+        boxes, scores, labels = boxes[~is_misplaced], scores[~is_misplaced], labels[~is_misplaced]
+        overlap, matched = overlap[~is_misplaced], matched[~is_misplaced]
         is_unseen = torch.ones(len(self._label_boxes), dtype=torch.bool)
         is_unseen[matched[matched >= 0]] = False
         shared = pairwise_intersection(boxes, self._label_boxes)
@@ -228,18 +231,28 @@ def logit(probability: Tensor) -> Tensor:
     return torch.log(probability) - torch.log1p(-probability)
 
 
-def _match(overlap: Tensor) -> Tensor:
-    """``(D,)`` the label of each detection, the best detection first; -1 for none left."""
+def _match(overlap: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair detections with labels, each once, the highest score × overlap first.
+
+    Returns:
+        ``(D,)`` the label that is each detection's object, -1 for none; and ``(D,)`` bool, whether
+        its label only lies beside it: badly placed, but not missing.
+    """
     matched = torch.full((len(overlap),), -1, dtype=torch.int64)
-    if overlap.shape[1] == 0:
-        return matched
-    free = overlap.clone()
-    for row in range(len(free)):
-        value, label = free[row].max(dim=0)
-        if value >= _SAME_OBJECT_IOU:
+    is_misplaced = torch.zeros(len(overlap), dtype=torch.bool)
+    agreement = torch.where(overlap >= _MISPLACED_IOU, overlap * scores.unsqueeze(1), 0.0)
+    num_labels = overlap.shape[1]
+    for _ in range(min(overlap.shape)):
+        best = int(agreement.argmax())
+        row, label = best // num_labels, best % num_labels
+        if agreement[row, label] == 0:
+            break
+        if overlap[row, label] >= _SAME_OBJECT_IOU:
             matched[row] = label
-            free[:, label] = 0
-    return matched
+        else:
+            is_misplaced[row] = True
+        agreement[row], agreement[:, label] = 0, 0
+    return matched, is_misplaced
 
 
 def _two_best(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:

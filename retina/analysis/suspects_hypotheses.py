@@ -87,7 +87,7 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     labels = objects.labels(rows)
     all_rows = torch.arange(len(rows))
     none = torch.full((len(rows),), -1)
-    swapped, can_swap = _other_classes(objects, labels, random)
+    swapped = _other_classes(objects, labels, random)
     shifted = [shifted_box(box, (height, width), random, overlap=_SHIFTED_IOU) for box in own]
     models = objects.rows[random.integers(len(objects.rows), size=len(rows))] if len(rows) else rows
     spurious = [
@@ -95,7 +95,7 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     ]
     parts = (
         (own.tolist(), labels, all_rows, 0),
-        ([box if can else None for box, can in zip(own.tolist(), can_swap)], swapped, all_rows, 1),
+        *([] if swapped is None else [(own.tolist(), swapped, all_rows, 1)]),
         (shifted, labels, all_rows, 2),
         (spurious, objects.labels(models), none, 3),
     )
@@ -114,15 +114,13 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
 
 def _other_classes(
     objects: LabelledObjects, labels: Tensor, random: np.random.Generator
-) -> tuple[Tensor, list[bool]]:
-    """Another class for each label among those that are used, and whether there is one."""
+) -> Tensor | None:
+    """Another class for each label, of those that are used; None where there is only one."""
     used = np.unique(objects.truth.category_labels[objects.rows])
-    swapped = labels.clone()
-    for row, label in enumerate(labels.tolist()):
-        others = used[used != label]
-        if len(others):
-            swapped[row] = int(others[random.integers(len(others))])
-    return swapped, (swapped != labels).tolist()
+    if len(used) < 2:
+        return None
+    others = [used[used != label] for label in labels.tolist()]
+    return torch.tensor([int(random.choice(one)) for one in others], dtype=torch.int64)
 
 
 def _free(

@@ -170,7 +170,8 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 </head>
 <body>
 <h1>Label suspects</h1>
-<p>{summary}. <span class="key label">the label</span> <span class="key seen">what is seen</span></p>
+<p>{summary}. <span class="key label">the label</span>
+<span class="key seen">what is seen</span></p>
 <nav>
 <button type="button" data-kind="" class="chosen">all <b>{total}</b></button>{buttons}
 <label>sort by <select id="order"><option value="rank">score</option>

@@ -73,10 +73,12 @@ def sigmoid_focal_loss(
         logits: any floating tensor; float16 and bfloat16 are computed, and returned, in float32.
         targets: see above.
         alpha: the weight α_t of targets 1, in (0, 1); targets 0 get ``1 - alpha``. A sequence or
-            tensor holds one weight for each entry of the last dimension. None is off (α_t = 1 for
-            both), and so is 1: torchvision's function gives every target 0 exactly no loss at
-            ``alpha=1``, which is never wanted.
-        gamma: the focusing parameter, ≥ 0, a number or one for each entry of the last dimension.
+            tensor holds one weight for each entry of the last dimension (a tensor on the logits'
+            device spares a GPU the copy in every call). None is off (α_t = 1 for both), and so is
+            1: torchvision's function gives every target 0 exactly no loss at ``alpha=1``, which is
+            never wanted.
+        gamma: the focusing parameter, ≥ 0, a number or one for each entry of the last dimension. A
+            tensor of it, or of alpha, that requires a gradient gets one.
         reduction: ``none`` returns ``(..., K)``, the logits' shape, for every kind of target, with
             0 where a target is left out; ``sum`` a scalar; ``mean`` the sum divided by the number
             of elements not left out (a row of K elements for each class index), 0 if there are

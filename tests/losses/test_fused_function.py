@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -118,13 +120,15 @@ def test_in_place_refuses_tensors_that_are_not_its_own(example: Example) -> None
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_small_float16_gradients_survive_with_a_loss_scale(in_place: bool) -> None:
-    # 0.75 * 3 * e^-21 = 1.7e-9 is nothing in float16, 65536 times as much is something.
+    # The slope is 0.75 σ²(σ + 2 (1 - σ) softplus), about 0.75 * 3 * e^-21 = 1.7e-9: nothing in
+    # float16, where 65536 times as much is something.
     source = torch.full((1, 1), -7.0, dtype=torch.float16, requires_grad=True)
     sums = focal_loss_sums(source * 1, torch.tensor([1]), in_place=in_place)
     (sums.total * 65536).backward()
     assert source.grad is not None
-    wanted = 65536 * 0.75 * 3 * torch.tensor(-21.0).exp().item()
-    assert source.grad.item() == pytest.approx(wanted, rel=2e-3)
+    p, cross_entropy = 1 / (1 + math.exp(7)), math.log1p(math.exp(-7))
+    wanted = 65536 * 0.75 * p**2 * (p + 2 * (1 - p) * cross_entropy)
+    assert source.grad.item() == pytest.approx(wanted, rel=2**-10)
 
 
 def test_nothing_is_kept_where_no_gradient_is_wanted(example: Example) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from functools import cache
 from typing import Any
 
@@ -43,8 +45,10 @@ def can_fuse(
 
 @cache
 def _has_triton(device: torch.device) -> bool:
-    """Whether there is a Triton, and a GPU that it compiles for."""
+    """Whether there is a Triton, the C compiler that it calls, and a GPU that it compiles for."""
     if importlib.util.find_spec("triton") is None or torch.version.hip is not None:
+        return False
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
