@@ -220,16 +220,20 @@ def our_rankings(path: Path) -> Rankings:
 def hotcoco(labels: Record, detections: list[Record]) -> Callable[[float], Rankings]:
     """Its label-error candidates by score, and its images by F1."""
     truth = COCO(labels)
-    evaluation = COCOeval(truth, truth.load_res(detections), "bbox")
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
 
     def ranked(threshold: float) -> Rankings:
+        # F1 is about detections that are shown, so it needs the threshold beforehand.
+        kept = [one for one in detections if one["score"] >= threshold]
+        rankings: Rankings = {"missing": [], "wrong_class": [], IMAGES: []}
+        if not kept:
+            return rankings
+        evaluation = COCOeval(truth, truth.load_res(kept), "bbox")
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.evaluate()
         found = evaluation.image_diagnostics(iou_thr=0.5, score_thr=threshold)
-        rankings: Rankings = {"missing": [], "wrong_class": []}
         for one in found["label_errors"]:
             kind = "missing" if one["type"] == "missing_annotation" else "wrong_class"
-            place = detections[one["dt_id"] - 1]["bbox"] if kind == "missing" else None
+            place = kept[one["dt_id"] - 1]["bbox"] if kind == "missing" else None
             rankings[kind].append(Item(one["dt_score"], one["image_id"], one["gt_id"], place))
         rankings[IMAGES] = [
             Item(1 - one["f1"], int(image_id)) for image_id, one in found["img_summary"].items()

@@ -59,11 +59,12 @@ def _train(config: Path, cell: Cell, seed: int, *, folder: Path) -> Outcome:
             check=False,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        if done.returncode not in (0, 3):
+        diverged = done.returncode == 3 and "not finite" in done.stderr
+        if done.returncode != 0 and not diverged:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
         run.mkdir(parents=True, exist_ok=True)
         metrics = _last_validation(run) if done.returncode == 0 else None
-        reason = "" if done.returncode == 0 else done.stderr.strip()
+        reason = done.stderr.strip() if diverged else ""
         record.write_text(json.dumps({"metrics": metrics, "reason": reason}))
         print(f"{cell.name} seed {seed}: {metrics['AP']:.4f}" if metrics else reason, flush=True)
     return Outcome(**json.loads(record.read_text()))

@@ -41,7 +41,11 @@ class Config(BaseModel):
     """The base of every configuration: frozen, strictly typed, unknown keys are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     presets: ClassVar[Mapping[str, Tree]] = {}

@@ -17,8 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retina.analysis.suspects_detector import SuspectDetector
-from retina.analysis.suspects_evidence import DetectionEvidence, ImageEvidence, LabelEvidence
+from retina.analysis.suspects_evidence import (
+    DenseEvidence,
+    DetectionEvidence,
+    ImageEvidence,
+    LabelEvidence,
+)
 from retina.analysis.suspects_hypotheses import (
     LABEL_KINDS,
     ImageHypotheses,
@@ -30,7 +34,7 @@ from retina.analysis.suspects_scoring import (
     error_probabilities,
     label_design,
 )
-from retina.datasets.dataset import DetectionDataset
+from retina.datasets.dataset import DetectionDataset, Image
 from retina.geometry.boxes import xyxy_to_xywh
 from retina.structures import GroundTruth
 
@@ -103,7 +107,7 @@ class _DetectionTable(NamedTuple):
 
 
 def find_suspects(
-    detector: SuspectDetector,
+    detector: Callable[[Image], DenseEvidence],
     dataset: DetectionDataset,
     *,
     seed: int = 0,
@@ -112,7 +116,8 @@ def find_suspects(
     """Every label as a suspect of each kind it can be, and every unexplained detection.
 
     Args:
-        detector: one or several checkpoints, trained on this split or not.
+        detector: gives the dense outputs for an image, such as a
+            `retina.analysis.suspects_detector.SuspectDetector`; trained on this split or not.
         dataset: the split, with the detector's labels.
         seed: of the errors that are made up.
         on_progress: called with the number of images done since the last call.

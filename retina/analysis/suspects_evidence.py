@@ -28,7 +28,7 @@ LABEL_FEATURES = ("own", "other", "any", "overlap", "seen", "own_anchors", "othe
 DETECTION_FEATURES = ("score", "mass", "overlap", "overlap_of_unseen", "covered", "covers")
 
 _SAME_OBJECT_IOU = 0.5
-_MISPLACED_IOU = 0.35
+_MISPLACED_IOU = 0.25
 _AGREEING_IOU = 0.6
 _NUM_ANCHORS = 6
 _MATCHING_ANCHOR_IOU = 0.4

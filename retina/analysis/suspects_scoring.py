@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ASSUMED_RATE = 0.5
+ASSUMED_RATE = 0.1
 """The share of labels with an error of each kind that the scores take for granted. One detector
 cannot tell how many errors there are, only which labels look like them most; many made-up ones make
 the fit one about where errors begin."""

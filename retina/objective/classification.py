@@ -52,9 +52,9 @@ class ClassificationLoss(nn.Module, ABC):
                 with the matched box; read on the foreground, and only where `needs_quality`.
         """
 
-    def softened(self, max_gamma: float) -> ClassificationLoss:
-        """The loss for suspect labels: γ is at most ``max_gamma``, where there is one."""
-        return self
+    def softened(self, max_gamma: float) -> ClassificationLoss | None:
+        """The loss for suspect labels, whose γ is at most ``max_gamma``; None has no such form."""
+        return None
 
     def end_step(self) -> None:
         """Called once in each optimizer step on every rank, after its backward passes."""
@@ -126,6 +126,10 @@ class QualityFocalClassification(ClassificationLoss):
             row_weights=row_weights,
         )
 
+    def softened(self, max_gamma: float) -> QualityFocalClassification:
+        """See `ClassificationLoss`; its β is what γ is elsewhere."""
+        return QualityFocalClassification(beta=min(self.beta, max_gamma))
+
 
 class VarifocalClassification(ClassificationLoss):
     """Varifocal loss: the score learns to be the IoU, and good boxes count for more."""
@@ -156,6 +160,10 @@ class VarifocalClassification(ClassificationLoss):
             ignore_index=IGNORED,
             row_weights=row_weights,
         )
+
+    def softened(self, max_gamma: float) -> VarifocalClassification:
+        """See `ClassificationLoss`."""
+        return VarifocalClassification(alpha=self.alpha, gamma=min(self.gamma, max_gamma))
 
 
 class EqualizedFocalClassification(ClassificationLoss):

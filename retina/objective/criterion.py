@@ -150,6 +150,7 @@ class Criterion(nn.Module):
         self.normalizer: Normalizer = normalizer
         self.suspects = suspects
         self._found: Suspects | None = None
+        self.suspect_loss: ClassificationLoss | None = None
         if suspects is not None and suspects.config.weight > 0:
             self.suspect_loss = classification_loss.softened(suspects.config.max_gamma)
         self.moving_average: Tensor
@@ -195,7 +196,7 @@ class Criterion(nn.Module):
         anchors: Anchors,
         targets: BatchedTargets,
         *,
-        progress: float = 0.0,
+        progress: float | None = None,
     ) -> LossSums:
         """The summed losses of a batch, and what they are to be divided by.
 
@@ -203,9 +204,9 @@ class Criterion(nn.Module):
             predictions: of the detector.
             anchors: of the predictions.
             targets: the labelled objects.
-            progress: the part of the training that is done, in 0..1. Until the warm-up of
-                `LabelNoiseConfig` is over every label is believed, and so when scoring, where it
-                stays 0.
+            progress: the part of the training that is done, in 0..1: once the warm-up of
+                `LabelNoiseConfig` is over, suspect labels count less. None, as when scoring,
+                believes every label.
         """
         assignment = self.assigner(anchors, targets)
         is_foreground = assignment.is_foreground  # (B, R)
@@ -224,7 +225,7 @@ class Criterion(nn.Module):
             weights = (1 / per_image.clamp(min=1)).unsqueeze(1).expand_as(is_foreground)
             divisor = torch.full_like(divisor, float(per_image.shape[0]))
         passes = [(self.classification_loss, weights)]
-        if self.suspects is not None and progress >= self.suspects.config.warm_up_fraction:
+        if self.suspects is not None and self.suspects.is_due(progress):
             self._found = self.suspects(predictions, anchors, targets, assignment)
             weights, passes = self._doubt(weights, self._found.anchors)
 
@@ -286,10 +287,11 @@ class Criterion(nn.Module):
         believed = weights.masked_fill(suspected, 0.0)
         if self.suspects.config.weight == 0:
             return believed, [(self.classification_loss, believed)]
+        soft = self.classification_loss if self.suspect_loss is None else self.suspect_loss
         doubted = (weights * self.suspects.config.weight).masked_fill(~suspected, 0.0)
         return believed + doubted, [
             (self.classification_loss, believed),
-            (self.suspect_loss, doubted),
+            (soft, doubted),
         ]
 
     @torch.no_grad()

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from retina.configuration import Config
@@ -31,18 +31,22 @@ _LOWEST = -1e9
 class LabelNoiseConfig(Config):
     """Learn less from labels that the detector contradicts."""
 
-    warm_up_fraction: Fraction = 0.5
-    """The part of the training in which every label is believed."""
+    warm_up_fraction: Probability = 0.5
+    """The part of the training in which every label is believed, between 0 and 1."""
     weight: Fraction = 0.0
     """The weight of a suspect anchor in both losses; 0 leaves it out."""
     max_gamma: Annotated[float, Field(ge=0.0)] = 1.0
-    """γ of suspect anchors, where they keep some weight, is at most this."""
+    """γ of suspect anchors, where they keep some weight, is at most this (β of quality focal
+    loss); equalized focal loss keeps its own."""
     confident: Probability = 0.4
-    """What the detector must give a class to contradict a label: background that it takes for an
-    object (a missing label), an object that it takes for another class, or one that it sees well
-    but elsewhere (a badly placed box)."""
+    """What the detector must give a class to contradict a labelled object: one that it takes for
+    another class, or sees well but elsewhere (a badly placed box)."""
+    confident_background: Probability = 0.7
+    """What it must give a class to contradict the background (a missing label). Higher: for every
+    object that is not labelled there are many places that merely look like one."""
     unseen: Probability = 0.02
-    """An object whose anchors give no class this much is suspected to be none (a spurious box)."""
+    """An object whose anchors give no class this much is suspected to be none (a spurious box), if
+    half of its class in the batch is seen: what is not learned yet is not suspect."""
     elsewhere_iou: Fraction = 0.4
     """A predicted box that overlaps its label less than this is elsewhere."""
     background_iou: Fraction = 0.3
@@ -50,6 +54,18 @@ class LabelNoiseConfig(Config):
     box less than this: nearer ones are badly placed predictions, which must go on being taught."""
     candidates: Annotated[int, Field(ge=1)] = 256
     """How many of an image's most confident background anchors are looked at."""
+
+    @model_validator(mode="after")
+    def _max_gamma_has_an_effect(self) -> Self:
+        if (
+            self.weight == 0
+            and self.max_gamma != LabelNoiseConfig.model_fields["max_gamma"].default
+        ):
+            raise ValueError(
+                "max_gamma has no effect while weight is 0: suspects are then left out; give them "
+                "a weight, or leave max_gamma away"
+            )
+        return self
 
     def build(self, box_coder: BoxCoder) -> SuspectFinder:
         """What finds the suspects."""
@@ -78,7 +94,12 @@ class SuspectFinder:
         self.config = config
         self._box_coder = box_coder
         self._confident = _logit(config.confident)
+        self._confident_background = _logit(config.confident_background)
         self._unseen = _logit(config.unseen)
+
+    def is_due(self, progress: float | None) -> bool:
+        """Whether the warm-up is over; None is not a training."""
+        return progress is not None and progress >= self.config.warm_up_fraction
 
     @torch.no_grad()
     def __call__(
@@ -122,9 +143,10 @@ class SuspectFinder:
 
         other_class = (best_other > self._confident) & (best_other > best_own)
         elsewhere = (best_own > self._confident) & (overlap_of_surest < self.config.elsewhere_iou)
+        is_judged = (best_own > _LOWEST) & targets.is_object  # it has anchors
         unseen = torch.maximum(best_own, best_other) < self._unseen
-        has_anchors = best_own > _LOWEST
-        return (other_class | elsewhere | unseen) & has_anchors & targets.is_object
+        unseen &= _holds_for_half_of_class(~unseen & is_judged, targets.labels, is_judged)
+        return (other_class | elsewhere | unseen) & is_judged
 
     def _suspect_background(
         self,
@@ -141,8 +163,16 @@ class SuspectFinder:
         boxes = self._box_coder.decode(chosen, anchors.boxes[rows])  # (B, C, 4)
         overlap = pairwise_iou(boxes, targets.boxes.float())  # (B, C, M); padding has no area
         is_alone = overlap.amax(dim=2) < self.config.background_iou
-        suspect = (scores > self._confident) & is_alone
+        suspect = (scores > self._confident_background) & is_alone
         return torch.zeros_like(background).scatter(1, rows, suspect)
+
+
+def _holds_for_half_of_class(holds: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """``(B, M)`` bool: whether it holds for half of the counted objects of the object's class."""
+    same_class = labels.flatten().unsqueeze(0) == labels.flatten().unsqueeze(1)  # (BM, BM)
+    counted_of_class = (same_class & counted.flatten()).sum(dim=1)
+    held_of_class = (same_class & holds.flatten()).sum(dim=1)
+    return (2 * held_of_class >= counted_of_class).view_as(labels)
 
 
 def _evidence(
@@ -161,9 +191,10 @@ def _evidence(
         at = slice(start, start + rows.shape[1])
         label = labels[:, at].unsqueeze(-1)  # (B, HWA, 1)
         own_logit = rows.gather(-1, label)
-        hidden = torch.where(is_foreground[:, at].unsqueeze(-1), _LOWEST, own_logit.float())
+        lowest = torch.finfo(rows.dtype).min
+        hidden = torch.where(is_foreground[:, at].unsqueeze(-1), lowest, own_logit)
         own.append(own_logit[..., 0].float())
-        other.append(rows.float().scatter(-1, label, hidden).amax(dim=-1))
+        other.append(rows.scatter(-1, label, hidden).amax(dim=-1).float())
         deltas.append(level_deltas.flatten(1, 3).float())
         start = at.stop
     return torch.cat(own, dim=1), torch.cat(other, dim=1), torch.cat(deltas, dim=1)

@@ -22,18 +22,18 @@ from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
 Observer = Callable[[DensePredictions, Anchors, BatchedTargets], None]
 """Looks at what the network says about a batch, before the weights change."""
 
-_CONSTANT = 64.0
-"""What each part's loss is divided by before the step's divisor is known: in the order of a
-foreground count, and the same on every rank and part, since gradients are averaged over them."""
+_FP16_DIVISOR = 64.0
+"""What each part's loss is divided by in fp16 before the step's divisor is known, in the order of a
+foreground count: it keeps the gradients in range. In other precisions it would only cost the
+backward pass of the loss another pass over its gradient."""
 
 
 class TrainingStep:
     """Computes and applies the gradient of one global batch.
 
     The gradient is that of the summed losses divided by the normalizer of the whole step, over all
-    ranks and accumulated parts. The divisor is known only when all parts are done, so each part is
-    divided by a constant first (which keeps fp16 gradients in range), and the gradients are
-    corrected before the update.
+    ranks and accumulated parts. The divisor is known only when all parts are done, so the gradients
+    are corrected before the update.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class TrainingStep:
         self._precision: Precision = precision
         self._clip_norm = clip_norm
         self.scaler = torch.GradScaler(device.type, enabled=precision == "fp16")
+        self._divisor = _FP16_DIVISOR if precision == "fp16" else 1.0
         self._model: nn.Module = detector
         if is_distributed():
             ids = [device.index] if device.type == "cuda" else None
@@ -80,12 +81,12 @@ class TrainingStep:
         for number, batch in enumerate(parts):
             with self._gradient_sync(is_last=number == len(parts) - 1):
                 sums = self._losses(batch.to(self._device), progress, observer)
-                self.scaler.scale(sums.total / _CONSTANT).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(sums.total / self._divisor).backward()  # type: ignore[no-untyped-call]
             totals += sums.detach_stack()
         totals = sum_over_ranks(totals)
         # Data-parallel training averages the gradients over the ranks: undo that, too.
         divisor = self._criterion.step_divisor(totals[4])
-        self._update(_CONSTANT * world_size() / divisor)
+        self._update(self._divisor * world_size() / divisor)
         losses = totals / divisor
         losses[3:] = totals[3:]
         return LossSums.unstack(losses)

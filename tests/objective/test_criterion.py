@@ -9,7 +9,13 @@ from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
 from retina.losses.box import BoxLoss
 from retina.losses.focal import sigmoid_focal_loss
-from retina.objective.classification import FocalClassification, FocalConfig
+from retina.objective.classification import (
+    ClassificationConfig,
+    EqualizedFocalConfig,
+    FocalConfig,
+    QualityFocalConfig,
+    VarifocalConfig,
+)
 from retina.objective.criterion import (
     BoxLossConfig,
     Criterion,
@@ -219,7 +225,7 @@ def noise_aware(**settings: float) -> Criterion:
 def test_every_label_is_believed_during_the_warm_up_and_when_scoring() -> None:
     parts = flat_predictions(CONTRADICTING)
     plain = criterion_of().sums(*parts)
-    for progress in (0.0, 0.49):
+    for progress in (None, 0.0, 0.49):
         criterion = noise_aware(warm_up_fraction=0.5)
         assert torch.equal(
             criterion.sums(*parts, progress=progress).detach_stack(), plain.detach_stack()
@@ -239,9 +245,9 @@ def test_suspects_are_left_out_of_both_losses_after_the_warm_up() -> None:
 
 
 def test_suspects_that_keep_a_weight_have_a_capped_gamma() -> None:
-    criterion = noise_aware(warm_up_fraction=0.0, weight=0.25, max_gamma=0.5)
+    criterion = noise_aware(weight=0.25, max_gamma=0.5)
     parts = flat_predictions(CONTRADICTING)
-    sums = criterion.sums(*parts)
+    sums = criterion.sums(*parts, progress=1.0)
     easy = sigmoid_focal_loss(CONTRADICTING[[1, 3]], torch.tensor([2, 2]), reduction="sum")
     doubted = sigmoid_focal_loss(
         CONTRADICTING[[0, 2]], torch.tensor([0, 2]), gamma=0.5, reduction="sum"
@@ -251,11 +257,36 @@ def test_suspects_that_keep_a_weight_have_a_capped_gamma() -> None:
     torch.testing.assert_close(sums.box_regression, 0.25 * box)
 
 
-def test_gamma_of_suspects_is_never_raised() -> None:
+@pytest.mark.parametrize(
+    ("loss", "name", "soft"),
+    [
+        (FocalConfig(gamma=0.5), "gamma", 0.5),
+        (FocalConfig(gamma=2.0), "gamma", 1.0),
+        (VarifocalConfig(gamma=2.0), "gamma", 1.0),
+        (QualityFocalConfig(beta=2.0), "beta", 1.0),
+    ],
+)
+def test_gamma_of_suspects_is_capped_and_never_raised(
+    loss: ClassificationConfig, name: str, soft: float
+) -> None:
     config = ObjectiveConfig(
-        classification=FocalConfig(gamma=0.5),
-        label_noise=LabelNoiseConfig(weight=0.5, max_gamma=1.0),
+        classification=loss, label_noise=LabelNoiseConfig(weight=0.5, max_gamma=1.0)
     )
-    loss = config.build(BoxCoderConfig().build()).suspect_loss
-    assert isinstance(loss, FocalClassification)
-    assert loss.gamma == 0.5
+    criterion = config.build(BoxCoderConfig().build())
+    assert getattr(criterion.suspect_loss, name) == soft
+
+
+def test_a_loss_without_a_softer_form_is_used_for_suspects_too() -> None:
+    config = ObjectiveConfig(
+        classification=EqualizedFocalConfig(), label_noise=LabelNoiseConfig(weight=0.5)
+    )
+    criterion = config.build(BoxCoderConfig().build(), class_counts=[1, 1])
+    assert criterion.suspect_loss is None
+    assert not [name for name in criterion.state_dict() if "suspect" in name]
+    sums = criterion.sums(*flat_predictions(CONTRADICTING), progress=1.0)
+    assert float(sums.classification) > 0
+
+
+def test_a_cap_of_gamma_without_a_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_gamma has no effect while weight is 0"):
+        LabelNoiseConfig(max_gamma=0.5)

@@ -40,13 +40,18 @@ AGREEING = torch.tensor(
 )
 
 
-def find(logits: torch.Tensor, deltas: torch.Tensor | None = None, **rules: float) -> Suspects:
+def find(
+    logits: torch.Tensor,
+    deltas: torch.Tensor | None = None,
+    targets: Targets = TARGETS,
+    **rules: float,
+) -> Suspects:
     deltas = torch.zeros(6, 4) if deltas is None else deltas
     predictions = DensePredictions(
         (logits.reshape(1, 1, 6, 1, 3),), (deltas.reshape(1, 1, 6, 1, 4),)
     )
     finder = LabelNoiseConfig(**rules).build(BoxCoderConfig().build())
-    return finder(predictions, ANCHORS, BatchedTargets.from_targets([TARGETS]), ASSIGNMENT)
+    return finder(predictions, ANCHORS, BatchedTargets.from_targets([targets]), ASSIGNMENT)
 
 
 def rows(suspects: Suspects) -> list[int]:
@@ -76,8 +81,22 @@ def test_another_class_must_be_more_probable_than_the_label() -> None:
 def test_an_object_that_no_anchor_sees_is_suspect() -> None:
     logits = AGREEING.clone()
     logits[2] = torch.tensor([-6.0, -5.0, -6.0])
-    assert rows(find(logits)) == [2]
-    assert rows(find(logits, unseen=0.001)) == []  # the sigmoid of -5 is 0.0067
+    alike = Targets(TARGETS.boxes, torch.tensor([0, 0]), TARGETS.is_crowd)
+    assert rows(find(logits, targets=alike)) == [2]
+    assert rows(find(logits, targets=alike, unseen=0.001)) == []  # the sigmoid of -5 is 0.0067
+
+
+def test_a_class_that_is_not_learned_yet_is_not_suspect() -> None:
+    logits = AGREEING.clone()
+    logits[2] = torch.tensor([-6.0, -5.0, -6.0])  # the only object of class 1
+    assert rows(find(logits)) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_finds_the_same(dtype: torch.dtype) -> None:
+    logits = AGREEING.clone()
+    logits[0], logits[4, 2] = torch.tensor([-3.0, -4.0, 1.0]), 2.0
+    assert rows(find(logits.to(dtype))) == rows(find(logits)) == [0, 1, 4]
 
 
 def test_an_object_that_is_seen_elsewhere_is_suspect() -> None:
@@ -95,7 +114,7 @@ def test_a_confident_prediction_far_from_every_label_is_a_suspect_background() -
     suspects = find(logits)
     assert rows(suspects) == [4]
     assert (int(suspects.num_objects), int(suspects.num_background)) == (0, 1)
-    logits[4, 2] = -0.5  # a probability of 0.38
+    logits[4, 2] = 0.8  # a probability of 0.69
     assert rows(find(logits)) == []
 
 

@@ -13,6 +13,26 @@ from retina.losses.focal_parameters import FocalParameters
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """What is marked in a block of rows, None for nothing.
+
+    Attributes:
+        own: int64 positions of own classes in the flattened block.
+        ignored: int64, the rows to leave out.
+    """
+
+    own: Tensor | None
+    ignored: Tensor | None
+
+    def silence(self, values: Tensor) -> None:
+        """Make the marked entries of ``(rows, K)`` contiguous values 0."""
+        if self.own is not None:
+            values.view(-1).index_fill_(0, self.own, 0)
+        if self.ignored is not None:
+            values.index_fill_(0, self.ignored, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedRows:
     """The marked ones among R rows, in order.
 
@@ -39,20 +59,22 @@ class MarkedRows:
         rows = is_class.nonzero().squeeze(1)
         return cls(rows=rows, classes=targets[rows].long(), ignored=ignored)
 
-    def split(self, num_rows: int, rows_per_block: int) -> list[MarkedRows]:
-        """Those of each block of rows, counted from the start of their block."""
-        starts = torch.arange(0, num_rows + rows_per_block, rows_per_block)
-        bounds = torch.searchsorted(self.rows, starts).tolist()
-        ignored_bounds = torch.searchsorted(self.ignored, starts).tolist()
-        return [
-            MarkedRows(
-                rows=self.rows[bounds[i] : bounds[i + 1]] - i * rows_per_block,
-                classes=self.classes[bounds[i] : bounds[i + 1]],
-                ignored=self.ignored[ignored_bounds[i] : ignored_bounds[i + 1]]
-                - i * rows_per_block,
-            )
-            for i in range(len(starts) - 1)
-        ]
+    def split(self, num_rows: int, num_classes: int, step: int) -> list[Marks]:
+        """The marks of each block of ``step`` rows, counted from the start of the block."""
+        starts = torch.arange(0, num_rows + step, step)
+        own = self.rows * num_classes + self.classes
+        owns = _pieces(own, starts * num_classes)
+        ignored = _pieces(self.ignored, starts)
+        return [Marks(*pair) for pair in zip(owns, ignored, strict=True)]
+
+
+def _pieces(numbers: Tensor, starts: Tensor) -> list[Tensor | None]:
+    """Sorted numbers cut at ``starts``, each piece counted from its start; None where empty."""
+    bounds = torch.searchsorted(numbers, starts).tolist()
+    return [
+        numbers[first:last] - start if last > first else None
+        for first, last, start in zip(bounds, bounds[1:], starts.tolist(), strict=False)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
