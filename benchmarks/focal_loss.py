@@ -213,8 +213,8 @@ def in_own_process(problem: Problem, name: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
+    """Median and quartiles; of one value that value."""
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return f"{middle:7.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.2])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("overrides", nargs="*", help="KEY=VALUE for the training")
+    parser.add_argument("--overrides", nargs="*", default=[], help="KEY=VALUE for the training")
     arguments = parser.parse_args()
     for rate in arguments.rates:
         folder = arguments.folder / f"{rate:g}"

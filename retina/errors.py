@@ -16,3 +16,7 @@ class RunError(RuntimeError):
     The command line prints the message without a traceback and exits with 3; the last checkpoint
     is intact.
     """
+
+
+class DivergedError(RunError):
+    """The loss or the weights of a training are not finite: the same training would fail again."""

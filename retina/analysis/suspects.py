@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +33,6 @@ from retina.analysis.suspects_scoring import (
     label_design,
 )
 from retina.datasets.dataset import DetectionDataset, Image
-from retina.geometry.boxes import xyxy_to_xywh
 from retina.structures import GroundTruth
 
 SuspectKind = Literal["missing", "wrong_class", "badly_placed", "spurious"]
@@ -242,45 +239,3 @@ def _missing_suspects(rows: Sequence[_DetectionTable], num_labels: int) -> Itera
 def _corners(box: Tensor) -> Corners:
     x1, y1, x2, y2 = box.tolist()
     return x1, y1, x2, y2
-
-
-def suspects_document(
-    suspects: Sequence[Suspect], dataset: DetectionDataset, *, images: Path
-) -> list[dict[str, object]]:
-    """``suspects`` as ``suspects.json`` has them: original ids, and boxes as COCO writes them."""
-    truth, categories = dataset.ground_truth(), dataset.categories
-    ranks = dict.fromkeys(KINDS, 0)
-
-    def category(label: int) -> dict[str, object]:
-        return {"category_id": categories.dataset_ids[label], "category": categories.names[label]}
-
-    records: list[dict[str, object]] = []
-    for one in suspects:
-        ranks[one.kind] += 1
-        path = Path(dataset.file_path(one.image_index))
-        name = path.relative_to(images) if path.is_relative_to(images) else path
-        record: dict[str, object] = {
-            "kind": one.kind,
-            "score": round(one.score, 6),
-            "rank_in_kind": ranks[one.kind],
-            "image_id": int(dataset.image_ids[one.image_index]),
-            "file_name": name.as_posix(),
-            "annotation_id": None,
-            "label": None,
-            "suggestion": None,
-        }
-        if one.annotation is not None:
-            record["annotation_id"] = int(truth.annotation_ids[one.annotation])
-            record["label"] = {
-                "bbox": truth.boxes_xywh[one.annotation].tolist(),
-                **category(int(truth.category_labels[one.annotation])),
-            }
-        if one.suggestion is not None:
-            box = xyxy_to_xywh(torch.tensor([one.suggestion.box], dtype=torch.float64))[0]
-            record["suggestion"] = {
-                "bbox": np.round(box.numpy(), 2).tolist(),
-                **category(one.suggestion.label),
-                "score": round(one.suggestion.score, 6),
-            }
-        records.append(record)
-    return records

@@ -2,8 +2,9 @@
 
 A logistic regression tells made-up errors from the labels as they are. These hold real errors too,
 which weaken it but do not turn it round (learning from positive and unlabelled examples; Elkan and
-Noto 2008). It is linear in a few features that are scaled by what is usual for the class, so that a
-rare or difficult class is not suspicious as a whole.
+Noto 2008). It is linear in a few features, each also relative to what is usual for the class, so
+that a difficult class is not suspicious as a whole. A rare one is, of being the wrong class: where
+any class is mistaken for any other, a larger share of its labels comes from others.
 
 Letters: S examples, F features, C outcomes (the first is "fine").
 """
@@ -77,7 +78,7 @@ def error_probabilities(
 
     Args:
         design: ``(S, F)`` float64.
-        outcomes: ``(S,)`` int64: 0 for what is (fine, unless the fit doubts it), others for errors
+        outcomes: ``(S,)`` int64: 0 for what is, others for errors
             that were made up.
         num_outcomes: C.
         num_labels: how many labels there are; rates of errors are shares of them.

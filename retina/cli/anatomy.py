@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from retina.analysis.anatomy.elements import FocalParameters
-from retina.analysis.anatomy.measuring import TrainedLoss, measure_anatomy, trained_loss
+from retina.analysis.anatomy.elements import FocalSetting
+from retina.analysis.anatomy.measuring import TrainedLoss, measure_anatomy
 from retina.analysis.anatomy.pictures import write_pictures
 from retina.analysis.anatomy.report import anatomy_table, summary, write_anatomy
-from retina.analysis.anatomy.result import LossAnatomy
 from retina.artifact import load_artifact
-from retina.cli.loss_source import LossSource, find_source
+from retina.cli.loss_source import LossSource, find_source, picture_title
 from retina.cli.training import describe_report
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.losses.focal import check_alpha
+from retina.storage import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class AnatomyRequest:
     annotations: Path | None
     images: Path | None
     config: Path | None
-    split: str
+    split: str | None
     images_limit: int | None
     gamma: float | None
     alpha: str | None
@@ -47,8 +48,10 @@ def run_anatomy(request: AnatomyRequest) -> None:
     source = find_source(
         request, artifact.categories, antialias=artifact.config.preprocess.antialias
     )
-    loss = trained_loss(source.objective.classification)
+    loss = source.trained_loss()
     parameters = _overridden(loss.parameters, request)
+    if request.output is not None:
+        make_folder(request.output)  # before the work, not after it
     for line in describe_report(source.name, source.dataset.report):
         console.print(line, markup=False, soft_wrap=True)
     console.print(_about_loss(loss, parameters, source), markup=False, soft_wrap=True)
@@ -72,38 +75,35 @@ def run_anatomy(request: AnatomyRequest) -> None:
     if request.output is not None:
         about = {"checkpoint": str(request.checkpoint), "data": source.name, "loss": loss.kind}
         write_anatomy(request.output / "anatomy.json", anatomy, about)
-        write_pictures(request.output, anatomy, _title(request.checkpoint, source.name, anatomy))
+        title = picture_title(request.checkpoint, source.name, anatomy.num_images)
+        write_pictures(request.output, anatomy, title)
         console.print(f"written to {request.output}", markup=False, soft_wrap=True)
 
 
-def _overridden(parameters: FocalParameters, request: AnatomyRequest) -> FocalParameters:
+def _overridden(parameters: FocalSetting, request: AnatomyRequest) -> FocalSetting:
     gamma = parameters.gamma if request.gamma is None else request.gamma
+    if request.gamma is not None and not 0 <= request.gamma < math.inf:
+        raise UserError(f"--gamma {request.gamma:g}: write a finite number from 0 on, say 2")
     if request.alpha is None:
-        return FocalParameters(gamma, parameters.alpha)
+        return FocalSetting(gamma, parameters.alpha)
     if request.alpha == "none":
-        return FocalParameters(gamma, None)
+        return FocalSetting(gamma, None)
     try:
         alpha = float(request.alpha)
         check_alpha(alpha)
     except ValueError as error:
         raise UserError(f"--alpha: write a number in (0, 1), or none ({error})") from None
-    return FocalParameters(gamma, alpha)
+    return FocalSetting(gamma, alpha)
 
 
-def _title(checkpoint: Path, data: str, anatomy: LossAnatomy) -> str:
-    """The end of the detector's path, and the data."""
-    name = "/".join(part for part in checkpoint.parts[-4:] if part not in ("/", "checkpoints"))
-    return f"{name} · {data}, {anatomy.num_images} images"
-
-
-def _about_loss(loss: TrainedLoss, parameters: FocalParameters, source: LossSource) -> str:
+def _about_loss(loss: TrainedLoss, parameters: FocalSetting, source: LossSource) -> str:
     if parameters != loss.parameters:
         return f"focal loss with {parameters}, as the options say"
     if not source.has_config:
-        return f"focal loss with {parameters}, the defaults: no config.yaml tells the training's"
-    if not loss.is_exact:
+        return f"focal loss with {parameters}, the defaults: {source.why_no_config}"
+    if loss.difference is not None:
         return (
-            f"the training's loss ({loss.kind}) is looked at through the sigmoid focal loss with "
-            f"{parameters}: the groups are right, the sums are not the training's"
+            f"the training's loss is looked at through the sigmoid focal loss with {parameters}: "
+            f"the groups are right, the sums are not the training's, since {loss.difference}"
         )
     return f"focal loss with {parameters}, as in the training"

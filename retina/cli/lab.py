@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from retina.analysis.anatomy.measuring import trained_loss
 from retina.artifact import Artifact, load_artifact
-from retina.cli.loss_source import LossSource, find_source
+from retina.cli.loss_source import LossSource, find_source, picture_title
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.losses.focal import check_alpha
+from retina.storage import make_folder
 from retina.studies.lab.figure import write_heat_maps
 from retina.studies.lab.replay import replay
 from retina.studies.lab.report import lab_table, write_lab
@@ -26,6 +26,7 @@ from retina.studies.lab.sample import (
     take_sample,
 )
 from retina.studies.lab.suggestion import CAVEAT, suggest
+from retina.studies.notation import off_is_none, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class LabRequest:
     annotations: Path | None
     images: Path | None
     config: Path | None
-    split: str
+    split: str | None
     images_limit: int
     gammas: str
     alphas: str
@@ -56,25 +57,26 @@ def run_lab(request: LabRequest) -> None:
         request, artifact.categories, antialias=artifact.config.preprocess.antialias
     )
     output = request.output or _default_output(request.checkpoint)
+    make_folder(output)  # refused, where it must be, before anything is computed
     sample = _sample(request, artifact, source, output / "sample.safetensors", console)
     cells = replay(sample, gammas, alphas)
     suggestion = suggest(cells)
     console.print(lab_table(cells, suggestion))
     for line in (
-        f"suggested: γ = {suggestion.cell.gamma:g}, since {suggestion.gamma_reason}",
+        f"suggested: γ = {shown(suggestion.cell.gamma)}, since {suggestion.gamma_reason}",
         f"  and {suggestion.alpha_reason}",
         CAVEAT,
     ):
         console.print(line, markup=False)
     about = {"checkpoint": str(request.checkpoint), "data": source.name}
     write_lab(output / "lab.json", sample, cells, suggestion, about)
-    loss = trained_loss(source.objective.classification)
+    loss = source.trained_loss()
     write_heat_maps(
         output / "lab.png",
         cells,
         suggestion,
         trained=loss.parameters if source.has_config and loss.is_exact else None,
-        title=_title(request.checkpoint, source, sample),
+        title=picture_title(request.checkpoint, source.name, sample.num_images),
     )
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
@@ -122,12 +124,6 @@ def _default_output(checkpoint: Path) -> Path:
     return (run if (run / "config.yaml").is_file() else checkpoint.parent) / "lab"
 
 
-def _title(checkpoint: Path, source: LossSource, sample: LabSample) -> str:
-    """The end of the detector's path, and the data."""
-    name = "/".join(part for part in checkpoint.parts[-4:] if part not in ("/", "checkpoints"))
-    return f"{name} · {source.name}, {sample.num_images} images"
-
-
 def parse_gammas(text: str) -> tuple[float, ...]:
     """``0,0.5,2`` as numbers, rising.
 
@@ -149,7 +145,7 @@ def parse_gammas(text: str) -> tuple[float, ...]:
 
 
 def parse_alphas(text: str) -> tuple[float | None, ...]:
-    """``0.25,0.5,none`` as numbers and None, rising, None last.
+    """``0.25,0.5,none`` as numbers and None, rising, None last; 1 is none.
 
     Raises:
         UserError: one is neither ``none`` nor a number between 0 and 1.
@@ -163,7 +159,7 @@ def parse_alphas(text: str) -> tuple[float | None, ...]:
             raise UserError(
                 f"--alphas: '{word}': write a number in (0, 1), or none ({error})"
             ) from None
-        alphas.add(alpha)
+        alphas.add(off_is_none(alpha))
     if not alphas:
         raise UserError("--alphas: give at least one, say 0.25,0.5,none")
     return tuple(sorted(alphas, key=lambda alpha: 1.0 if alpha is None else alpha))

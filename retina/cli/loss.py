@@ -14,6 +14,38 @@ app = typer.Typer(
 )
 
 
+# The options that name the detector, the data and the machine are those of both commands.
+Checkpoint = Annotated[Path, typer.Argument(help="A detector file (.safetensors).")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Short for --config (a .yaml file) or --annotations (any other file); without "
+        "data the config.yaml of the run that the detector lies in.",
+    ),
+]
+Annotations = Annotated[Path | None, typer.Option("--annotations", help="COCO annotation file.")]
+Images = Annotated[Path | None, typer.Option("--images", help="Folder of its images.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Take the data set from this config instead …")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="… this split of it: train, validation or test.",
+        show_default="validation",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")]
+NumWorkers = Annotated[
+    int, typer.Option("--num-workers", min=0, help="Processes that load images.")
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu.")
+]
+
+
 @app.callback()
 def _group() -> None:
     """Keeps the group a group while it has a single command."""
@@ -21,25 +53,12 @@ def _group() -> None:
 
 @app.command()
 def anatomy(
-    checkpoint: Annotated[Path, typer.Argument(help="A detector file (.safetensors).")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Short for --config (a .yaml file) or --annotations (any other file); without "
-            "data the config.yaml of the run that the detector lies in.",
-        ),
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="COCO annotation file.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of its images.")] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Take the data set from this config instead …")
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="… this split of it: train, validation or test.")
-    ] = "validation",
+    checkpoint: Checkpoint,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: Config = None,
+    split: Split = None,
     images_limit: Annotated[
         int | None,
         typer.Option("--images-limit", min=1, help="So many images, spread over the split."),
@@ -54,14 +73,9 @@ def anatomy(
         Path | None,
         typer.Option("--output", help="Folder for anatomy.json and the pictures."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 4,
-    num_workers: Annotated[
-        int, typer.Option("--num-workers", min=0, help="Processes that load images.")
-    ] = 2,
-    device: Annotated[
-        str,
-        typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu."),
-    ] = "auto",
+    batch_size: BatchSize = 4,
+    num_workers: NumWorkers = 2,
+    device: Device = "auto",
 ) -> None:
     """Say how much of the loss and its gradient easy negatives, hard ones and positives make up.
 
@@ -95,25 +109,12 @@ def anatomy(
 
 @app.command()
 def lab(
-    checkpoint: Annotated[Path, typer.Argument(help="A detector file (.safetensors).")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Short for --config (a .yaml file) or --annotations (any other file); without "
-            "data the config.yaml of the run that the detector lies in.",
-        ),
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="COCO annotation file.")
-    ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of its images.")] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Take the data set from this config instead …")
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="… this split of it: train, validation or test.")
-    ] = "validation",
+    checkpoint: Checkpoint,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: Config = None,
+    split: Split = None,
     images_limit: Annotated[
         int, typer.Option("--images-limit", min=1, help="So many images, spread over the split.")
     ] = 200,
@@ -128,14 +129,9 @@ def lab(
             help="Folder for the sample, lab.json and lab.png; by default lab/ in the run folder.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 4,
-    num_workers: Annotated[
-        int, typer.Option("--num-workers", min=0, help="Processes that load images.")
-    ] = 2,
-    device: Annotated[
-        str,
-        typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu."),
-    ] = "auto",
+    batch_size: BatchSize = 4,
+    num_workers: NumWorkers = 2,
+    device: Device = "auto",
 ) -> None:
     """Replay any γ and α on the logits that a detector has: who would make up the gradient?
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from retina.analysis.anatomy.measuring import TrainedLoss, needs_counting, trained_loss
 from retina.cli.choices import one_of
 from retina.datasets.coco import CocoConfig
 from retina.datasets.dataset import DetectionDataset
@@ -29,42 +30,93 @@ class DataOptions(Protocol):
     @property
     def config(self) -> Path | None: ...  # noqa: D102
     @property
-    def split(self) -> str: ...  # noqa: D102
+    def split(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class LossSource:
-    """What is looked at, and what is said of it."""
+    """What is looked at, and what is said of it.
+
+    Attributes:
+        dataset: the split, with the detector's labels.
+        name: the split's, or the annotation file.
+        config: of the training, or None where nothing tells it.
+        why_no_config: a clause for people.
+    """
 
     dataset: DetectionDataset
     name: str
-    objective: ObjectiveConfig
-    has_config: bool
+    config: ExperimentConfig | None
+    why_no_config: str = "no config.yaml tells the training's"
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """Of the config, or the default one."""
+        return ObjectiveConfig() if self.config is None else self.config.objective
+
+    @property
+    def has_config(self) -> bool:
+        """Whether the objective is a training's."""
+        return self.config is not None
+
+    def trained_loss(self) -> TrainedLoss:
+        """The loss of the training; counts the objects of its training set where that takes it.
+
+        Where the training set cannot be read, the loss is not exact and says so.
+        """
+        if self.config is None or not needs_counting(self.objective):
+            return trained_loss(self.objective)
+        try:
+            train = self.config.dataset.train.build(
+                self.dataset.categories,
+                antialias=self.config.preprocess.antialias,
+                check_images=False,  # only the labels are counted
+            )
+        except UserError as error:
+            loss = trained_loss(self.objective)
+            return replace(loss, difference=f"{loss.difference}: {error}")
+        return trained_loss(self.objective, train.class_counts())
 
 
 def find_source(request: DataOptions, categories: Categories, *, antialias: bool) -> LossSource:
     """The data that was named, or that of the run; the objective of its config, or the run's."""
-    one_of(request.split, ("train", "validation", "test"), "--split")
+    split = request.split or "validation"
+    one_of(split, ("train", "validation", "test"), "--split")
     config_path, annotations = _named_data(request)
-    run = _run_config(request.checkpoint)
     if annotations is not None:
-        if request.images is None:
-            raise UserError(f"{annotations}: say where its images are with --images FOLDER")
-        coco = CocoConfig(images=request.images, annotations=annotations)
-        return LossSource(
-            coco.build(categories=categories, antialias=antialias),
-            str(annotations),
-            ObjectiveConfig() if run is None else run.objective,
-            run is not None,
-        )
-    config = run if config_path is None else load_experiment(config_path, [])
-    if config is None:
+        return _annotated(request, annotations, categories, antialias=antialias)
+    config_path = config_path or _run_config(request.checkpoint)
+    if config_path is None:
         raise UserError(
-            f"{request.checkpoint}: no config.yaml of a run lies beside its folder; say what to "
-            "look at: --config CONFIG --split NAME, or --annotations FILE --images FOLDER"
+            f"{request.checkpoint}: lies in no checkpoints/ folder with a run's config.yaml beside "
+            "it; say what to look at: --config CONFIG --split NAME, or --annotations FILE --images "
+            "FOLDER"
         )
-    dataset = build_dataset(config, request.split, categories=categories)
-    return LossSource(dataset, request.split, config.objective, True)
+    config = load_experiment(config_path, [])
+    return LossSource(build_dataset(config, split, categories=categories), split, config)
+
+
+def _annotated(
+    request: DataOptions, annotations: Path, categories: Categories, *, antialias: bool
+) -> LossSource:
+    """An annotation file that was named, looked at through the objective of the run if any."""
+    if request.images is None:
+        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
+    if request.split is not None:
+        raise UserError(
+            f"--split {request.split}: an annotation file has no splits; leave it away, or name a "
+            "config instead of --annotations"
+        )
+    coco = CocoConfig(images=request.images, annotations=annotations)
+    dataset = coco.build(categories=categories, antialias=antialias)
+    path = _run_config(request.checkpoint)
+    if path is None:
+        return LossSource(dataset, str(annotations), None)
+    try:
+        config = load_experiment(path, [])
+    except UserError as error:  # the images are named, and the loss has defaults
+        return LossSource(dataset, str(annotations), None, f"{path} cannot be read: {error}")
+    return LossSource(dataset, str(annotations), config)
 
 
 def _named_data(request: DataOptions) -> tuple[Path | None, Path | None]:
@@ -82,7 +134,17 @@ def _named_data(request: DataOptions) -> tuple[Path | None, Path | None]:
     return config, annotations
 
 
-def _run_config(checkpoint: Path) -> ExperimentConfig | None:
-    """The config of the run folder that a detector lies in: its ``checkpoints/`` has a sibling."""
-    path = checkpoint.parent.parent / "config.yaml"
-    return load_experiment(path, []) if path.is_file() else None
+def _run_config(checkpoint: Path) -> Path | None:
+    """The config of the run folder that a detector lies in, beside its ``checkpoints/``.
+
+    A detector in a folder of another name is no run's, whatever lies above it.
+    """
+    folder = checkpoint.absolute().parent
+    path = folder.parent / "config.yaml"
+    return path if folder.name == "checkpoints" and path.is_file() else None
+
+
+def picture_title(checkpoint: Path, data: str, num_images: int) -> str:
+    """The end of the detector's path, and the data."""
+    name = "/".join(part for part in checkpoint.parts[-4:] if part not in ("/", "checkpoints"))
+    return f"{name} · {data}, {num_images} images"

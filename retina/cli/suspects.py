@@ -19,9 +19,9 @@ from retina.analysis.suspects import (
     Suspect,
     best_first,
     find_suspects,
-    suspects_document,
 )
 from retina.analysis.suspects_detector import SuspectDetector
+from retina.analysis.suspects_document import suspects_document
 from retina.analysis.suspects_page import suspects_page
 from retina.artifact import Artifact, load_artifact
 from retina.cli.choices import one_of
@@ -136,7 +136,7 @@ def _print(suspects: Sequence[Suspect], dataset: DetectionDataset, minimum_score
     table.add_column("score", justify="right")
     table.add_column("kind", no_wrap=True)
     table.add_column("image", overflow="fold")
-    table.add_column("annotation", justify="right")
+    table.add_column("id", justify="right")
     table.add_column("labelled", overflow="fold")
     table.add_column("seen as", overflow="fold")
     for one in suspects[:NUM_SHOWN]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,20 @@ from pathlib import Path
 from rich.console import Console
 
 from retina.configuration import load_config
+from retina.errors import UserError
 from retina.experiment import ExperimentConfig, load_experiment
 from retina.objective.classification import FocalConfig
+from retina.studies.notation import shown
 from retina.studies.tuning.comparison import Stage
 from retina.studies.tuning.figure import write_figure
 from retina.studies.tuning.grid import GridConfig
-from retina.studies.tuning.report import caveat, failures, stage_table, write_reports
+from retina.studies.tuning.report import (
+    caveat,
+    conclusion,
+    failures,
+    stage_table,
+    write_reports,
+)
 from retina.studies.tuning.runs import RunInTurn, TuningStoppedError
 from retina.studies.tuning.search import Tuning
 
@@ -23,6 +32,7 @@ def run_tuning(
     config_path: Path, overrides: Sequence[str], *, grid_path: Path | None, output: Path | None
 ) -> None:
     """Search, print the tables and write the reports; exit with 128 + n where signal n came."""
+    _refuse_torchrun()
     console = Console(highlight=False)
     grid = GridConfig() if grid_path is None else load_config(grid_path, (), GridConfig)
     changes = list(overrides)
@@ -30,15 +40,15 @@ def run_tuning(
         changes.append(f"output_dir={output}")
     config = load_experiment(config_path, changes)
     if output is None:
-        folder = config.output_dir
-        config = config.model_copy(update={"output_dir": folder.with_name(f"{folder.name}_tune")})
+        config = config.model_copy(update={"output_dir": _default_output(config.output_dir)})
 
     def announce(run: ExperimentConfig, number: int, count: int) -> None:
         loss = run.objective.classification
         assert isinstance(loss, FocalConfig)
+        assert not isinstance(loss.alpha, tuple)
         is_done = (run.output_dir / "outcome.json").exists()
         console.print(
-            f"run {number} of {count}: γ = {loss.gamma:g}, α = {loss.alpha or 'none'}, seed "
+            f"run {number} of {count}: γ = {shown(loss.gamma)}, α = {shown(loss.alpha)}, seed "
             f"{run.seed}{' (done before)' if is_done else ''}",
             markup=False,
             soft_wrap=True,
@@ -49,7 +59,10 @@ def run_tuning(
         for line in (*stage.verdicts(), *failures(stage), f"chosen: {stage.reason}", ""):
             console.print(line, markup=False, soft_wrap=True)
 
-    tuning = Tuning(config, grid, RunInTurn(announce), on_stage=show)
+    def warn(text: str) -> None:
+        console.print(f"warning: {text}", markup=False, soft_wrap=True)
+
+    tuning = Tuning(config, grid, RunInTurn(announce), on_stage=show, on_warning=warn)
     try:
         result = tuning.run()
     except TuningStoppedError as stop:
@@ -60,10 +73,28 @@ def run_tuning(
     write_reports(result, tuning.folder)
     write_figure(result, tuning.folder / "tune.png")
     console.print(caveat(result), markup=False)
-    console.print(f"train with: {' '.join(result.chosen.overrides)}", markup=False, soft_wrap=True)
+    console.print(conclusion(result), markup=False, soft_wrap=True)
     console.print(
         f"tune.md, tune.json, tune.csv and tune.png are in {tuning.folder}, the runs in "
         f"{tuning.folder / 'runs'}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _refuse_torchrun() -> None:
+    """Several processes would train the same runs in the same folders."""
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes not in ("", "1"):
+        raise UserError(
+            f"retina tune was started in {num_processes} processes (WORLD_SIZE); it trains in one: "
+            "start it without torchrun"
+        )
+
+
+def _default_output(run: Path) -> Path:
+    """``runs/demo_tune`` beside the run folder that the config names."""
+    folder = run if run.name not in ("", "..") else run.resolve()
+    if not folder.name:
+        raise UserError(f"output_dir={run}: nothing lies beside it; give a folder with --output")
+    return folder.with_name(f"{folder.name}_tune")

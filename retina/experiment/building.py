@@ -117,7 +117,7 @@ def build_experiment(
             detector=detector,
             class_names=train.categories.names,
             assigner=criterion.assigner,
-            parameters=trained_loss(config.objective.classification, counts).parameters,
+            parameters=trained_loss(config.objective, counts).parameters,
             every_steps=config.training.anatomy_every_steps,
             total_steps=total_steps,
             device=device,

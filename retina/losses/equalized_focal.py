@@ -11,11 +11,15 @@ g_j is the gradient that the class has had from its positives over that from its
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from retina.distributed import sum_over_ranks
-from retina.losses.focal import FocalSums, sigmoid_focal_loss
+from retina.losses.focal import FocalSums, sums_of_class_indices
+from retina.losses.focal_parameters import FocalParameters, check_alpha, focal_parameters
+from retina.losses.focal_targets import are_class_indices, check_class_indices, widened
 
 
 class EqualizedFocalLoss(nn.Module):
@@ -45,8 +49,11 @@ class EqualizedFocalLoss(nn.Module):
         scale: float = 8.0,
     ) -> None:
         super().__init__()
-        if not gamma > 0 or not scale >= 0:
-            raise ValueError(f"gamma must be above 0 and scale at least 0, are {gamma} and {scale}")
+        check_alpha(alpha)
+        if not 0 < gamma < math.inf or not 0 <= scale < math.inf:
+            raise ValueError(
+                f"gamma must be above 0 and scale at least 0, both finite, are {gamma} and {scale}"
+            )
         self.alpha = alpha
         self.gamma = gamma
         self.scale = scale
@@ -81,7 +88,17 @@ class EqualizedFocalLoss(nn.Module):
             targets: integers ``(...)``: ``0 .. K-1`` the class, ``K`` the background.
             ignore_index: the target whose row has no loss.
             row_weights: ``(...)`` factors of the rows, not differentiated.
+
+        Raises:
+            ValueError: the targets are no class indices of these logits, or out of range.
         """
+        targets = widened(targets)
+        if not are_class_indices(logits, targets):
+            raise ValueError(
+                f"targets {tuple(targets.shape)} must be class indices of shape "
+                f"{tuple(logits.shape[:-1])}"
+            )
+        check_class_indices(targets, logits.shape[-1], ignore_index)
         counted = torch.ones_like(targets, dtype=torch.bool)
         if ignore_index is not None:
             counted = targets != ignore_index
@@ -91,23 +108,25 @@ class EqualizedFocalLoss(nn.Module):
             logits.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: self._watch(gradient, targets, is_class)
             )
-        focus = self.focus()
-        loss = sigmoid_focal_loss(
-            logits,
-            torch.where(counted, targets, logits.shape[-1]),
-            alpha=self.alpha,
-            gamma=focus,
+        weights = None if row_weights is None else row_weights.detach()
+        return sums_of_class_indices(
+            logits, targets, self._of_all_classes(logits, ignore_index), weights
         )
-        weights = counted if row_weights is None else row_weights.detach() * counted
-        per_row = (loss * (focus / self.gamma)).sum(-1) * weights
-        return FocalSums(total=per_row.sum(), foreground=(per_row.detach() * is_class).sum())
+
+    def _of_all_classes(self, logits: Tensor, ignore_index: int | None) -> FocalParameters:
+        """A focal loss with γ_j, whose two weights have the factor γ_j / γ_b."""
+        plain = focal_parameters(self.alpha, self.focus(), ignore_index, logits)
+        factor = plain.gamma / self.gamma
+        return FocalParameters(
+            plain.foreground * factor, plain.background * factor, plain.gamma, ignore_index
+        )
 
     def _watch(self, gradient: Tensor, targets: Tensor, is_class: Tensor) -> None:
         size = gradient.detach().abs()
-        own = torch.where(is_class, targets, 0)
+        own = torch.where(is_class, targets, 0).long()
         positive = size.gather(-1, own.unsqueeze(-1)).squeeze(-1).to(self._seen.dtype) * is_class
         self._seen[0].scatter_add_(0, own.flatten(), positive.flatten())
-        self._seen[1] += size.flatten(0, -2).sum(0, dtype=self._seen.dtype)
+        self._seen[1] += size.reshape(-1, size.shape[-1]).sum(0, dtype=self._seen.dtype)
 
     @torch.no_grad()
     def update(self) -> None:

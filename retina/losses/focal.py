@@ -14,7 +14,6 @@ everything else, and every transform of torch (compile, func, forward mode), tak
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,21 +31,20 @@ from retina.losses.focal_targets import (
     are_class_indices,
     check_class_indices,
     check_dense_targets,
+    widened,
 )
 from retina.losses.fused import can_fuse, fused_focal_sums
+from retina.losses.reduction import Reduction, check_reduction, reduced
 
 __all__ = [
     "Alpha",
     "FocalSums",
     "Gamma",
-    "Reduction",
     "check_alpha",
     "check_gamma",
     "focal_loss_sums",
     "sigmoid_focal_loss",
 ]
-
-Reduction = Literal["none", "sum", "mean"]
 
 
 def sigmoid_focal_loss(
@@ -96,8 +94,8 @@ def sigmoid_focal_loss(
             range. Only a CPU's values are looked at; class indices on CUDA fail a device assertion
             instead, so that nothing waits.
     """
-    if reduction not in ("none", "sum", "mean"):
-        raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")
+    check_reduction(reduction)
+    targets = widened(targets)
     parameters = focal_parameters(alpha, gamma, ignore_index, logits)
     if not are_class_indices(logits, targets):
         return _dense(logits, targets, parameters, reduction)
@@ -109,9 +107,7 @@ def sigmoid_focal_loss(
             scale = 1 / _count(targets, logits.shape[-1], ignore_index).to(dtype)
         return fused_focal_sums(logits, targets, parameters, scale=scale)[0]
     loss = class_index_loss(_at_least_float32(logits), targets, parameters)
-    if reduction == "mean":
-        return loss.sum() / _count(targets, logits.shape[-1], ignore_index)
-    return loss.sum() if reduction == "sum" else loss
+    return reduced(loss, reduction, _count(targets, logits.shape[-1], ignore_index))
 
 
 def _dense(
@@ -127,11 +123,7 @@ def _dense(
     loss = dense_loss(x, y, parameters)
     if counted is not None:
         loss = torch.where(counted, loss, 0.0)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    return loss.sum() / (max(1, loss.numel()) if counted is None else counted.sum().clamp(min=1))
+    return reduced(loss, reduction, loss.numel() if counted is None else counted.sum())
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -181,11 +173,15 @@ def focal_loss_sums(
         in_place: lets the fast path write the gradient over the logits, which then must not be
             read again: no memory beyond the logits, one backward pass, no second derivative.
             Whoever else needs them for a backward pass fails with autograd's message about an
-            in-place operation. Without effect in the plain form.
+            in-place operation. Give them away once: a second call on the same logits is refused
+            while the first one waits for its backward pass, but one on other logits that share a
+            part of their memory is not noticed and makes both gradients wrong. Without effect in
+            the plain form.
 
     Raises:
         ValueError: as in `sigmoid_focal_loss`, or the logits cannot be given away.
     """
+    targets = widened(targets)
     parameters = focal_parameters(alpha, gamma, ignore_index, logits)
     if not are_class_indices(logits, targets):
         raise ValueError(
@@ -198,6 +194,18 @@ def focal_loss_sums(
             f"row_weights {tuple(row_weights.shape)} must have the shape of the targets "
             f"{tuple(targets.shape)}"
         )
+    return sums_of_class_indices(logits, targets, parameters, row_weights, in_place=in_place)
+
+
+def sums_of_class_indices(
+    logits: Tensor,
+    targets: Tensor,
+    parameters: FocalParameters,
+    row_weights: Tensor | None,
+    *,
+    in_place: bool = False,
+) -> FocalSums:
+    """`focal_loss_sums` of inputs that were checked, with parameters of any kind."""
     if can_fuse(logits, targets, parameters, row_weights):
         total, foreground = fused_focal_sums(
             logits, targets, parameters, row_weights=row_weights, in_place=in_place

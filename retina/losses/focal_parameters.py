@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def focal_parameters(
     check_alpha(alpha)
     check_gamma(gamma)
     focusing = _per_class("gamma", gamma, logits)
-    if alpha is None or (isinstance(alpha, int | float) and alpha == 1):
+    if alpha is None or (isinstance(alpha, Real) and alpha == 1):
         return FocalParameters(1.0, 1.0, focusing, ignore_index)
     foreground = _per_class("alpha", alpha, logits)
     return FocalParameters(foreground, 1 - foreground, focusing, ignore_index)
@@ -63,9 +64,9 @@ def check_alpha(alpha: Alpha) -> None:
     Raises:
         ValueError: says what the value would do and what to write instead.
     """
-    if alpha is None or (isinstance(alpha, int | float) and alpha == 1):
+    if alpha is None or (isinstance(alpha, Real) and alpha == 1):
         return
-    for entry in _readable(alpha):
+    for entry in readable_numbers("alpha", alpha):
         if not 0 < entry < 1:
             effect = {
                 0.0: "give the foreground no loss at all",
@@ -85,7 +86,7 @@ def check_gamma(gamma: Gamma) -> None:
     Raises:
         ValueError: names the value.
     """
-    for entry in _readable(gamma):
+    for entry in readable_numbers("gamma", gamma):
         if not 0 <= entry < math.inf:
             raise ValueError(
                 f"gamma must be a finite number, at least 0, is {entry:g}: below 0 easy examples "
@@ -93,20 +94,27 @@ def check_gamma(gamma: Gamma) -> None:
             )
 
 
-def _readable(value: float | Sequence[float] | Tensor) -> list[float]:
-    """The numbers in it; none of a tensor that is traced, mapped or on another device."""
+def readable_numbers(name: str, value: float | Sequence[float] | Tensor) -> list[float]:
+    """The numbers in it; none of a tensor that is traced, mapped or on another device.
+
+    Raises:
+        ValueError: it is neither a number nor made of numbers; calls it ``name``.
+    """
     if isinstance(value, Tensor):
         if value.device.type != "cpu" or not is_plain(value) or not runs_eagerly():
             return []
         numbers: list[float] = value.detach().double().flatten().tolist()
         return numbers
-    return [float(value)] if isinstance(value, int | float) else [float(entry) for entry in value]
+    entries = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(entry, Real) for entry in entries):
+        raise ValueError(f"{name} must be a number, or one number per class, is {value!r}")
+    return [float(entry) for entry in entries]
 
 
 def _per_class(
     name: str, value: float | Sequence[float] | Tensor, logits: Tensor
 ) -> float | Tensor:
-    if isinstance(value, int | float):
+    if isinstance(value, Real):
         return float(value)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     values = torch.as_tensor(value, dtype=dtype, device=logits.device)

@@ -33,31 +33,54 @@ def are_class_indices(logits: Tensor, targets: Tensor) -> bool:
     )
 
 
-def check_class_indices(targets: Tensor, num_classes: int, ignore_index: int | None) -> None:
-    """Raise ValueError unless every index is in ``0 .. num_classes`` or is left out.
+def widened(targets: Tensor) -> Tensor:
+    """Integers as int64, but int32 as they are; everything else as it is.
+
+    A comparison with a number is done in the tensor's own type: in uint8, 300 is 44 and -1 is 255.
+    """
+    is_narrow = not targets.is_floating_point() and targets.dtype not in (
+        torch.bool,
+        torch.int32,
+        torch.int64,
+    )
+    return targets.long() if is_narrow else targets
+
+
+def check_class_indices(
+    targets: Tensor, num_classes: int, ignore_index: int | None, *, has_background: bool = True
+) -> None:
+    """Raise ValueError unless every index is a class, the background or left out.
 
     On CUDA a device assertion takes the place of the error. Traced targets are believed.
+
+    Args:
+        targets: integers that went through `widened`.
+        num_classes: K; the classes are ``0 .. K-1``.
+        ignore_index: what is left out, None for nothing.
+        has_background: whether K is the background, instead of one too many.
     """
+    last = num_classes if has_background else num_classes - 1
     if targets.numel() == 0 or not (runs_eagerly() and is_plain(targets)):
         return
     if targets.device.type == "cpu":
         lowest, highest = (int(bound) for bound in targets.aminmax())
-        if lowest >= 0 and highest <= num_classes:  # the common case, without a mask
+        if lowest >= 0 and highest <= last:  # the common case, without a mask
             return
-    is_wrong = (targets < 0) | (targets > num_classes)
+    is_wrong = (targets < 0) | (targets > last)
     if ignore_index is not None:
         is_wrong &= targets != ignore_index
     if targets.device.type == "cpu":
         wrong = targets[is_wrong]
         if len(wrong):
+            background = f", {num_classes} is the background" if has_background else ""
             raise ValueError(
-                f"class index {wrong[0].item()} is not in 0..{num_classes} (0..{num_classes - 1} "
-                f"are the {num_classes} classes, {num_classes} is the background); name an index "
-                f"to leave out with ignore_index, which is {ignore_index}"
+                f"class index {wrong[0].item()} is not in 0..{last} (0..{num_classes - 1} are the "
+                f"{num_classes} classes{background}); name an index to leave out with "
+                f"ignore_index, which is {ignore_index}"
             )
     elif targets.device.type == "cuda":
         torch._assert_async(
-            ~is_wrong.any(), f"class indices must be in 0..{num_classes} or equal ignore_index"
+            ~is_wrong.any(), f"class indices must be in 0..{last} or equal ignore_index"
         )
 
 

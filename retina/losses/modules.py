@@ -1,23 +1,35 @@
 """The losses as modules: the options are given once, the call takes logits and targets.
 
-Options per class (sequences and tensors) become buffers, which move with the module and are not
-part of its state dict. Arguments and defaults are those of the functions.
+Options per class (sequences and tensors) become buffers, which move with the module, keep their
+digits whatever its dtype, and are not part of its state dict. All options are checked at once.
+Arguments and defaults are those of the functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from retina.losses.focal import Reduction, sigmoid_focal_loss
+from retina.losses.focal import sigmoid_focal_loss
 from retina.losses.focal_parameters import Alpha, Gamma, check_alpha, check_gamma
-from retina.losses.quality import quality_focal_loss, varifocal_loss
-from retina.losses.region import dice_loss, focal_tversky_loss, tversky_loss
-from retina.losses.softmax_focal import softmax_focal_loss
-from retina.losses.unified_focal import unified_focal_loss
+from retina.losses.quality import (
+    check_quality_focal_options,
+    check_varifocal_options,
+    quality_focal_loss,
+    varifocal_loss,
+)
+from retina.losses.reduction import Reduction, check_reduction
+from retina.losses.region import (
+    check_region_options,
+    dice_loss,
+    focal_tversky_loss,
+    tversky_loss,
+)
+from retina.losses.softmax_focal import check_softmax_options, softmax_focal_loss
+from retina.losses.unified_focal import check_unified_options, unified_focal_loss
 
 
 class _Loss(nn.Module):
@@ -29,7 +41,7 @@ class _Loss(nn.Module):
         self._options = options
         for name, value in options.items():
             if isinstance(value, list | tuple):
-                value = torch.tensor(value, dtype=torch.get_default_dtype())
+                value = torch.tensor(value, dtype=torch.float64)
             if isinstance(value, Tensor):
                 self.register_buffer(name, value, persistent=False)
 
@@ -37,6 +49,19 @@ class _Loss(nn.Module):
         """The loss of logits and targets (for a quality as target: and the quality)."""
         buffers = dict(self.named_buffers())
         return self._function(*inputs, **{**self._options, **buffers})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to a device. A dtype is for a network: in float16 an alpha of 0.9999 would be 1."""
+        given = dict(self._buffers)
+        for name, value in given.items():  # in float32, since some devices know no float64
+            self._buffers[name] = None if value is None else value.float()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in given.items():
+            moved = self._buffers[name]
+            if value is not None and moved is not None:
+                dtype = torch.float32 if moved.device.type == "mps" else value.dtype
+                self._buffers[name] = value.to(moved.device, dtype)
+        return self
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self._options.items())
@@ -55,6 +80,7 @@ class SigmoidFocalLoss(_Loss):
     ) -> None:
         check_alpha(alpha)
         check_gamma(gamma)
+        check_reduction(reduction)
         super().__init__(
             sigmoid_focal_loss,
             alpha=alpha,
@@ -76,7 +102,7 @@ class SoftmaxFocalLoss(_Loss):
         label_smoothing: float = 0.0,
         reduction: Reduction = "none",
     ) -> None:
-        check_gamma(gamma)
+        check_softmax_options(gamma, class_weights, label_smoothing, reduction)
         super().__init__(
             softmax_focal_loss,
             gamma=gamma,
@@ -97,6 +123,8 @@ class QualityFocalLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "none",
     ) -> None:
+        check_quality_focal_options(beta)
+        check_reduction(reduction)
         super().__init__(
             quality_focal_loss, beta=beta, ignore_index=ignore_index, reduction=reduction
         )
@@ -113,6 +141,8 @@ class VarifocalLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "none",
     ) -> None:
+        check_varifocal_options(alpha, gamma)
+        check_reduction(reduction)
         super().__init__(
             varifocal_loss,
             alpha=alpha,
@@ -134,6 +164,7 @@ class DiceLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_region_options(smooth=smooth, reduction=reduction)
         super().__init__(
             dice_loss,
             smooth=smooth,
@@ -157,6 +188,7 @@ class TverskyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_region_options(delta=delta, smooth=smooth, reduction=reduction)
         super().__init__(
             tversky_loss,
             delta=delta,
@@ -182,6 +214,7 @@ class FocalTverskyLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_region_options(delta=delta, smooth=smooth, gamma=gamma, reduction=reduction)
         super().__init__(
             focal_tversky_loss,
             delta=delta,
@@ -209,6 +242,7 @@ class UnifiedFocalLoss(_Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_unified_options(weight, delta, gamma, smooth, reduction)
         super().__init__(
             unified_focal_loss,
             asymmetric=asymmetric,

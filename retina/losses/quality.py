@@ -12,13 +12,17 @@ the class, K the background) and the quality ``(...)`` of each row's own class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retina.losses.focal import FocalSums, Reduction, focal_loss_sums
+from retina.losses.eager import is_plain, runs_eagerly
+from retina.losses.focal import FocalSums, focal_loss_sums
+from retina.losses.focal_targets import check_class_indices, check_dense_targets, widened
+from retina.losses.reduction import Reduction, check_reduction, reduced
 
 Entry = Callable[[Tensor, Tensor], Tensor]
 """The loss of logits with these qualities, elementwise."""
@@ -48,9 +52,10 @@ def quality_focal_loss(
             mean is over the elements that are not ignored.
 
     Raises:
-        ValueError: beta or the shapes make no sense.
+        ValueError: beta, the reduction or the shapes make no sense, or float targets come with an
+            ``ignore_index``; on a CPU also a target or a quality that is out of range.
     """
-    _check_exponent("beta", beta)
+    check_quality_focal_options(beta)
     return _loss(logits, targets, quality, _quality_focal(beta), ignore_index, reduction)
 
 
@@ -79,9 +84,10 @@ def varifocal_loss(
             mean is over the elements that are not ignored.
 
     Raises:
-        ValueError: alpha, gamma or the shapes make no sense.
+        ValueError: alpha, gamma, the reduction or the shapes make no sense, or float targets come
+            with an ``ignore_index``; on a CPU also a target or a quality that is out of range.
     """
-    _check_alpha_and_gamma(alpha, gamma)
+    check_varifocal_options(alpha, gamma)
     return _loss(logits, targets, quality, _varifocal(alpha, gamma), ignore_index, reduction)
 
 
@@ -95,7 +101,7 @@ def quality_focal_loss_sums(
     row_weights: Tensor | None = None,
 ) -> FocalSums:
     """`quality_focal_loss` of integer targets, summed; the arguments as in `focal_loss_sums`."""
-    _check_exponent("beta", beta)
+    check_quality_focal_options(beta)
     own = _quality_focal(beta)
     return _sums(logits, targets, quality, own, 1.0, beta, ignore_index, row_weights)
 
@@ -111,20 +117,28 @@ def varifocal_loss_sums(
     row_weights: Tensor | None = None,
 ) -> FocalSums:
     """`varifocal_loss` of integer targets, summed; the arguments as in `focal_loss_sums`."""
-    _check_alpha_and_gamma(alpha, gamma)
+    check_varifocal_options(alpha, gamma)
     own = _varifocal(alpha, gamma)
     return _sums(logits, targets, quality, own, alpha, gamma, ignore_index, row_weights)
 
 
-def _check_exponent(name: str, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, is {value}")
+def check_quality_focal_options(beta: float) -> None:
+    """Raise ValueError for an exponent that makes no sense."""
+    _check_exponent("beta", beta)
 
 
-def _check_alpha_and_gamma(alpha: float, gamma: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, is {alpha}: it is the weight of the negatives")
+def check_varifocal_options(alpha: float, gamma: float) -> None:
+    """Raise ValueError for a weight or an exponent that makes no sense."""
+    if not 0 < alpha < math.inf:
+        raise ValueError(
+            f"alpha must be above 0 and finite, is {alpha}: it is the weight of the negatives"
+        )
     _check_exponent("gamma", gamma)
+
+
+def _check_exponent(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number, at least 0, is {value}")
 
 
 def _quality_focal(beta: float) -> Entry:
@@ -167,6 +181,7 @@ def _loss(
     ignore_index: int | None,
     reduction: Reduction,
 ) -> Tensor:
+    check_reduction(reduction)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if targets.is_floating_point():
         if targets.shape != logits.shape or quality is not None:
@@ -174,15 +189,19 @@ def _loss(
                 f"float targets {tuple(targets.shape)} are the qualities: they have the shape of "
                 f"the logits {tuple(logits.shape)}, and quality is None"
             )
+        if ignore_index is not None:
+            raise ValueError("ignore_index works with integer targets; these are floats")
+        check_dense_targets(targets, None)
         loss = entry(logits, targets.detach().to(logits.dtype))
-        return _reduce(loss, reduction, loss.numel())
+        return reduced(loss, reduction, loss.numel())
     own, is_class, counted = _read_rows(logits, targets, quality, ignore_index)
     assert quality is not None
+    logits = torch.where(counted, logits, 0.0)  # no NaN of a left-out row comes through
     wanted = quality.detach().to(logits.dtype).unsqueeze(-1)  # (..., 1)
     loss = entry(logits, torch.zeros_like(logits))
     own_loss = entry(logits.gather(-1, own), torch.where(is_class, wanted, 0.0))
     loss = loss.scatter(-1, own, own_loss) * counted
-    return _reduce(loss, reduction, counted.sum() * logits.shape[-1])
+    return reduced(loss, reduction, counted.sum() * logits.shape[-1])
 
 
 def _sums(
@@ -210,6 +229,7 @@ def _sums(
         ignore_index=ignore_index,
         row_weights=row_weights,
     )
+    own_logits = torch.where(is_class, own_logits, 0.0)  # no NaN of a left-out row comes through
     own_logits = own_logits if logits.dtype == torch.float64 else own_logits.float()
     wanted = torch.where(is_class, quality.detach().to(own_logits.dtype).unsqueeze(-1), 0.0)
     own_loss = torch.where(is_class, entry(own_logits, wanted), 0.0).squeeze(-1)
@@ -232,20 +252,24 @@ def _read_rows(
             f"integer targets {tuple(targets.shape)} and their quality {shape} must both have the "
             f"shape of the logits without their last dimension, {tuple(logits.shape[:-1])}"
         )
+    targets = widened(targets)
+    check_class_indices(targets, logits.shape[-1], ignore_index)
     counted = torch.ones_like(targets, dtype=torch.bool)
     if ignore_index is not None:
         counted = targets != ignore_index
     is_class = counted & (targets < logits.shape[-1])
-    own = torch.where(is_class, targets, 0)
+    _check_quality(quality, is_class)
+    own = torch.where(is_class, targets, 0).long()
     return own.unsqueeze(-1), is_class.unsqueeze(-1), counted.unsqueeze(-1)
 
 
-def _reduce(loss: Tensor, reduction: Reduction, count: Tensor | int) -> Tensor:
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean":
-        count = torch.as_tensor(count, device=loss.device)
-        return loss.sum() / count.clamp(min=1)
-    raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")
+def _check_quality(quality: Tensor, is_class: Tensor) -> None:
+    """Raise ValueError unless all that is read is in 0..1; only on a CPU, to look does not wait.
+
+    NaN passes, and shows in the loss: it comes from boxes that are NaN, not from a wrong call.
+    """
+    if quality.device.type != "cpu" or not (is_plain(quality) and runs_eagerly()):
+        return
+    wrong = quality[is_class & ((quality < 0) | (quality > 1))]
+    if len(wrong):
+        raise ValueError(f"quality {wrong[0].item():g} of a row is not in 0..1")

@@ -14,12 +14,13 @@ class, pool the counts (``pool_batch=True``) or raise ``smooth``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from retina.losses.focal import Reduction
+from retina.losses.reduction import Reduction, check_reduction, reduced
 
 SMALLEST_BASE = 1e-7
 """Below it a power with an exponent under 1 goes on as a straight line to 0, so that the gradient
@@ -111,14 +112,12 @@ def focal_tversky_loss(
     Raises:
         ValueError: delta, gamma, smooth or the shapes make no sense.
     """
-    check_region_parameters(delta=delta, smooth=smooth)
-    if not gamma > 0:
-        raise ValueError(f"gamma must be above 0, is {gamma}")
+    check_region_options(delta=delta, smooth=smooth, gamma=gamma, reduction=reduction)
     regions = read_regions(logits, targets, ignore_index, pool_batch)
     loss = power(tversky_error(regions, delta, smooth), gamma)
     if not include_background and loss.shape[1] > 1:
         loss = loss[:, 1:]
-    return reduce_regions(loss, reduction)
+    return reduced(loss, reduction, loss.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +163,7 @@ def read_regions(
         if ignore_index is not None:
             is_counted = index != ignore_index
         counted = is_counted.to(logits.dtype)
+        logits = torch.where(is_counted, logits, 0.0)  # no NaN of an ignored pixel comes through
         shape = (logits.shape[0], max(2, logits.shape[1]), logits.shape[2])
         # Not one_hot: a label that is no class (255 in a 0/1 mask) must fail, as in cross_entropy.
         one_hot = logits.new_zeros(shape).scatter(1, torch.where(is_counted, index, 0), counted)
@@ -204,23 +204,19 @@ def power(base: Tensor, exponent: float) -> Tensor:
     return torch.where(is_small, line, torch.where(is_small, 1.0, base).pow(exponent))
 
 
-def check_region_parameters(*, delta: float, smooth: float) -> None:
-    """Raise ValueError for a weight of the false negatives or a smoothing that makes no sense."""
+def check_region_options(
+    *, delta: float = 0.5, smooth: float, gamma: float = 1.0, reduction: str
+) -> None:
+    """Raise ValueError for an option that makes no sense."""
+    check_reduction(reduction)
     if not 0 < delta < 1:
         raise ValueError(
             f"delta must be between 0 and 1, is {delta}: it weighs false negatives against false "
             "positives, 0.5 both the same"
         )
-    if not smooth > 0:
-        raise ValueError(f"smooth must be above 0, is {smooth}: empty regions would divide 0 by 0")
-
-
-def reduce_regions(loss: Tensor, reduction: Reduction) -> Tensor:
-    """The losses, their sum, or their mean (0 of none)."""
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean":
-        return loss.sum() / max(1, loss.numel())
-    raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")
+    if not 0 < smooth < math.inf:
+        raise ValueError(
+            f"smooth must be above 0 and finite, is {smooth}: at 0 empty regions divide 0 by 0"
+        )
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"gamma must be above 0 and finite, is {gamma}")

@@ -9,14 +9,17 @@ gradients, where p_t itself rounds to 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retina.losses.focal import Reduction
-from retina.losses.focal_parameters import Gamma, check_gamma
+from retina.losses.focal_parameters import Gamma, check_gamma, readable_numbers
+from retina.losses.focal_targets import check_class_indices, widened
+from retina.losses.reduction import Reduction, check_reduction, reduced
 
 
 def softmax_focal_loss(
@@ -36,8 +39,8 @@ def softmax_focal_loss(
         targets: integers of the logits' shape without K, or floats of the logits' shape, a
             probability per class. With those (and with smoothing) the loss is the sum of
             ``q_c (1 - p_c)^γ (-log p_c)`` over the classes: each is faded by its own probability.
-        gamma: the focusing parameter, ≥ 0; a sequence or tensor holds one per class.
-        class_weights: ``(K,)`` factors of the classes' terms.
+        gamma: the focusing parameter, ≥ 0; a sequence or ``(K,)`` tensor holds one per class.
+        class_weights: ``(K,)`` factors of the classes' terms, ≥ 0.
         ignore_index: the integer target that has no loss.
         label_smoothing: in 0..1, the part of the target that is spread over all classes.
         reduction: ``none`` returns ``(N, d1, …)``, ``sum`` and ``mean`` a scalar. The divisor of
@@ -47,10 +50,12 @@ def softmax_focal_loss(
             0 (that of cross_entropy is NaN).
 
     Raises:
-        ValueError: gamma, the smoothing or the shapes make no sense.
+        ValueError: an option or the shapes make no sense, or a class is out of range (on CUDA a
+            device assertion, so that nothing waits).
     """
-    check_gamma(gamma)
-    _check(logits, targets, label_smoothing)
+    check_softmax_options(gamma, class_weights, label_smoothing, reduction)
+    targets = widened(targets)
+    _check_shapes(logits, targets)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     dim = min(1, logits.ndim - 1)  # of the classes
     focusing = _per_class(gamma, logits, dim, "gamma")
@@ -60,9 +65,11 @@ def softmax_focal_loss(
     if targets.is_floating_point():
         wanted = targets.to(logits.dtype)
         loss = _soft_loss(logits, _smoothed(wanted, label_smoothing, dim), focusing, weights, dim)
-        return _reduced(loss, torch.ones_like(loss), reduction)
+        return reduced(loss, reduction, loss.numel())
 
+    check_class_indices(targets, logits.shape[dim], ignore_index, has_background=False)
     counted = targets != ignore_index
+    logits = torch.where(counted.unsqueeze(dim), logits, 0.0)  # no NaN of an ignored one comes out
     index = torch.where(counted, targets, 0).long().unsqueeze(dim)  # (N, 1, d1, …)
     share = counted.to(logits.dtype)
     if isinstance(weights, Tensor):
@@ -70,13 +77,32 @@ def softmax_focal_loss(
     if label_smoothing > 0:
         one_hot = torch.zeros_like(logits).scatter(dim, index, 1.0)
         loss = _soft_loss(logits, _smoothed(one_hot, label_smoothing, dim), focusing, weights, dim)
-        return _reduced(loss * counted, share, reduction)
+        return reduced(loss * counted, reduction, share.sum())
     if isinstance(focusing, Tensor):
         focusing = focusing.expand_as(logits).gather(dim, index).squeeze(dim)
-    return _reduced(share * _faded(_margin(logits, index, dim), focusing), share, reduction)
+    loss = share * _faded(_margin(logits, index, dim), focusing)
+    return reduced(loss, reduction, share.sum())
 
 
-def _check(logits: Tensor, targets: Tensor, label_smoothing: float) -> None:
+def check_softmax_options(
+    gamma: Gamma,
+    class_weights: Sequence[float] | Tensor | None,
+    label_smoothing: float,
+    reduction: str,
+) -> None:
+    """Raise ValueError for an option that makes no sense, as far as it can be read on a CPU."""
+    check_gamma(gamma)
+    check_reduction(reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be between 0 and 1, is {label_smoothing}")
+    if class_weights is None:
+        return
+    for weight in readable_numbers("class_weights", class_weights):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"class_weights must be finite numbers, at least 0, have {weight:g}")
+
+
+def _check_shapes(logits: Tensor, targets: Tensor) -> None:
     dim = min(1, logits.ndim - 1)
     wanted = logits.shape
     if not targets.is_floating_point():
@@ -86,15 +112,15 @@ def _check(logits: Tensor, targets: Tensor, label_smoothing: float) -> None:
             f"targets {tuple(targets.shape)} do not fit logits {tuple(logits.shape)}: give "
             "integers of their shape without the class dimension, or probabilities of their shape"
         )
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be between 0 and 1, is {label_smoothing}")
 
 
 def _per_class(value: Gamma, logits: Tensor, dim: int, name: str) -> Tensor | float:
     """A number as it is, one value per class in a shape that broadcasts against the logits."""
-    if isinstance(value, int | float):
+    if isinstance(value, Real):
         return float(value)
     values = torch.as_tensor(value, dtype=logits.dtype, device=logits.device)
+    if values.ndim == 0:
+        values = values.expand(logits.shape[dim])
     if values.shape != logits.shape[dim : dim + 1]:
         raise ValueError(f"{name} has shape {tuple(values.shape)} for {logits.shape[dim]} classes")
     return values.reshape(-1, *[1] * (logits.ndim - 1 - dim))
@@ -152,15 +178,3 @@ def _soft_loss(
     if weights is not None:
         loss = loss * weights
     return loss.sum(dim)
-
-
-def _reduced(loss: Tensor, share: Tensor, reduction: Reduction) -> Tensor:
-    """``share``: what each element adds to the divisor of the mean."""
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean":
-        divisor = share.sum()
-        return loss.sum() / torch.where(divisor > 0, divisor, 1.0)
-    raise ValueError(f"reduction must be 'none', 'sum' or 'mean', is {reduction!r}")

@@ -23,13 +23,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retina.losses.focal import Reduction
+from retina.losses.reduction import Reduction, reduced
 from retina.losses.region import (
     Regions,
-    check_region_parameters,
+    check_region_options,
     power,
     read_regions,
-    reduce_regions,
     tversky_error,
 )
 from retina.losses.softmax_focal import softmax_focal_loss
@@ -70,17 +69,25 @@ def unified_focal_loss(
     Raises:
         ValueError: a parameter or the shapes make no sense.
     """
-    check_region_parameters(delta=delta, smooth=smooth)
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight must be between 0 and 1, is {weight}")
-    if not 0 <= gamma < 1:
-        raise ValueError(f"gamma must be at least 0 and below 1, is {gamma}: (1 - TI)^(1 - γ)")
+    check_unified_options(weight, delta, gamma, smooth, reduction)
     regions = read_regions(logits, targets, ignore_index, pool_batch)
     if regions.logits.shape[1] == 1:
         regions = _with_background(regions)
     tversky = _tversky_part(tversky_error(regions, delta, smooth), gamma, asymmetric)
     focal = _focal_part(regions, delta, gamma, asymmetric)
-    return reduce_regions(weight * tversky + (1 - weight) * focal, reduction)
+    loss = weight * tversky + (1 - weight) * focal
+    return reduced(loss, reduction, loss.numel())
+
+
+def check_unified_options(
+    weight: float, delta: float, gamma: float, smooth: float, reduction: str
+) -> None:
+    """Raise ValueError for an option that makes no sense."""
+    check_region_options(delta=delta, smooth=smooth, reduction=reduction)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must be between 0 and 1, is {weight}")
+    if not 0 <= gamma < 1:
+        raise ValueError(f"gamma must be at least 0 and below 1, is {gamma}: (1 - TI)^(1 - γ)")
 
 
 def _with_background(regions: Regions) -> Regions:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from retina.analysis.anatomy import GROUPS, AnatomyMeter, Breakdown, FocalParameters, LossAnatomy
+from retina.analysis.anatomy import GROUPS, AnatomyMeter, Breakdown, FocalSetting, LossAnatomy
+from retina.analysis.anatomy.curves import PAPER_GAMMAS
 from retina.analysis.anatomy.dominance import DominanceWatch
 from retina.analysis.anatomy.measuring import level_names
+from retina.analysis.anatomy.report import cumulative_losses
 from retina.modeling.detector import RetinaNet
 from retina.objective.assignment import Assigner
 from retina.structures import Anchors, BatchedTargets, DensePredictions
 from retina.training.metric_log import MetricLog
 from retina.training.progress import TrainingProgress
 from retina.training.step import Observer
+
+MAX_CLASSES = 100
+"""Of more classes only these many, with the most loss in the step, go into ``metrics.jsonl``, and
+none into TensorBoard: six curves of each of a thousand classes help nobody."""
 
 
 class TrainingAnatomy:
@@ -37,7 +45,7 @@ class TrainingAnatomy:
         detector: RetinaNet,
         class_names: tuple[str, ...],
         assigner: Assigner,
-        parameters: FocalParameters,
+        parameters: FocalSetting,
         every_steps: int | None,
         total_steps: int,
         device: torch.device,
@@ -82,6 +90,8 @@ def _write(log: MetricLog, step: int, anatomy: LossAnatomy, overall: Breakdown) 
     log.scalars("anatomy", step, _shares(overall))
     levels = zip(anatomy.level_names, anatomy.per_level(), strict=True)
     log.per_level("anatomy", step, {name: _shares(part) for name, part in levels})
+    _write_classes(log, step, anatomy)
+    log.scalars("anatomy_hardest_percent", step, _hardest(anatomy))
     histogram = anatomy.histogram()
     log.histograms(
         "anatomy_p_t_logits",
@@ -89,6 +99,29 @@ def _write(log: MetricLog, step: int, anatomy: LossAnatomy, overall: Breakdown) 
         histogram.logit_edges,
         {"negatives": histogram.negatives, "positives": histogram.positives},
     )
+
+
+def _write_classes(log: MetricLog, step: int, anatomy: LossAnatomy) -> None:
+    classes = list(zip(anatomy.class_names, anatomy.per_class(), strict=True))
+    has_few = len(classes) <= MAX_CLASSES
+    if not has_few:
+        classes = sorted(classes, key=lambda named: -named[1].loss)[:MAX_CLASSES]
+    shares = {name: _shares(part) for name, part in classes}
+    metrics = {
+        metric: {name: own[metric] for name, own in shares.items()}
+        for metric in next(iter(shares.values()))
+    }
+    log.per_class("anatomy", step, metrics, in_tensorboard=has_few)
+
+
+def _hardest(anatomy: LossAnatomy) -> dict[str, float]:
+    """The share of the loss in the hardest percent of the samples, by side and γ; NaN of none."""
+    background, foreground = cumulative_losses(anatomy)
+    return {
+        f"{side}_gamma_{gamma:g}": curves.hardest.get(gamma, math.nan)
+        for side, curves in (("background", background), ("foreground", foreground))
+        for gamma in PAPER_GAMMAS
+    }
 
 
 def _shares(breakdown: Breakdown) -> dict[str, float]:

@@ -40,11 +40,27 @@ class MetricLog:
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def per_class(self, kind: str, step: int, metric: str, values: Mapping[str, float]) -> None:
-        """Log one number of every class; the JSON line holds them in an object of their own."""
-        self._write({"kind": f"{kind}_per_class", "step": step, metric: _finite(values)})
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}_{metric}_per_class/{name}", value, step)
+    def per_class(
+        self,
+        kind: str,
+        step: int,
+        metrics: Mapping[str, Mapping[str, float]],
+        *,
+        in_tensorboard: bool = True,
+    ) -> None:
+        """Log numbers of the classes; the JSON line has an object for each metric.
+
+        Args:
+            kind: of what.
+            step: when.
+            metrics: by the metric's name, the number of each class.
+            in_tensorboard: whether TensorBoard has them, too; a scalar each may be too many.
+        """
+        objects = {metric: _finite(values) for metric, values in metrics.items()}
+        self._write({"kind": f"{kind}_per_class", "step": step, **objects})
+        for metric, values in metrics.items() if in_tensorboard else ():
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}_{metric}_per_class/{name}", value, step)
 
     def per_level(self, kind: str, step: int, values: Mapping[str, Mapping[str, float]]) -> None:
         """Log the same scalars of every level; the JSON line has an object for each."""

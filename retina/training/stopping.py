@@ -39,9 +39,13 @@ class StopRequest:
 
         A single process answers at once; several ask each other at every tenth step.
         """
+        if is_distributed() and step % 10:
+            return None
+        return self.agreed_now()
+
+    def agreed_now(self) -> int | None:
+        """The signal that any rank received; every rank must ask at the same place."""
         if not is_distributed():
             return self._received
-        if step % 10:
-            return None
         received = [number for (number,) in gather_objects((self._received,)) if number]
         return received[0] if received else None

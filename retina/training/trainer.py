@@ -23,7 +23,7 @@ from retina.distributed import (
     rank,
     world_size,
 )
-from retina.errors import RunError, UserError
+from retina.errors import DivergedError, UserError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
@@ -51,7 +51,8 @@ class TrainingOutcome:
     Attributes:
         step: optimizer steps done.
         best_ap: the best validation AP, or None without a validation.
-        signal: the number of the signal that stopped it, or None.
+        signal: the number of the signal that stopped it, or that came while it was evaluated at the
+            end; None without one.
         seconds: spent in training steps and their data, without evaluations.
     """
 
@@ -157,7 +158,8 @@ class Trainer:
         """Train to the end, to a signal, or to the early stop.
 
         Raises:
-            RunError: the loss is not finite, or the disk is full. The last checkpoint is intact.
+            DivergedError: the loss or the weights are not finite.
+            RunError: the disk is full. The last checkpoint is intact.
         """
         log = None
         if is_main_process():
@@ -175,7 +177,7 @@ class Trainer:
                     self._end_epoch(log, progress)
                 if self._is_over:
                     progress.message("the training is already complete")
-                    return TrainingOutcome(self._step, self._best_ap, None, 0.0)
+                    return TrainingOutcome(self._step, self._best_ap, stop.agreed_now(), 0.0)
                 for parts in self._batches(meter):
                     self._advance(parts, meter)
                     self._anatomy.report(self._step, log, progress)
@@ -199,6 +201,8 @@ class Trainer:
                     if self._has_stalled:
                         progress.message("early stop: the validation AP no longer rises")
                         break
+                if signal is None:  # the last evaluation takes long enough for one to come
+                    signal = stop.agreed_now()
         finally:
             if log is not None:
                 log.close()
@@ -261,7 +265,7 @@ class Trainer:
         report, lr = meter.flush(), self._lr
         epoch = (self._step - 1) // self._planner.num_batches + 1
         if not math.isfinite(report["loss"]):
-            raise RunError(
+            raise DivergedError(
                 f"the loss is not finite at step {self._step} (classification "
                 f"{report['classification']}, box regression {report['box_regression']}); lower "
                 f"optimizer.lr (now {lr:.2e}), set training.clip_norm, or use "
@@ -332,7 +336,7 @@ class Trainer:
             for category in result.metrics.per_category
             if category.AP is not None
         }
-        log.per_class("validation", self._step, "AP", per_class)
+        log.per_class("validation", self._step, {"AP": per_class})
         for name, picture in validation_pictures(dataset, result, count=self._config.pictures):
             log.picture(f"validation/{name}", picture, self._step)
         log.flush()
@@ -350,7 +354,7 @@ class Trainer:
 
     def _save_state(self) -> None:
         if not self._parts.are_finite():
-            raise RunError(
+            raise DivergedError(
                 f"the weights are not finite after step {self._step}; lower optimizer.lr, set "
                 "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
                 f"intact: {self._last}"

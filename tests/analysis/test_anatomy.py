@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from retina.analysis.anatomy import AnatomyMeter, FocalParameters, LossAnatomy
+from retina.analysis.anatomy import AnatomyMeter, FocalSetting, LossAnatomy
 from retina.analysis.anatomy.curves import PAPER_GAMMAS, cumulative_loss, focal, loss_curves
 from retina.analysis.anatomy.elements import element_losses
 from retina.analysis.anatomy.meter import LIMIT, NUM_BINS
+from retina.analysis.anatomy.pictures import cumulative_figure, shares_figure
+from retina.analysis.anatomy.report import summary, to_json
 from retina.losses.focal import sigmoid_focal_loss
 from retina.structures import Assignment, BatchedTargets, DensePredictions, Targets
 
@@ -26,7 +28,7 @@ def logit(probability: float) -> float:
 def measured(
     levels: list[torch.Tensor],
     labels: list[list[int]],
-    parameters: FocalParameters,
+    parameters: FocalSetting,
     *,
     ignored: tuple[tuple[int, int], ...] = (),
 ) -> LossAnatomy:
@@ -81,7 +83,7 @@ def test_elements_are_the_focal_loss_and_its_gradient(gamma: Any, alpha: Any) ->
 
     plain = logits.detach().float()
     found = element_losses(
-        torch.where(is_positive, -plain, plain), is_positive, FocalParameters(gamma, alpha)
+        torch.where(is_positive, -plain, plain), is_positive, FocalSetting(gamma, alpha)
     )
 
     torch.testing.assert_close(found.loss.double(), expected.detach(), rtol=2e-5, atol=1e-12)
@@ -91,7 +93,7 @@ def test_elements_are_the_focal_loss_and_its_gradient(gamma: Any, alpha: Any) ->
 @pytest.mark.parametrize("z", [-1e4, -200.0, 200.0, 1e4])
 def test_elements_far_out_are_finite(z: float) -> None:
     found = element_losses(
-        torch.tensor([[z]]), torch.tensor([[False]]), FocalParameters(gamma=2.0, alpha=None)
+        torch.tensor([[z]]), torch.tensor([[False]]), FocalSetting(gamma=2.0, alpha=None)
     )
     assert found.loss.item() == max(0.0, z)
     assert found.gradient.item() == float(z > 0)
@@ -101,7 +103,7 @@ def test_cross_entropy_of_five_elements_by_hand() -> None:
     # One image, one class, five anchors: p is the probability of the class.
     p = [0.05, 0.4, 0.95, 0.8, 0.5]
     logits = torch.tensor([[[logit(x)] for x in p]])
-    anatomy = measured([logits], [[1, 1, 1, 0, 0]], FocalParameters(gamma=0.0, alpha=None))
+    anatomy = measured([logits], [[1, 1, 1, 0, 0]], FocalSetting(gamma=0.0, alpha=None))
 
     whole = anatomy.overall()
     assert [part.count for part in whole.parts] == [1, 2, 2]
@@ -122,10 +124,10 @@ def test_cross_entropy_of_five_elements_by_hand() -> None:
 def test_gamma_two_takes_a_hundredth_of_the_easy_and_a_quarter_of_the_even() -> None:
     # The paper's numbers: factor 100 at p_t = 0.9, 4 at 0.5.
     logits = torch.tensor([[[logit(0.1)], [logit(0.5)]]])
-    plain = measured([logits], [[1, 1]], FocalParameters(gamma=0.0, alpha=None))
-    focused = measured([logits[:, :1]], [[1]], FocalParameters(gamma=2.0, alpha=None))
+    plain = measured([logits], [[1, 1]], FocalSetting(gamma=0.0, alpha=None))
+    focused = measured([logits[:, :1]], [[1]], FocalSetting(gamma=2.0, alpha=None))
     assert focused.overall().loss == pytest.approx(-math.log(0.9) / 100, rel=1e-5)
-    focused = measured([logits[:, 1:]], [[1]], FocalParameters(gamma=2.0, alpha=None))
+    focused = measured([logits[:, 1:]], [[1]], FocalSetting(gamma=2.0, alpha=None))
     assert focused.overall().loss == pytest.approx(math.log(2) / 4, rel=1e-6)
     assert plain.overall().loss == pytest.approx(math.log(2) - math.log(0.9), rel=1e-6)
 
@@ -134,7 +136,7 @@ def test_levels_and_classes_are_kept_apart() -> None:
     # Two classes, two levels; the positive is class 1 on the second level.
     fine = torch.tensor([[[logit(0.01), logit(0.3)], [logit(0.02), logit(0.04)]]])
     coarse = torch.tensor([[[logit(0.2), logit(0.6)]]])
-    anatomy = measured([fine, coarse], [[2, 2, 1]], FocalParameters(gamma=0.0, alpha=None))
+    anatomy = measured([fine, coarse], [[2, 2, 1]], FocalSetting(gamma=0.0, alpha=None))
 
     levels = [[part.count for part in level.parts] for level in anatomy.per_level()]
     assert levels == [[3, 1, 0], [0, 1, 1]]
@@ -153,7 +155,7 @@ def test_levels_and_classes_are_kept_apart() -> None:
 def test_ignored_anchors_count_nowhere() -> None:
     logits = torch.tensor([[[5.0], [-1.0]], [[2.0], [0.0]]])
     anatomy = measured(
-        [logits], [[1, 1], [1, 0]], FocalParameters(gamma=0.0, alpha=None), ignored=((0, 0), (1, 1))
+        [logits], [[1, 1], [1, 0]], FocalSetting(gamma=0.0, alpha=None), ignored=((0, 0), (1, 1))
     )
     whole = anatomy.overall()
     assert [part.count for part in whole.parts] == [0, 2, 0]
@@ -167,9 +169,9 @@ def test_batches_add_up_to_one_large_batch_whatever_the_chunk(
     generator = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(2, 50, 4, generator=generator)
     labels = torch.randint(0, 5, (2, 50), generator=generator).tolist()
-    at_once = measured([logits], labels, FocalParameters())
+    at_once = measured([logits], labels, FocalSetting())
     monkeypatch.setattr("retina.analysis.anatomy.meter._CHUNK", {"cpu": 12})
-    in_parts = measured([logits], labels, FocalParameters())
+    in_parts = measured([logits], labels, FocalSetting())
     # Elements are float32, and torch's kernels round the ends of an array differently.
     np.testing.assert_allclose(in_parts.sums, at_once.sums, rtol=1e-6)
     np.testing.assert_array_equal(in_parts.sums[..., 0], at_once.sums[..., 0])
@@ -178,20 +180,21 @@ def test_batches_add_up_to_one_large_batch_whatever_the_chunk(
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
     logits = torch.tensor([[[-9.0], [3.0]]])
-    exact = measured([logits], [[1, 0]], FocalParameters())
-    half = measured([logits.bfloat16()], [[1, 0]], FocalParameters())
+    exact = measured([logits], [[1, 0]], FocalSetting())
+    half = measured([logits.bfloat16()], [[1, 0]], FocalSetting())
     np.testing.assert_array_equal(half.sums, exact.sums)
 
 
 def test_histogram_of_probabilities_has_its_bars_where_they_belong() -> None:
     probabilities = [1e-9, 0.3, 1 - 1e-6, 0.5001]
     logits = torch.tensor([[[-logit(p)] for p in probabilities]])  # p_t of negatives
-    histogram = measured([logits], [[1, 1, 1, 1]], FocalParameters()).histogram()
+    histogram = measured([logits], [[1, 1, 1, 1]], FocalSetting()).histogram()
 
     filled = np.flatnonzero(histogram.negatives)
     assert histogram.negatives[filled].tolist() == [1, 1, 1, 1]
     for place, p in zip(filled, sorted(probabilities), strict=True):
-        assert histogram.edges[place] <= p < histogram.edges[place + 1]
+        low, high = histogram.logit_edges[place : place + 2]
+        assert low <= logit(p) < high
     widths = np.diff(histogram.logit_edges)
     assert widths == pytest.approx(np.full(256, 0.25))
 
@@ -199,7 +202,7 @@ def test_histogram_of_probabilities_has_its_bars_where_they_belong() -> None:
 def test_logits_beyond_the_bins_keep_their_exact_loss() -> None:
     # Two very wrong negatives, far beyond the last bin: the loss is linear there.
     logits = torch.tensor([[[1e4], [100.0], [-1e4]]])
-    anatomy = measured([logits], [[1, 1, 1]], FocalParameters(gamma=0.0, alpha=None))
+    anatomy = measured([logits], [[1, 1, 1]], FocalSetting(gamma=0.0, alpha=None))
     counts, sums = anatomy.counts[0, 0], anatomy.logit_sums[0, 0]
     assert counts[-1] == 2
     assert counts[0] == 1
@@ -209,7 +212,7 @@ def test_logits_beyond_the_bins_keep_their_exact_loss() -> None:
 
 def test_not_a_number_breaks_nothing() -> None:
     logits = torch.tensor([[[float("nan")], [float("inf")], [-2.0]]])
-    anatomy = measured([logits], [[1, 1, 0]], FocalParameters())
+    anatomy = measured([logits], [[1, 1, 0]], FocalSetting())
     assert anatomy.counts.sum() == 3
 
 
@@ -221,7 +224,7 @@ def test_cumulative_curves_agree_with_sorting_every_sample(gamma: float, side: i
     logits = torch.randn(1, 200_000, 1, generator=generator) * 2 - 5
     labels = (torch.rand(200_000, generator=generator) > 0.01).long()
     logits[0, labels == 0] += 4
-    anatomy = measured([logits], [labels.tolist()], FocalParameters())
+    anatomy = measured([logits], [labels.tolist()], FocalSetting())
     curve = cumulative_loss(anatomy.counts[0, side], anatomy.logit_sums[0, side], gammas=(gamma,))
 
     signed = torch.where(labels == 0, -logits[0, :, 0], logits[0, :, 0]).double()
@@ -235,12 +238,35 @@ def test_cumulative_curves_agree_with_sorting_every_sample(gamma: float, side: i
     assert curve.hardest[gamma] == pytest.approx(1 - top, abs=5e-5)
 
 
-def test_cumulative_curve_of_nothing_is_the_diagonal() -> None:
+def test_there_is_no_cumulative_curve_of_nothing() -> None:
     empty = np.zeros(NUM_BINS)
     curve = cumulative_loss(empty, empty, gammas=(2.0,))
-    assert curve.num_samples == 0
-    np.testing.assert_array_equal(curve.values[2.0], curve.fractions)
-    assert curve.hardest == {2.0: 0.0}
+    assert (curve.num_samples, curve.values, curve.hardest) == (0, {}, {})
+
+
+def test_a_side_without_samples_is_null_in_the_file_and_said_in_the_picture() -> None:
+    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 1]], FocalSetting())
+    curves = to_json(anatomy, {})["cumulative_loss"]
+    assert curves["foreground"] == {"num_samples": 0, "hardest_percent": None, "values": None}
+    assert list(curves["background"]["values"]) == ["0", "0.5", "1", "2", "5"]
+    foreground, background = cumulative_figure(anatomy).axes
+    assert [text.get_text() for text in foreground.texts] == ["no samples"]
+    assert list(foreground.lines) == []
+    assert foreground.get_legend() is None
+    assert (len(background.lines), len(background.texts)) == (5, 0)
+    assert len(summary(anatomy)) == 3
+    # Only a positive: the background has no hardest percent to speak of.
+    assert len(summary(measured([torch.zeros(1, 1, 1)], [[0]], FocalSetting()))) == 2
+
+
+def test_the_panels_of_the_shares_keep_their_tick_labels_apart() -> None:
+    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 0]], FocalSetting())
+    figure = shares_figure(anatomy)
+    figure.canvas.draw()
+    left, right = figure.axes
+    last = left.xaxis.get_ticklabels()[-1].get_window_extent()
+    first = right.xaxis.get_ticklabels()[0].get_window_extent()
+    assert first.x0 - last.x1 > first.width / 2
 
 
 def test_loss_curves_pass_through_the_papers_points() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retina.analysis.anatomy import Breakdown, FocalParameters
+from retina.analysis.anatomy import Breakdown, FocalSetting
 from retina.analysis.anatomy.dominance import DominanceWatch
 from retina.analysis.anatomy.result import Part
 
@@ -15,7 +15,7 @@ def breakdown(easy: float) -> Breakdown:
 
 
 def warnings(shares: list[float], *, gamma: float = 0.0, every: int = 100) -> list[str | None]:
-    watch = DominanceWatch(FocalParameters(gamma=gamma, alpha=None), total_steps=1000)
+    watch = DominanceWatch(FocalSetting(gamma=gamma, alpha=None), total_steps=1000)
     return [watch.look(every * n, breakdown(share)) for n, share in enumerate(shares, 1)]
 
 

@@ -22,9 +22,9 @@ from retina.analysis.suspects import (
     Suspect,
     best_first,
     find_suspects,
-    suspects_document,
 )
 from retina.analysis.suspects_detector import SuspectDetector
+from retina.analysis.suspects_document import suspects_document
 from retina.analysis.suspects_evidence import DenseEvidence
 from retina.analysis.suspects_hypotheses import LabelledObjects, imagine_errors
 from retina.analysis.suspects_page import suspects_page

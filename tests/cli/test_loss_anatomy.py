@@ -9,7 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+from retina.losses.class_balance import class_balanced_alpha
 from tests.conftest import Invoke, RunRetina  # type: ignore[import-not-found]
 
 
@@ -102,11 +104,15 @@ def test_data_may_be_a_config_or_an_annotation_file(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no config.yaml of a run lies beside its folder; say what to look at: --config"),
+        ([], "lies in no checkpoints/ folder with a run's config.yaml beside it; say what to look"),
         (["--annotations", "a.json"], "a.json: say where its images are with --images FOLDER"),
         (["--images", "photos"], "--images needs --annotations"),
         (["--data", "a.yaml", "--config", "b.yaml"], "--data stands for --config or"),
         (["--config", "a.yaml", "--images", "photos"], "give either a config or an annotation"),
+        (
+            ["--annotations", "a.json", "--images", "photos", "--split", "train"],
+            "--split train: an annotation file has no splits; leave it away",
+        ),
         (["--split", "valid"], "--split: 'valid' is none of train, validation, test, did you"),
     ],
 )
@@ -126,3 +132,110 @@ def test_alpha_must_make_sense(invoke: Invoke, run_folder: Path) -> None:
     done = invoke("loss", "anatomy", checkpoint, "--alpha", "1.5")
     assert done.code == 2
     assert "--alpha: write a number in (0, 1), or none" in done.err
+
+
+def test_gamma_must_be_finite(invoke: Invoke, run_folder: Path, tmp_path: Path) -> None:
+    checkpoint = run_folder / "checkpoints" / "last.safetensors"
+    done = invoke("loss", "anatomy", checkpoint, "--gamma", "inf", "--output", tmp_path / "out")
+    assert done.code == 2
+    assert "--gamma inf: write a finite number from 0 on" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused_before_the_work(
+    invoke: Invoke, run_folder: Path, tmp_path: Path
+) -> None:
+    occupied = tmp_path / "anatomy"
+    occupied.write_text("kept")
+    checkpoint = run_folder / "checkpoints" / "last.safetensors"
+    done = invoke("loss", "anatomy", checkpoint, "--output", occupied, "--num-workers", 0)
+    assert done.code == 2
+    assert "a file stands where a folder is needed" in done.err
+    assert "everything" not in done.out  # the table, which comes after the computing
+    assert occupied.read_text() == "kept"
+
+
+def copied_run(run_folder: Path, to: Path, folder: str = "checkpoints", **changes: object) -> Path:
+    """A detector in a run folder of its own, whose config is changed; returns its path."""
+    tree = yaml.safe_load((run_folder / "config.yaml").read_text())
+    for key, value in changes.items():
+        tree[key] |= value
+    (to / folder).mkdir(parents=True)
+    (to / "config.yaml").write_text(yaml.safe_dump(tree))
+    return Path(shutil.copy(run_folder / "checkpoints" / "last.safetensors", to / folder))
+
+
+def test_a_config_above_a_folder_of_another_name_is_no_runs(
+    invoke: Invoke, run_folder: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    model = copied_run(run_folder, tmp_path, folder="models")
+    done = invoke("loss", "anatomy", model)
+    assert done.code == 2
+    assert "lies in no checkpoints/ folder with a run's config.yaml beside it" in done.err
+    (tmp_path / "config.yaml").write_text("database: {host: example.org}\n")
+    split = synthetic_data / "validation"
+    data = ("--annotations", split / "annotations.json", "--images", split / "images")
+    done = invoke("loss", "anatomy", model, *data, "--images-limit", 1, "--num-workers", 0)
+    assert done.code == 0, done.err
+    assert "the defaults: no config.yaml tells the training's" in done.out
+
+
+def test_a_runs_unreadable_config_does_not_stop_who_names_the_data(
+    invoke: Invoke, run_folder: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    model = copied_run(run_folder, tmp_path)
+    (tmp_path / "config.yaml").write_text("database: {host: example.org}\n")
+    split = synthetic_data / "validation"
+    data = ("--annotations", split / "annotations.json", "--images", split / "images")
+    done = invoke("loss", "anatomy", model, *data, "--images-limit", 1, "--num-workers", 0)
+    assert done.code == 0, done.err
+    assert f"the defaults: {tmp_path / 'config.yaml'} cannot be read" in done.out
+    by_config = ("--config", run_folder / "config.yaml", "--images-limit", 1, "--num-workers", 0)
+    assert invoke("loss", "anatomy", model, *by_config).code == 0
+    assert invoke("loss", "anatomy", model).code == 2
+
+
+def test_a_detector_of_the_working_directory_finds_its_run(
+    invoke: Invoke, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_folder / "checkpoints")
+    done = invoke("loss", "anatomy", "last.safetensors", "--images-limit", 1, "--num-workers", 0)
+    assert done.code == 0, done.err
+    assert "as in the training" in done.out
+
+
+def test_noise_aware_training_is_not_what_is_looked_at(
+    invoke: Invoke, run_folder: Path, tmp_path: Path
+) -> None:
+    model = copied_run(run_folder, tmp_path, objective={"label_noise": {}})
+    done = invoke("loss", "anatomy", model, "--images-limit", 1, "--num-workers", 0)
+    assert done.code == 0, done.err
+    assert "objective.label_noise makes suspect labels count less than here" in done.out
+    assert "as in the training" not in done.out
+
+
+def test_class_balance_is_counted_in_the_training_set(
+    invoke: Invoke, run_folder: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    balanced = {"classification": {"kind": "class_balanced_focal", "beta": 0.9, "alpha": 0.3}}
+    model = copied_run(run_folder, tmp_path / "a", objective=balanced)
+    options = ("--images-limit", 1, "--num-workers", 0, "--output")
+    done = invoke("loss", "anatomy", model, *options, tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "as in the training" in done.out
+    train = json.loads((synthetic_data / "train" / "annotations.json").read_text())
+    counts = [
+        sum(o["category_id"] == c["id"] and not o.get("iscrowd") for o in train["annotations"])
+        for c in sorted(train["categories"], key=lambda category: category["id"])
+    ]
+    expected = class_balanced_alpha(counts, beta=0.9, alpha=0.3).tolist()
+    found = json.loads((tmp_path / "out" / "anatomy.json").read_text())["alpha"]
+    assert found == pytest.approx(expected, rel=1e-6)  # the loss keeps its weights in float32
+
+    gone = {"train": {"kind": "coco", "images": "gone", "annotations": "gone.json"}}
+    model = copied_run(run_folder, tmp_path / "b", objective=balanced, dataset=gone)
+    done = invoke("loss", "anatomy", model, *options, tmp_path / "fallback")
+    assert done.code == 0, done.err
+    assert "needs the class counts, which are not known: " in done.out
+    assert "gone.json" in done.out
+    assert json.loads((tmp_path / "fallback" / "anatomy.json").read_text())["alpha"] == 0.3

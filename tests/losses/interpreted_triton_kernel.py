@@ -6,6 +6,7 @@ test_fused_triton.py runs them, in a process with TRITON_INTERPRET=1 before Trit
 """
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from retina.losses.focal_parameters import focal_parameters
 from retina.losses.focal_reference import class_index_loss
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1 before Triton is imported"
+from retina.losses.fused import triton_kernel  # noqa: E402
+from retina.losses.fused.function import _try_triton  # noqa: E402
 from retina.losses.fused.triton_kernel import (  # noqa: E402
     BLOCK_ELEMENTS,
     scale_in_place,
@@ -185,3 +188,35 @@ def test_scaling_in_place(dtype: torch.dtype, factor: float) -> None:
         result = scale_in_place(values, torch.tensor(factor))
         assert result.data_ptr() == values.data_ptr()
         assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("layout", ["channels first", "a slice of classes"])
+def test_many_groups_go_in_pieces(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[int] = []
+    launch = triton_kernel._launch
+
+    def counted(rows: Tensor, *others: Any) -> Tensor:
+        launches.append(len(rows))
+        return launch(rows, *others)
+
+    monkeypatch.setattr(triton_kernel, "_launch", counted)
+    monkeypatch.setattr(triton_kernel, "MAX_GROUPS", 57)  # of one logit: 11 rows of 5
+    x, targets, weights = example(5, torch.float32, 2, 6, 4, 3)
+    check(LAYOUTS[layout](x), targets, weights, 0.25, 2.0)
+    assert max(launches) == 11
+    assert sum(launches) == 2 * 144  # with the gradient, and without
+
+
+def test_a_gradient_without_a_view_as_rows_leaves_the_logits_alone() -> None:
+    x, targets, _ = example(5, torch.float32, 2, 6, 4, 3)
+    kept = x.clone()
+    wanted, gradient = torch.empty_like(x), torch.empty(3, 4, 6, 2, 5).permute(3, 2, 1, 0, 4)
+    parameters = focal_parameters(0.25, 2.0, IGNORED, x)
+    triton_focal_loss(x, targets, parameters, gradient=wanted)
+    triton_focal_loss(x, targets, parameters, gradient=gradient)
+    assert torch.equal(x, kept)
+    assert torch.equal(gradient, wanted)
+
+
+def test_the_trial_before_the_first_use_runs() -> None:
+    _try_triton(torch.device("cpu"))

@@ -1,14 +1,16 @@
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from retina.losses import EqualizedFocalLoss, sigmoid_focal_loss
+from retina.losses import EqualizedFocalLoss, focal, sigmoid_focal_loss
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
 K = 3
@@ -185,3 +187,66 @@ def test_two_ranks_learn_the_balance_of_both_of_their_parts(tmp_path: Path) -> N
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="gamma must be above 0 and scale at least 0"):
         EqualizedFocalLoss(K, gamma=0.0)
+
+
+def test_it_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = random_case()
+    loss = EqualizedFocalLoss(K)
+    loss.negative_gradient.copy_(torch.tensor([2.0, 4.0, 3.0]))
+    weights = torch.rand(2, 50, dtype=torch.float64)
+    results = []
+    fused = focal.fused_focal_sums
+    calls: list[bool] = []
+
+    def counted(*inputs: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(True)
+        return fused(*inputs, **options)
+
+    monkeypatch.setattr(focal, "fused_focal_sums", counted)
+    for is_fast in (True, False):
+        if not is_fast:
+            monkeypatch.setattr(focal, "can_fuse", lambda *_: False)
+        x = logits.clone().requires_grad_()
+        sums = loss(x, targets, ignore_index=-1, row_weights=weights)
+        sums.total.backward()
+        results.append((sums.total.detach(), sums.foreground, x.grad, loss._seen.clone()))
+        loss._seen.zero_()
+    assert calls == [True]
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-6, atol=0)
+    assert results[0][3].min() > 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_comes_through_from_an_ignored_row(bad: float) -> None:
+    logits, targets = random_case()
+    loss = EqualizedFocalLoss(K)
+    alone = loss(logits, targets, ignore_index=-1).total.item()
+    logits[1, -1] = bad
+    logits.requires_grad_()
+    sums = loss(logits, targets, ignore_index=-1)
+    sums.total.backward()
+    assert sums.total.item() == alone
+    assert logits.grad is not None
+    assert logits.grad[1, -1].tolist() == [0] * K
+    loss.update()
+    assert loss.balance().isfinite().all()
+
+
+def test_one_row_has_no_other_dimension() -> None:
+    logits = torch.zeros(K, requires_grad=True)
+    loss = EqualizedFocalLoss(K)
+    loss(logits, torch.tensor(1)).total.backward()
+    loss.update()
+    assert loss.positive_gradient[1] > 0
+    assert loss.positive_gradient[0] == 0
+
+
+def test_options_that_make_no_sense_are_refused_when_it_is_made() -> None:
+    with pytest.raises(ValueError, match="alpha=0 would give the foreground no loss"):
+        EqualizedFocalLoss(K, alpha=0.0)
+    for wrong in (0.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="gamma must be above 0"):
+            EqualizedFocalLoss(K, gamma=wrong)
+    with pytest.raises(ValueError, match="scale at least 0"):
+        EqualizedFocalLoss(K, scale=math.inf)

@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
 from retina.losses import focal_loss_sums, sigmoid_focal_loss
+from retina.losses.reduction import Reduction
 
 
 def logit(probability: float) -> float:
@@ -377,3 +379,44 @@ def test_gamma_and_row_weights_can_be_learned() -> None:
     assert torch.autograd.gradcheck(
         lambda g, w: focal_loss_sums(x, index, gamma=g, row_weights=w).total, (gamma, weights)
     )
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_small_integers_are_class_indices_like_large_ones(
+    dtype: torch.dtype, reduction: Reduction
+) -> None:
+    # 300 is no uint8, so that a comparison in uint8 has 44 in its place.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 300, generator=generator)
+    targets = torch.tensor([0, 43, 44, 100])
+    wanted = sigmoid_focal_loss(x, targets, reduction=reduction, ignore_index=-200)
+    ours = sigmoid_focal_loss(x, targets.to(dtype), reduction=reduction, ignore_index=-200)
+    assert torch.equal(ours, wanted)
+    total = focal_loss_sums(x, targets.to(dtype), ignore_index=-200)
+    assert torch.equal(total.foreground, focal_loss_sums(x, targets).foreground)
+
+
+def test_255_is_not_minus_1() -> None:
+    with pytest.raises(ValueError, match=r"class index 255 is not in 0\.\.4"):
+        sigmoid_focal_loss(
+            torch.zeros(1, 4), torch.tensor([255], dtype=torch.uint8), ignore_index=-1
+        )
+    with pytest.raises(ValueError, match="target 255 of an element"):
+        sigmoid_focal_loss(torch.zeros(1), torch.tensor([255], dtype=torch.uint8), ignore_index=-1)
+
+
+def test_numbers_of_numpy_are_numbers_and_other_things_are_refused() -> None:
+    x, targets = torch.randn(3, 2), torch.tensor([0, 1, 2])
+    wanted = sigmoid_focal_loss(x, targets, alpha=0.25, gamma=2.0)
+    for gamma in (np.float32(2), np.int64(2), np.full(2, 2.0)):
+        ours = sigmoid_focal_loss(x, targets, alpha=np.float32(0.25), gamma=gamma)  # type: ignore[arg-type]
+        torch.testing.assert_close(ours, wanted)
+    for wrong in (None, "2", [None]):
+        with pytest.raises(ValueError, match="gamma must be a number"):
+            sigmoid_focal_loss(x, targets, gamma=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="alpha must be a number"):
+        sigmoid_focal_loss(x, targets, alpha="0.25")  # type: ignore[arg-type]
+    for infinite in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="gamma must be a finite number"):
+            sigmoid_focal_loss(x, targets, gamma=infinite)

@@ -190,3 +190,64 @@ def test_row_weights_of_another_shape_are_refused(example: Example) -> None:
         focal_loss_sums(x, targets, ignore_index=-1, row_weights=weights[:, 1:])
     with pytest.raises(ValueError, match=r"takes class indices of shape \(2, 30\)"):
         focal_loss_sums(x, torch.zeros_like(x))
+
+
+def test_in_place_refuses_a_view_of_a_leaf(example: Example) -> None:
+    weights = torch.nn.Parameter(example[0].clone())
+    with pytest.raises(ValueError, match="would overwrite a leaf"):
+        focal_loss_sums(weights.flatten(0, 1), example[1].flatten(), ignore_index=-1, in_place=True)
+    assert torch.equal(weights, example[0])
+
+
+def test_in_place_refuses_windows_that_overlap() -> None:
+    windows = (torch.randn(9, requires_grad=True) * 1).unfold(0, 5, 1)  # (5, 5), strides 1 and 1
+    with pytest.raises(ValueError, match="needs logits of which every element has its own memory"):
+        focal_loss_sums(windows, torch.zeros(5, dtype=torch.int64), in_place=True)
+
+
+def test_in_place_takes_any_order_and_gaps(example: Example) -> None:
+    source = torch.cat([example[0]] * 2, dim=-1).requires_grad_()
+    turned = (source * 1)[..., 3:8].transpose(0, 1)
+    targets = example[1].T
+    focal_loss_sums(turned, targets, ignore_index=-1, in_place=True).total.backward()
+    assert source.grad is not None
+    inner = source.detach()[..., 3:8].clone().requires_grad_()
+    focal_loss_sums(inner, example[1], ignore_index=-1).total.backward()
+    torch.testing.assert_close(source.grad[..., 3:8], inner.grad, rtol=1e-6, atol=0)
+    assert source.grad[..., :3].abs().max() == 0
+
+
+def test_in_place_gives_the_same_logits_away_once(example: Example) -> None:
+    logits = example[0].clone().requires_grad_() * 1
+    first = total(logits, example, in_place=True)
+    with pytest.raises(ValueError, match="given away by an earlier call"):
+        total(logits, example, in_place=True)
+    with pytest.raises(ValueError, match="given away by an earlier call"):
+        total(logits.view_as(logits), example, in_place=True)
+    del first, logits
+    halves = example[0].clone().requires_grad_() * 1
+    targets = example[1]
+    for piece, wanted in ((halves[:1], targets[:1]), (halves[1:], targets[1:])):
+        focal_loss_sums(piece, wanted, ignore_index=-1, in_place=True)  # apart: both may be given
+
+
+def test_a_gpu_that_cannot_compile_takes_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retina.losses.fused import function
+
+    pytest.importorskip("triton")
+    tried: list[torch.device] = []
+
+    def fail(device: torch.device) -> None:
+        tried.append(device)
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(function, "_try_triton", fail)
+    function._has_triton.cache_clear()
+    device = torch.device("cuda", 0)
+    with pytest.warns(UserWarning, match="Failed to find C compiler.*plain form"):
+        assert not function._has_triton(device)
+    assert not function._has_triton(device)
+    function._has_triton.cache_clear()
+    assert tried == [device]

@@ -107,3 +107,52 @@ def test_the_losses_need_nothing_of_the_detector() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['retina.distributed']"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.QualityFocalLoss(beta=-1), "beta must be"),
+        (lambda: losses.VarifocalLoss(alpha=0), "alpha must be"),
+        (lambda: losses.VarifocalLoss(gamma=-1), "gamma must be"),
+        (lambda: losses.TverskyLoss(delta=2), "delta must be"),
+        (lambda: losses.DiceLoss(smooth=0), "smooth must be"),
+        (lambda: losses.FocalTverskyLoss(gamma=0), "gamma must be"),
+        (lambda: losses.UnifiedFocalLoss(gamma=1), "gamma must be"),
+        (lambda: losses.UnifiedFocalLoss(weight=2), "weight must be"),
+        (lambda: losses.SoftmaxFocalLoss(label_smoothing=2), "label_smoothing must be"),
+        (lambda: losses.SoftmaxFocalLoss(class_weights=[1.0, -1.0]), "class_weights must be"),
+    ],
+)
+def test_options_are_checked_when_the_module_is_made(
+    make: Callable[[], nn.Module], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=names)
+def test_a_reduction_is_checked_when_the_module_is_made_and_when_the_function_is_called(
+    pair: tuple[type[nn.Module], Callable[..., Tensor]],
+) -> None:
+    module, function = pair
+    message = "reduction must be 'none', 'sum' or 'mean', is 'avg'"
+    with pytest.raises(ValueError, match=message):
+        module(reduction="avg")
+    with pytest.raises(ValueError, match=message):
+        function(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), reduction="avg")
+
+
+def test_options_per_class_keep_their_digits_wherever_the_module_goes() -> None:
+    alpha = [0.3, 1e-6, 1 - 1e-6]  # the last one is 1 in float16
+    loss = losses.SigmoidFocalLoss(alpha=alpha)
+    logits, targets = torch.randn(5, 3, dtype=torch.float64), torch.randint(0, 4, (5,))
+    expected = losses.sigmoid_focal_loss(logits, targets, alpha=alpha)
+    assert torch.equal(loss(logits, targets), expected)
+    assert torch.equal(loss.half()(logits, targets), expected)
+    assert loss.to("meta").get_buffer("alpha").device.type == "meta"
+    given = torch.tensor(alpha, requires_grad=True)
+    kept = losses.SigmoidFocalLoss(alpha=given).bfloat16()
+    kept(logits, targets).sum().backward()
+    assert given.grad is not None
+    assert kept.get_buffer("alpha").dtype == torch.float32

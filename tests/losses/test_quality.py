@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -221,11 +222,71 @@ def test_they_compile_whole_and_map_over_examples() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     logits, targets = torch.zeros(2, K), torch.tensor([0, K])
-    with pytest.raises(ValueError, match="beta must be at least 0, is -1"):
+    with pytest.raises(ValueError, match="beta must be a finite number, at least 0, is -1"):
         quality_focal_loss(logits, targets, torch.ones(2), beta=-1)
-    with pytest.raises(ValueError, match="alpha must be above 0, is 0"):
+    with pytest.raises(ValueError, match="alpha must be above 0 and finite, is 0"):
         varifocal_loss(logits, targets, torch.ones(2), alpha=0)
     with pytest.raises(ValueError, match=r"integer targets \(2,\) and their quality None"):
         varifocal_loss(logits, targets)
     with pytest.raises(ValueError, match="are the qualities"):
         varifocal_loss(logits, torch.zeros(2, K), torch.ones(2))
+
+
+SUMS = (quality_focal_loss_sums, varifocal_loss_sums)
+
+
+@pytest.mark.parametrize("loss", [quality_focal_loss, varifocal_loss, *SUMS])
+def test_targets_and_qualities_out_of_range_are_refused(loss: Callable[..., object]) -> None:
+    logits, quality = torch.zeros(2, K), torch.ones(2)
+    for wrong in (K + 1, -5):
+        with pytest.raises(ValueError, match=rf"class index {wrong} is not in 0\.\.{K}"):
+            loss(logits, torch.tensor([0, wrong]), quality)
+    with pytest.raises(ValueError, match=rf"class index 255 is not in 0\.\.{K}"):
+        loss(logits, torch.tensor([0, 255], dtype=torch.uint8), quality, ignore_index=-1)
+    for score in (-0.5, 1.25):
+        with pytest.raises(ValueError, match=f"quality {score} of a row is not in 0"):
+            loss(logits, torch.tensor([0, K]), torch.tensor([score, 0.0]))
+    loss(logits, torch.tensor([0, K]), torch.tensor([1.0, 7.0]))  # what is not read is not checked
+
+
+@pytest.mark.parametrize("loss", [quality_focal_loss, varifocal_loss])
+def test_dense_qualities_are_checked_and_leave_out_nothing(loss: Callable[..., object]) -> None:
+    logits = torch.zeros(2, K)
+    for wrong in (-0.5, 1.25):
+        with pytest.raises(ValueError, match=f"target {wrong} of an element is not in 0"):
+            loss(logits, torch.full((2, K), wrong))
+    with pytest.raises(ValueError, match="ignore_index works with integer targets"):
+        loss(logits, torch.zeros(2, K), ignore_index=-1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_comes_through_from_an_ignored_row(bad: float) -> None:
+    x = torch.zeros(2, K)
+    x[0] = bad
+    targets, quality = torch.tensor([-1, 1]), torch.tensor([math.nan, 0.5])
+    for loss in (quality_focal_loss, varifocal_loss):
+        logits = x.clone().requires_grad_()
+        total = loss(logits, targets, quality, ignore_index=-1, reduction="sum")
+        total.backward()
+        alone = loss(x[1:], targets[1:], quality[1:], reduction="sum")
+        assert total.item() == alone.item()
+        assert logits.grad is not None
+        assert logits.grad[0].tolist() == [0] * K
+    for sums in SUMS:
+        logits = x.clone().requires_grad_()
+        both = sums(logits, targets, quality, ignore_index=-1)
+        both.total.backward()
+        assert both.total.item() == sums(x[1:], targets[1:], quality[1:]).total.item()
+        assert logits.grad is not None
+        assert logits.grad[0].tolist() == [0] * K
+
+
+def test_exponents_are_finite() -> None:
+    logits, targets = torch.zeros(2, K), torch.tensor([0, K])
+    for wrong in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="beta must be a finite number"):
+            quality_focal_loss(logits, targets, torch.ones(2), beta=wrong)
+        with pytest.raises(ValueError, match="gamma must be a finite number"):
+            varifocal_loss(logits, targets, torch.ones(2), gamma=wrong)
+        with pytest.raises(ValueError, match="alpha must be above 0 and finite"):
+            varifocal_loss(logits, targets, torch.ones(2), alpha=wrong)

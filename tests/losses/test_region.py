@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -217,7 +219,7 @@ def test_descending_the_dice_loss_finds_the_region() -> None:
     ("arguments", "message"),
     [
         ({"delta": 1.0}, "delta must be between 0 and 1, is 1.0"),
-        ({"gamma": 0.0}, "gamma must be above 0, is 0.0"),
+        ({"gamma": 0.0}, "gamma must be above 0 and finite, is 0.0"),
         ({"smooth": 0.0}, "smooth must be above 0"),
         ({"reduction": "average"}, "reduction must be"),
     ],
@@ -236,3 +238,30 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         dice_loss(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="ignore_index works with integer targets"):
         dice_loss(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), ignore_index=255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_comes_through_from_an_ignored_pixel(bad: float, channels: int) -> None:
+    logits = torch.randn(2, channels, 4)
+    targets = torch.tensor([[0, 1, 255, 1], [1, 0, 0, 255]])
+    losses, gradients = [], []
+    for value in (0.0, bad):
+        x = logits.clone()
+        x[0, :, 2] = x[1, :, 3] = value
+        x.requires_grad_()
+        loss = focal_tversky_loss(x, targets, ignore_index=255)
+        loss.backward()
+        assert x.grad is not None
+        losses.append(loss.item())
+        gradients.append(x.grad)
+    assert losses[0] == losses[1]
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_exponent_and_smoothing_are_finite() -> None:
+    logits, targets = torch.zeros(1, 1, 4), torch.zeros(1, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="gamma must be above 0 and finite, is inf"):
+        focal_tversky_loss(logits, targets, gamma=math.inf)
+    with pytest.raises(ValueError, match="smooth must be above 0 and finite, is inf"):
+        focal_tversky_loss(logits, targets, smooth=math.inf)

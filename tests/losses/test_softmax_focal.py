@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -239,5 +240,40 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         softmax_focal_loss(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"targets \(2,\) do not fit logits \(2, 3\)"):
         softmax_focal_loss(torch.zeros(2, 3), torch.zeros(2))
-    with pytest.raises((IndexError, RuntimeError)):
-        softmax_focal_loss(torch.zeros(2, 3), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nothing_comes_through_from_an_ignored_row(bad: float, smoothing: float) -> None:
+    x = torch.zeros(2, 3, 2)
+    x[0, :, 1] = bad
+    x.requires_grad_()
+    targets = torch.tensor([[0, -100], [1, 2]])
+    loss = softmax_focal_loss(x, targets, label_smoothing=smoothing, reduction="sum")
+    loss.backward()
+    # (1 - 1/3)² ln 3 for each of the three others; with smoothing every class gives as much.
+    assert loss.item() == pytest.approx(3 * (2 / 3) ** 2 * math.log(3), rel=1e-6)
+    assert x.grad is not None
+    assert x.grad[0, :, 1].tolist() == [0, 0, 0]
+
+
+def test_classes_and_options_out_of_range_are_refused() -> None:
+    x, targets = torch.randn(2, 3), torch.tensor([0, 1])
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match=rf"class index {wrong} is not in 0\.\.2"):
+            softmax_focal_loss(x, torch.tensor([0, wrong]))
+    with pytest.raises(ValueError, match=r"class index 156 is not in 0\.\.2"):  # -100 + 256
+        softmax_focal_loss(x, torch.tensor([0, 156], dtype=torch.uint8))
+    for weights in ([1.0, -1.0, 1.0], torch.tensor([1.0, math.nan, 1.0]), [1.0, math.inf, 1.0]):
+        with pytest.raises(ValueError, match="class_weights must be finite numbers, at least 0"):
+            softmax_focal_loss(x, targets, class_weights=weights)
+    for gamma in (math.inf, math.nan, None):
+        with pytest.raises(ValueError, match="gamma must be a"):
+            softmax_focal_loss(x, targets, gamma=gamma)  # type: ignore[arg-type]
+
+
+def test_a_number_may_be_a_tensor_or_numpys() -> None:
+    x, targets = torch.randn(2, 3), torch.tensor([0, 1])
+    wanted = softmax_focal_loss(x, targets, gamma=1.5)
+    for gamma in (torch.tensor(1.5), np.float32(1.5)):
+        torch.testing.assert_close(softmax_focal_loss(x, targets, gamma=gamma), wanted)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retina.analysis.anatomy.elements import EASY_LOGIT, FocalParameters, element_losses
+from retina.analysis.anatomy.elements import EASY_LOGIT, FocalSetting, element_losses
 from retina.analysis.forwarding import ForwardedBatch
 from retina.structures import (
     Anchors,
@@ -83,7 +83,7 @@ def exact(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> 
 
     def of(positive: Tensor) -> tuple[Tensor, Tensor]:
         losses = element_losses(
-            torch.where(positive, -logits, logits), positive, FocalParameters(gamma, alpha)
+            torch.where(positive, -logits, logits), positive, FocalSetting(gamma, alpha)
         )
         return losses.loss, losses.gradient
 
@@ -116,7 +116,7 @@ def exact(logits: Tensor, labels: Tensor, gamma: float, alpha: float | None) -> 
 
 def _gradient(logit: Tensor, positive: bool, gamma: float, alpha: float | None) -> Tensor:
     wrong_way = -logit if positive else logit
-    parameters = FocalParameters(gamma, alpha)
+    parameters = FocalSetting(gamma, alpha)
     return element_losses(wrong_way, torch.tensor(positive), parameters).gradient
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retina.cli import lab
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 
@@ -87,3 +88,19 @@ def test_images_without_objects_have_nothing_to_weigh(
     )  # fmt: skip
     assert done.code == 2
     assert "no anchor of its 8 images is foreground" in done.err
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_is_computed(
+    run_folder: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab").write_text("mine")
+    monkeypatch.setattr(lab, "_sample", lambda *arguments: pytest.fail("it began"))
+    checkpoint = run_folder / "checkpoints" / "last.safetensors"
+    done = invoke("loss", "lab", checkpoint, "--output", tmp_path / "lab")
+    assert done.code == 2
+    assert "a file stands where a folder is needed" in done.err
+    assert (tmp_path / "lab").read_text() == "mine"
+
+
+def test_an_alpha_of_one_weighs_nothing() -> None:
+    assert lab.parse_alphas("1,none,0.5") == (0.5, None)

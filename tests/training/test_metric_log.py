@@ -35,7 +35,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 
 def test_classes_named_like_keys_do_no_harm(tmp_path: Path) -> None:
     log = MetricLog(tmp_path)
-    log.per_class("validation", 7, "AP", {"step": 0.25, "kind": 0.5})
+    log.per_class("validation", 7, {"AP": {"step": 0.25, "kind": 0.5}})
     log.close()
     assert rows_of(tmp_path) == [
         {"kind": "validation_per_class", "step": 7, "AP": {"step": 0.25, "kind": 0.5}}

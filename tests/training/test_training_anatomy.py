@@ -10,20 +10,31 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from retina.analysis.anatomy import AnatomyMeter, FocalParameters
-from retina.analysis.anatomy.measuring import level_names, trained_loss
+from retina.analysis.anatomy import AnatomyMeter, FocalSetting
+from retina.analysis.anatomy.measuring import TrainedLoss, level_names, trained_loss
 from retina.datasets.loading import collate
 from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.classification import (
     ClassBalancedFocalConfig,
+    ClassificationConfig,
     FocalConfig,
     QualityFocalConfig,
     VarifocalConfig,
 )
 from retina.objective.criterion import ObjectiveConfig
-from retina.structures import Anchors, BatchedTargets, DensePredictions, Sample, Targets
+from retina.objective.label_noise import LabelNoiseConfig
+from retina.structures import (
+    Anchors,
+    Assignment,
+    BatchedTargets,
+    DensePredictions,
+    Sample,
+    Targets,
+)
+from retina.training.anatomy import MAX_CLASSES, _write
 from retina.training.config import TrainingConfig
+from retina.training.metric_log import MetricLog
 from retina.training.step import TrainingStep
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -62,7 +73,7 @@ def test_the_anatomy_of_a_step_adds_up_to_its_loss(loss: FocalConfig) -> None:
     torch.manual_seed(0)
     detector = MODEL.build(3)
     criterion = ObjectiveConfig(classification=loss).build(detector.box_coder)
-    parameters = trained_loss(loss).parameters
+    parameters = trained_loss(ObjectiveConfig(classification=loss)).parameters
     meter = AnatomyMeter(level_names(detector), ("a", "b", "c"), parameters, CPU)
     num_anchors = []
 
@@ -109,6 +120,18 @@ def test_a_training_logs_shares_and_histograms(
 
     levels = rows_of(folder, "anatomy_per_level")[0]["levels"]
     assert list(levels) == ["P3", "P4", "P5", "P6", "P7"]
+    classes = rows_of(folder, "anatomy_per_class")
+    assert [row["step"] for row in classes] == [1, 3, 6]
+    assert len(classes[0]["positives_gradient_share"]) == 10
+    assert len(classes[0]) == 2 + 6
+    for name in classes[-1]["positives_loss_share"]:
+        shares = [classes[-1][f"{group}_loss_share"][name] for group in GROUPS]
+        assert sum(shares) == pytest.approx(1.0)
+    (hardest, *_) = rows_of(folder, "anatomy_hardest_percent")
+    at_gamma = [hardest[f"background_gamma_{gamma}"] for gamma in ("0", "0.5", "1", "2", "5")]
+    assert at_gamma == sorted(at_gamma)  # the larger γ, the more the hardest hold
+    assert 0.01 <= at_gamma[0] < at_gamma[-1] <= 1
+    assert 0.01 <= hardest["foreground_gamma_2"] <= 1
     (histogram, *_) = rows_of(folder, "anatomy_p_t_logits")
     assert len(histogram["edges"]) == len(histogram["negatives"]) + 1
     assert sum(histogram["negatives"]) > 100 * sum(histogram["positives"]) > 0
@@ -118,6 +141,10 @@ def test_a_training_logs_shares_and_histograms(
     tags = board.Tags()
     assert "anatomy/positives_gradient_share" in tags["scalars"]
     assert "anatomy_P3/easy_negatives_loss_share" in tags["scalars"]
+    name = next(iter(classes[0]["positives_loss_share"]))
+    assert f"anatomy_positives_loss_share_per_class/{name}" in tags["scalars"]
+    (first, *_) = board.Scalars("anatomy_hardest_percent/background_gamma_2")
+    assert first.value == pytest.approx(hardest["background_gamma_2"], rel=1e-6)
     shown = board.Histograms("anatomy_p_t_logits/negatives")
     assert [event.step for event in shown] == [1, 3, 6]
     assert shown[0].histogram_value.num == sum(histogram["negatives"])
@@ -150,13 +177,67 @@ def test_a_training_without_focus_or_prior_is_warned_once(
 
 
 def test_other_losses_are_looked_at_through_their_focus() -> None:
-    assert trained_loss(FocalConfig(alpha=None, gamma=0.5)).parameters == FocalParameters(0.5, None)
-    assert trained_loss(FocalConfig()).is_exact
-    quality = trained_loss(QualityFocalConfig(beta=1.5))
-    assert (quality.parameters, quality.is_exact) == (FocalParameters(1.5, None), False)
-    assert trained_loss(VarifocalConfig()).parameters == FocalParameters(2.0, None)
-    balanced = trained_loss(ClassBalancedFocalConfig(), class_counts=(10, 1000))
+    def look(classification: ClassificationConfig, counts: Any = None) -> TrainedLoss:
+        return trained_loss(ObjectiveConfig(classification=classification), counts)
+
+    assert look(FocalConfig(alpha=None, gamma=0.5)).parameters == FocalSetting(0.5, None)
+    assert look(FocalConfig()).is_exact
+    quality = look(QualityFocalConfig(beta=1.5))
+    assert (quality.parameters, quality.is_exact) == (FocalSetting(1.5, None), False)
+    assert look(VarifocalConfig()).parameters == FocalSetting(2.0, None)
+    balanced = look(ClassBalancedFocalConfig(), (10, 1000))
     assert balanced.is_exact
     assert isinstance(balanced.parameters.alpha, tuple)
     assert balanced.parameters.alpha[0] > 0.25 > balanced.parameters.alpha[1]
-    assert not trained_loss(ClassBalancedFocalConfig()).is_exact
+    assert not look(ClassBalancedFocalConfig()).is_exact
+
+
+def test_a_loss_that_believes_some_labels_less_is_not_exact() -> None:
+    noisy = trained_loss(ObjectiveConfig(label_noise=LabelNoiseConfig()))
+    assert noisy.parameters == FocalSetting(2.0, 0.25)
+    assert not noisy.is_exact
+    assert noisy.difference == "objective.label_noise makes suspect labels count less than here"
+
+
+class BoardNames:
+    """Stands for TensorBoard's writer: keeps the names of the scalars."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.names.append(name)
+
+    def add_histogram_raw(self, *arguments: object, **options: object) -> None: ...
+
+
+@pytest.mark.parametrize(("num_classes", "kept"), [(MAX_CLASSES, 100), (MAX_CLASSES + 20, 100)])
+def test_very_many_classes_do_not_flood_the_log(
+    tmp_path: Path, num_classes: int, kept: int
+) -> None:
+    names = tuple(f"class {number}" for number in range(num_classes))
+    meter = AnatomyMeter(["P3"], names, FocalSetting(), CPU)
+    # The higher the number of a class, the harder its one negative is.
+    logits = torch.linspace(-4, 4, num_classes).view(1, 1, 1, 1, -1)
+    nothing = torch.zeros(1, 1, dtype=torch.bool)
+    objects = Targets(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.tensor([False]))
+    meter.add(
+        DensePredictions(class_logits=(logits,), box_deltas=()),
+        Assignment(torch.zeros(1, 1, dtype=torch.long), nothing, nothing),
+        BatchedTargets.from_targets([objects]),
+    )
+    log = MetricLog(tmp_path)
+    board = BoardNames()
+    log._board = board
+    anatomy = meter.result()
+    _write(log, 5, anatomy, anatomy.overall())
+
+    (row,) = rows_of(tmp_path, "anatomy_per_class")
+    assert len(row) == 2 + 6
+    shown = row["other_negatives_loss_share"]
+    assert len(shown) == kept
+    assert set(shown) == set(names[-kept:])
+    in_board = [name for name in board.names if "_per_class/" in name]
+    assert len(in_board) == (6 * kept if num_classes <= MAX_CLASSES else 0)
+    (hardest,) = rows_of(tmp_path, "anatomy_hardest_percent")
+    assert hardest["foreground_gamma_2"] is None  # there are no positives

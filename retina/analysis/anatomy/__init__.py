@@ -3,8 +3,8 @@
 `measure_anatomy` runs a detector over a split; `AnatomyMeter` takes in batches of a training.
 """
 
-from retina.analysis.anatomy.elements import FocalParameters
+from retina.analysis.anatomy.elements import FocalSetting
 from retina.analysis.anatomy.meter import AnatomyMeter
 from retina.analysis.anatomy.result import GROUPS, Breakdown, LossAnatomy
 
-__all__ = ["GROUPS", "AnatomyMeter", "Breakdown", "FocalParameters", "LossAnatomy"]
+__all__ = ["GROUPS", "AnatomyMeter", "Breakdown", "FocalSetting", "LossAnatomy"]

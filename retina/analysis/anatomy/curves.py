@@ -34,8 +34,9 @@ class CumulativeLoss:
 
     Attributes:
         fractions: ``(F,)`` of the samples, easiest first, 0..1.
-        values: by γ, ``(F,)`` the share of the loss that this fraction makes up, 0..1.
-        hardest: by γ, the share that the hardest `HARDEST` of the samples make up.
+        values: by γ, ``(F,)`` the share of the loss that this fraction makes up, 0..1; empty where
+            there are no samples.
+        hardest: by γ, the share that the hardest `HARDEST` of the samples make up; empty likewise.
         num_samples: that were sorted.
     """
 
@@ -65,13 +66,15 @@ def cumulative_loss(
         fractions: where to give the curve.
     """
     filled = counts > 0
+    if not filled.any():
+        return CumulativeLoss(fractions, {}, {}, 0)
     counts, means = counts[filled], logit_sums[filled] / counts[filled]
     samples = _from_zero(counts)
     values, hardest = {}, {}
     for gamma in gammas:
         losses = _from_zero(counts * focal(means, gamma))
-        values[gamma] = np.interp(fractions, samples, losses) if counts.size else fractions
-        hardest[gamma] = float(1 - np.interp(1 - HARDEST, samples, losses)) if counts.size else 0.0
+        values[gamma] = np.interp(fractions, samples, losses)
+        hardest[gamma] = float(1 - np.interp(1 - HARDEST, samples, losses))
     return CumulativeLoss(fractions, values, hardest, int(counts.sum()))
 
 

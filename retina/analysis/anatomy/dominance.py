@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from retina.analysis.anatomy.elements import FocalParameters
+from retina.analysis.anatomy.elements import FocalSetting
 from retina.analysis.anatomy.result import Breakdown
 
 DOMINANT = 0.4
@@ -31,7 +31,7 @@ class DominanceWatch:
         total_steps: of the whole training.
     """
 
-    def __init__(self, parameters: FocalParameters, total_steps: int) -> None:
+    def __init__(self, parameters: FocalSetting, total_steps: int) -> None:
         self._parameters = parameters
         self._first_step = WARM_UP * total_steps
         self._shares: deque[float] = deque(maxlen=REPORTS_IN_A_ROW)

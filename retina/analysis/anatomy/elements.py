@@ -18,7 +18,7 @@ EASY_LOGIT = math.log(EASY / (1 - EASY))
 
 
 @dataclass(frozen=True, slots=True)
-class FocalParameters:
+class FocalSetting:
     """The γ and α of a focal loss: scalars, or one per class; α None weighs nothing."""
 
     gamma: float | tuple[float, ...] = 2.0
@@ -50,7 +50,7 @@ class ElementLosses:
 
 
 def element_losses(
-    wrong_way: Tensor, is_positive: Tensor, parameters: FocalParameters
+    wrong_way: Tensor, is_positive: Tensor, parameters: FocalSetting
 ) -> ElementLosses:
     """The focal loss and the size of its gradient, in closed form.
 

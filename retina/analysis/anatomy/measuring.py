@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from retina.analysis.anatomy.elements import FocalParameters
+from retina.analysis.anatomy.elements import FocalSetting
 from retina.analysis.anatomy.meter import AnatomyMeter
 from retina.analysis.anatomy.result import LossAnatomy
 from retina.analysis.forwarding import forward_split, spread_indices
@@ -18,13 +18,13 @@ from retina.modeling.detector import RetinaNet
 from retina.objective.assignment import Assigner
 from retina.objective.classification import (
     ClassBalancedFocalConfig,
-    ClassificationConfig,
     EqualizedFocalConfig,
     FocalClassification,
     FocalConfig,
     QualityFocalConfig,
     VarifocalConfig,
 )
+from retina.objective.criterion import ObjectiveConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,45 +33,66 @@ class TrainedLoss:
 
     Attributes:
         parameters: its γ and α.
-        is_exact: whether it is the very loss of the training.
         kind: of the training's loss.
+        difference: what the training's loss does otherwise, a clause for people; None where it is
+            the very loss of the training.
     """
 
-    parameters: FocalParameters
-    is_exact: bool
+    parameters: FocalSetting
     kind: str
+    difference: str | None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the very loss of the training."""
+        return self.difference is None
 
 
 def trained_loss(
-    classification: ClassificationConfig, class_counts: Sequence[int] | None = None
+    objective: ObjectiveConfig, class_counts: Sequence[int] | None = None
 ) -> TrainedLoss:
-    """What to take apart for a classification loss of `retina.objective`.
+    """What to take apart for the classification loss of an objective.
 
     A loss that is no plain sigmoid focal loss is looked at through one with its γ, and its α where
-    that means the same: the same logits and the same groups, but not the same sums.
+    that means the same: the same logits and the same groups, but not the same sums. So is one that
+    believes some labels less than others.
 
     Args:
-        classification: of the objective.
-        class_counts: the objects of each class, for a loss that balances them.
+        objective: of the training.
+        class_counts: the objects of each class in the training set, where `needs_counting` says so.
     """
+    classification = objective.classification
     gamma: float = 0.0
     alpha: float | tuple[float, ...] | None = None
-    is_exact = False
+    difference: str | None = f"it is {classification.kind}, which weighs them otherwise"
     match classification:
         case FocalConfig():
-            gamma, alpha, is_exact = classification.gamma, classification.alpha, True
+            gamma, alpha, difference = classification.gamma, classification.alpha, None
         case ClassBalancedFocalConfig():
             counts = classification.class_counts or class_counts
             gamma, alpha = classification.gamma, classification.alpha
-            if counts is not None:
-                alpha, is_exact = _alpha_of(classification.build(counts)), True
+            if counts is None:
+                difference = "its α of each class needs the class counts, which are not known"
+            else:
+                alpha, difference = _alpha_of(classification.build(counts)), None
         case EqualizedFocalConfig():
             gamma, alpha = classification.gamma, classification.alpha
         case QualityFocalConfig():
             gamma = classification.beta  # the same exponent of the error
         case VarifocalConfig():
             gamma = classification.gamma
-    return TrainedLoss(FocalParameters(gamma, alpha), is_exact, classification.kind)
+    if objective.label_noise is not None:
+        noise = "objective.label_noise makes suspect labels count less than here"
+        difference = noise if difference is None else f"{difference}, and {noise}"
+    return TrainedLoss(FocalSetting(gamma, alpha), classification.kind, difference)
+
+
+def needs_counting(objective: ObjectiveConfig) -> bool:
+    """Whether `trained_loss` has to be told the class counts of the training set."""
+    classification = objective.classification
+    return (
+        isinstance(classification, ClassBalancedFocalConfig) and classification.class_counts is None
+    )
 
 
 def _alpha_of(loss: FocalClassification) -> tuple[float, ...]:
@@ -88,7 +109,7 @@ def measure_anatomy(
     dataset: DetectionDataset,
     *,
     assigner: Assigner,
-    parameters: FocalParameters,
+    parameters: FocalSetting,
     device: torch.device,
     images_limit: int | None = None,
     batch_size: int = 4,

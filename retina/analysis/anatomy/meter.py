@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retina.analysis.anatomy.elements import (
     EASY_LOGIT,
-    FocalParameters,
+    FocalSetting,
     element_losses,
 )
 from retina.analysis.anatomy.result import LossAnatomy
@@ -49,7 +49,7 @@ class AnatomyMeter:
         self,
         level_names: Sequence[str],
         class_names: Sequence[str],
-        parameters: FocalParameters,
+        parameters: FocalSetting,
         device: torch.device,
     ) -> None:
         self.level_names, self.class_names = tuple(level_names), tuple(class_names)

@@ -63,6 +63,8 @@ def shares_figure(anatomy: LossAnatomy) -> Figure:
     gaps = np.cumsum([0, 1.6, *[1.0] * (len(anatomy.level_names) - 1), 1.6])
     places = np.concatenate([gaps, gaps[-1] + np.arange(1, len(classes))])
     figure = _figure(8.4, 1.9 + 0.27 * len(names))
+    # Room between the panels: the one's "100%" stands right before the other's "0%".
+    figure.set_layout_engine("constrained", wspace=0.08)
     axes = figure.subplots(1, 2, sharey=True)
     shares = [[group.loss_share for group in part.parts] for part in parts]
     _stack(axes[0], places, np.array(shares), "share of the classification loss")
@@ -177,15 +179,18 @@ def cumulative_figure(anatomy: LossAnatomy) -> Figure:
 
 
 def _cumulative(axes: Axes, curves: CumulativeLoss, name: str) -> None:
-    for (gamma, values), color in zip(curves.values.items(), _GAMMA_COLORS, strict=True):
+    for (gamma, values), color in zip(curves.values.items(), _GAMMA_COLORS, strict=False):
         hardest = curves.hardest[gamma]
         label = f"γ = {gamma:g}: " + (f"{hardest:.0%}" if hardest < 0.995 else "> 99%")
         axes.plot(curves.fractions, values, color=color, lw=1.8, label=label)
     axes.set_xlabel(f"fraction of {name} samples, easiest first")
     axes.set_title(f"{name} ({curves.num_samples:,} samples)", fontsize=10)
-    # Sorted by their loss, no fraction holds more than its share: this corner is always free.
-    title = f"loss of the hardest {HARDEST:.0%}"
-    axes.legend(loc="upper left", frameon=False, title=title, alignment="left", fontsize=9)
+    if curves.num_samples:
+        # Sorted by their loss, no fraction holds more than its share: this corner is always free.
+        title = f"loss of the hardest {HARDEST:.0%}"
+        axes.legend(loc="upper left", frameon=False, title=title, alignment="left", fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "no samples", ha="center", va="center", color=_GREY)
     axes.set_xlim(0, 1.005)
     axes.set_ylim(0, 1.02)
     axes.grid(color="#e6e6e6", lw=0.8)

@@ -71,17 +71,19 @@ def summary(anatomy: LossAnatomy) -> list[str]:
     easy, positives = whole.easy_negatives, whole.positives
     count = sum(part.count for part in whole.parts)
     background, _ = cumulative_losses(anatomy)
-    hardest = " and ".join(
-        f"{background.hardest[gamma]:.0%} of {name}"
-        for gamma, name in ((0.0, "its cross-entropy"), (2.0, "its loss at γ = 2"))
-    )
-    return [
+    lines = [
         f"easy negatives (p_t > 0.9): {_percent(easy.count / max(1, count), 3)} % of all anchors × "
         f"classes, {_percent(easy.loss_share)} % of the loss, {_percent(easy.gradient_share)} % of "
         "the gradient",
         f"positives: {positives.count} of {count}, {_percent(positives.loss_share)} % of the loss",
-        f"the hardest {HARDEST:.0%} of the background make up {hardest}",
     ]
+    if background.num_samples:
+        hardest = " and ".join(
+            f"{background.hardest[gamma]:.0%} of {name}"
+            for gamma, name in ((0.0, "its cross-entropy"), (2.0, "its loss at γ = 2"))
+        )
+        lines.append(f"the hardest {HARDEST:.0%} of the background make up {hardest}")
+    return lines
 
 
 def cumulative_losses(anatomy: LossAnatomy) -> tuple[CumulativeLoss, CumulativeLoss]:
@@ -146,6 +148,8 @@ def _bars(histogram: ProbabilityHistogram) -> dict[str, list[int]]:
 
 
 def _curves(curves: CumulativeLoss) -> dict[str, Any]:
+    if not curves.num_samples:
+        return {"num_samples": 0, "hardest_percent": None, "values": None}
     return {
         "num_samples": curves.num_samples,
         "hardest_percent": {f"{g:g}": round(v, 6) for g, v in curves.hardest.items()},

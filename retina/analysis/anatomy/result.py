@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.analysis.anatomy.elements import FocalParameters
+from retina.analysis.anatomy.elements import FocalSetting
 from retina.structures import FloatArray
 
 GROUPS = ("easy_negatives", "other_negatives", "positives")
@@ -79,11 +79,6 @@ class ProbabilityHistogram:
     negatives: FloatArray
     positives: FloatArray
 
-    @property
-    def edges(self) -> FloatArray:
-        """``(M + 1,)`` the edges as p_t; near 1 they are no longer told apart."""
-        return np.asarray(1 / (1 + np.exp(-self.logit_edges)), dtype=np.float64)
-
 
 @dataclass(frozen=True)
 class LossAnatomy:
@@ -102,7 +97,7 @@ class LossAnatomy:
 
     level_names: tuple[str, ...]
     class_names: tuple[str, ...]
-    parameters: FocalParameters
+    parameters: FocalSetting
     num_images: int
     sums: FloatArray
     counts: FloatArray

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
+import warnings
 from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from retina.losses.fused.chunked import chunked_focal_loss
 
 _ON_CPU = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _ON_CUDA = (torch.float32, torch.bfloat16, torch.float16)
+
+_given_away: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+"""The gradients that lie where logits were, until their backward pass, by their first address."""
 
 
 def can_fuse(
@@ -45,12 +48,36 @@ def can_fuse(
 
 @cache
 def _has_triton(device: torch.device) -> bool:
-    """Whether there is a Triton, the C compiler that it calls, and a GPU that it compiles for."""
+    """Whether there is a Triton and a GPU for it, and the two come to a running kernel.
+
+    Triton needs a C compiler, headers and a cache to write to: whether they do can only be tried.
+    """
     if importlib.util.find_spec("triton") is None or torch.version.hip is not None:
         return False
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        _try_triton(device)
+    except Exception as error:  # of the import, the compiler, the driver: of any kind
+        warnings.warn(
+            f"the focal loss's Triton kernel does not run on {device} ({error}), so the plain form "
+            "takes its place, which is slower and needs more memory; Triton calls a C compiler "
+            "(gcc, clang, or what CC names)",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _try_triton(device: torch.device) -> None:
+    """Compile and run the kernel on one row."""
+    from retina.losses.fused.triton_kernel import triton_focal_loss
+
+    logits = torch.zeros(1, 8, device=device)
+    targets = torch.zeros(1, dtype=torch.int64, device=device)
+    parameters = FocalParameters(0.25, 0.75, 2.0, None)
+    with torch.no_grad():
+        triton_focal_loss(logits, targets, parameters, gradient=torch.empty_like(logits))
 
 
 def fused_focal_sums(
@@ -84,16 +111,34 @@ def fused_focal_sums(
 
 def check_in_place(logits: Tensor) -> None:
     """Raise ValueError where the logits' storage must not be given to the gradient."""
-    if logits.is_leaf:
+    # A view of a leaf writes over the leaf. Of a leaf without a gradient too: whoever writes logits
+    # into a buffer gets a buffer that is no leaf any more, so this one holds something else.
+    if logits.is_leaf or (logits._base is not None and logits._base.is_leaf):
         raise ValueError(
             "in_place=True would overwrite a leaf tensor with its own gradient; use it for logits "
             "that a network computed, and that nothing reads after the loss"
         )
-    if any(s == 0 and n > 1 for s, n in zip(logits.stride(), logits.shape, strict=True)):
+    if _may_overlap(logits):
         raise ValueError(
             "in_place=True needs logits of which every element has its own memory, these are "
-            "expanded; pass in_place=False"
+            "expanded or overlap; pass in_place=False"
         )
+    if logits.numel() and logits.data_ptr() in _given_away:
+        raise ValueError(
+            "in_place=True: these logits were given away by an earlier call, whose gradient lies "
+            "in their place and waits for its backward pass; pass in_place=False in both"
+        )
+
+
+def _may_overlap(tensor: Tensor) -> bool:
+    """Whether two elements may share memory: a stride is within the reach of the smaller ones."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def _compute(
@@ -139,6 +184,8 @@ class _FusedFocalLoss(torch.autograd.Function):
         is_late = logits.dtype == torch.float16
         if not is_late:
             ctx.gradient = logits.detach() if in_place else torch.empty_like(logits)
+        if in_place and ctx.gradient is not None:
+            _given_away[logits.data_ptr()] = ctx.gradient
         # With in_place the logits are gone, unless they are still to be read in the backward pass.
         kept = None if in_place and not is_late else logits
         ctx.save_for_backward(kept, targets, row_weights, scale)

@@ -32,6 +32,9 @@ from retina.losses.focal_parameters import FocalParameters
 BLOCK_ELEMENTS = 2048
 """Logits per program: 16 for each thread of four warps, two accesses of 16 bytes in flight."""
 
+MAX_GROUPS = 2**31 - BLOCK_ELEMENTS
+"""Groups per launch: they are counted in 32 bits, up to the end of the last program."""
+
 # How γ and α enter the kernel.
 GAMMA_ZERO, GAMMA_ONE, GAMMA_TWO, GAMMA_ANY, GAMMA_PER_CLASS = range(5)
 ALPHA_OFF, ALPHA_NUMBER, ALPHA_PER_CLASS = range(3)
@@ -140,8 +143,9 @@ def _focal_kernel(
         at = group.to(tl.int64)[:, None] * VECTOR + lane[None, :]
         gradient_at = at
     else:
-        at = far_row[:, None] * row_stride + column * column_stride
-        gradient_at = far_row[:, None] * gradient_row_stride + column * gradient_column_stride
+        far_column = column.to(tl.int64)
+        at = far_row[:, None] * row_stride + far_column * column_stride
+        gradient_at = far_row[:, None] * gradient_row_stride + far_column * gradient_column_stride
     x = tl.load(logits + at, mask=counted[:, None], other=0.0).to(tl.float32)
 
     is_own = (target - first).to(tl.int32)[:, None] == lane[None, :]
@@ -226,10 +230,16 @@ def triton_focal_loss(
     sums = []
     start = 0
     for rows, written in _as_rows(logits, gradient):
-        at = slice(start, start + len(rows))
-        piece = None if weights is None else weights[at]
-        sums.append(_launch(rows, flat[at], parameters, piece, scale, written))
-        start += len(rows)
+        num_classes = rows.shape[1]
+        groups_per_row = num_classes // _vector(num_classes, rows.element_size())
+        step = MAX_GROUPS // groups_per_row
+        for first in range(0, len(rows), step):
+            block = rows[first : first + step]
+            slopes = None if written is None else written[first : first + step]
+            at = slice(start, start + len(block))
+            piece = None if weights is None else weights[at]
+            sums.append(_launch(block, flat[at], parameters, piece, scale, slopes))
+            start += len(block)
     total, foreground = torch.cat(sums, dim=1).sum(dim=1, dtype=torch.float64).float().unbind()
     return total, foreground
 
@@ -247,9 +257,10 @@ def _as_rows(logits: Tensor, gradient: Tensor | None) -> Iterator[tuple[Tensor, 
             yield views[0], None if gradient is None else views[1]
     else:
         rows = logits.reshape(-1, num_classes)
-        yield rows, None if gradient is None else rows
-        if gradient is not None:
-            gradient.copy_(rows.view(gradient.shape))
+        written = None if gradient is None else torch.empty_like(rows)
+        yield rows, written
+        if gradient is not None and written is not None:
+            gradient.copy_(written.view(gradient.shape))
 
 
 def _is_viewable(tensor: Tensor) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retina.analysis.anatomy.elements import FocalParameters
-from retina.storage import replacing
+from retina.analysis.anatomy.elements import FocalSetting
+from retina.studies.drawing import new_figure, write_png
 from retina.studies.lab.replay import NOISE_RATE, LabCell
-from retina.studies.lab.suggestion import Suggestion, shown
+from retina.studies.lab.suggestion import Suggestion
+from retina.studies.notation import off_is_none, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def write_heat_maps(
     cells: Sequence[LabCell],
     suggestion: Suggestion,
     *,
-    trained: FocalParameters | None,
+    trained: FocalSetting | None,
     title: str,
 ) -> None:
     """Draw three shares of the gradient over γ and α.
@@ -45,14 +45,9 @@ def write_heat_maps(
         trained: the training's loss, marked with a dot where it is in the grid.
         title: of the figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a moment to import
-    from matplotlib.figure import Figure
-
     gammas = list(dict.fromkeys(cell.gamma for cell in cells))
     alphas = list(dict.fromkeys(cell.alpha for cell in cells))
-    size = (3 + 3 * max(2.0, 0.62 * len(alphas)), 1.7 + max(1.6, 0.5 * len(gammas)))
-    figure = Figure(figsize=size, layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
+    figure = new_figure(3 + 3 * max(2.0, 0.62 * len(alphas)), 1.7 + max(1.6, 0.5 * len(gammas)))
     panels = figure.subplots(1, 3, squeeze=False, sharey=True)[0]
     for axes, (name, colours, read) in zip(panels, _PANELS, strict=True):
         rows = [
@@ -62,7 +57,7 @@ def write_heat_maps(
         axes.imshow(rows, cmap=colours, vmin=0.0, vmax=limit, aspect="auto")
         axes.set_title(name, fontsize=10)
         axes.set_xticks(range(len(alphas)), [shown(alpha) for alpha in alphas])
-        axes.set_yticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
+        axes.set_yticks(range(len(gammas)), [shown(gamma) for gamma in gammas])
         axes.set_xlabel("α")
         axes.tick_params(length=0)
         _write_values(axes, rows, limit, diverging=colours == "PuOr")
@@ -72,10 +67,7 @@ def write_heat_maps(
     panels[0].set_ylabel("γ")
     figure.suptitle(title, fontsize=11)
     figure.supxlabel("framed: suggested   •: trained with", fontsize=9, color="#475569")
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    with replacing(path) as aside:
-        aside.write_bytes(content.getvalue())
+    write_png(figure, path)
 
 
 def _write_values(
@@ -94,7 +86,7 @@ def _mark(
     place: tuple[int, int],
     cell: LabCell,
     suggestion: Suggestion,
-    trained: FocalParameters | None,
+    trained: FocalSetting | None,
 ) -> None:
     from matplotlib.patches import Rectangle
 
@@ -104,5 +96,7 @@ def _mark(
             axes.add_patch(
                 Rectangle((x - 0.46, y - 0.45), 0.92, 0.9, fill=False, lw=width, ec=colour)
             )
-    if trained is not None and (cell.gamma, cell.alpha) == (trained.gamma, trained.alpha):
+    if trained is None or isinstance(trained.alpha, tuple):
+        return
+    if (cell.gamma, cell.alpha) == (trained.gamma, off_is_none(trained.alpha)):
         axes.plot(x - 0.36, y - 0.28, "o", color=_MARK, markersize=5, markeredgecolor="white")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retina.analysis.anatomy.elements import FocalParameters, element_losses
+from retina.analysis.anatomy.elements import FocalSetting, element_losses
 from retina.studies.lab.sample import LabSample, LogitHistogram
 
 NOISE_RATE = 0.1
@@ -104,7 +104,7 @@ class _GammaSums:
 def _elements(wrong_way: Tensor, gamma: float) -> Tensor:
     """``(2, …)``: loss and gradient without α of elements with these logits for the wrong side."""
     nothing_positive = torch.zeros_like(wrong_way, dtype=torch.bool)
-    losses = element_losses(wrong_way, nothing_positive, FocalParameters(gamma, None))
+    losses = element_losses(wrong_way, nothing_positive, FocalSetting(gamma, None))
     return torch.stack([losses.loss, losses.gradient])
 
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from retina.storage import write_text
 from retina.studies.lab.replay import NOISE_RATE, LabCell
 from retina.studies.lab.sample import LabSample
-from retina.studies.lab.suggestion import CAVEAT, EASY_LIMIT, NOISE_LIMIT, Suggestion, shown
+from retina.studies.lab.suggestion import CAVEAT, EASY_LIMIT, NOISE_LIMIT, Suggestion
+from retina.studies.notation import shown
 
 _GROUPS = ("easy−", "other−", "pos+")
 _HEADERS = (
@@ -43,7 +44,7 @@ def lab_table(cells: Sequence[LabCell], suggestion: Suggestion) -> Table:
     for number, cell in enumerate(cells):
         following = cells[number + 1 : number + 2]
         table.add_row(
-            f"{cell.gamma:g}",
+            shown(cell.gamma),
             shown(cell.alpha),
             *(f"{100 * share:.1f}" for share in asdict(cell.loss).values()),
             *(f"{100 * share:.1f}" for share in asdict(cell.gradient).values()),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retina.studies.lab.replay import NOISE_RATE, LabCell
+from retina.studies.notation import shown
 
 EASY_LIMIT = 0.1
 """Easy negatives should not draw more of the gradient than this."""
@@ -88,8 +89,3 @@ CAVEAT = (
     "half of the gradient for the very loss it was trained with: α is then the one that keeps the "
     "balance when γ changes, and an early checkpoint tells more."
 )
-
-
-def shown(alpha: float | None) -> str:
-    """As a word or a number."""
-    return "none" if alpha is None else f"{alpha:g}"

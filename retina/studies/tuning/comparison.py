@@ -10,27 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.bootstrap import ImageMatches, average_precisions, interval
+from retina.evaluation.bootstrap import ImageMatches, average_precisions
 from retina.structures import FloatArray, IntArray
+from retina.studies.notation import shown
 from retina.studies.tuning.grid import PAPER_GAMMA, Cell, GridConfig, paper_alpha
-
-Interval = tuple[float, float]
+from retina.studies.tuning.intervals import Interval, seeds_and_images_interval
 
 NEGLIGIBLE = 0.001
-"""A difference of AP below this is none, whatever its interval says."""
+"""A difference of AP below this is none, whatever its interval says; an AP below it is nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class Resamples:
-    """What is drawn once and used for every cell, so that all comparisons are paired.
-
-    Attributes:
-        multiplicities: ``(S, I)`` how often each validation image counts.
-        seeds: ``(S, D)`` which seeds count, drawn with replacement: 0 … D-1.
-    """
-
-    multiplicities: IntArray
-    seeds: IntArray
+FEWEST_IMAGES = 20
+"""With objects. Resamples of fewer are too much alike for an interval to mean anything: of a single
+image they are all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +31,9 @@ class CellScores:
     Attributes:
         cell: the loss.
         failures: of its runs, in words; a cell with failures has no numbers.
-        aps: of each seed's run.
+        aps: ``(D,)`` of each seed's run.
         ap50: mean over the seeds.
-        samples: ``(S,)`` the mean AP in each resample.
+        samples: ``(S,)`` the mean over the seeds in each resample of the images.
     """
 
     cell: Cell
@@ -63,9 +54,9 @@ class Row:
 
     Attributes:
         scores: what the cell reaches.
-        interval: of its AP; None where it failed.
+        interval: of its AP; None where it failed, or where the images are too few for one.
         behind: the best cell's AP minus this one's; None where it failed.
-        behind_interval: of that difference, paired.
+        behind_interval: of that difference, paired image by image and seed by seed; None as above.
     """
 
     scores: CellScores
@@ -80,9 +71,11 @@ class Row:
 
     @property
     def is_contender(self) -> bool:
-        """Whether the images do not tell it from the best."""
-        if self.behind is None or self.behind_interval is None:
+        """Whether images and seeds do not tell it from the best."""
+        if self.behind is None:
             return False
+        if self.behind_interval is None:
+            return True
         return self.behind < NEGLIGIBLE or self.behind_interval[0] <= 0
 
 
@@ -104,12 +97,15 @@ class Stage:
     chosen: Cell
     reason: str
 
-    def row(self, cell: Cell) -> Row:
-        """The line of a cell."""
-        return next(row for row in self.rows if row.cell == cell)
+    @property
+    def has_learned(self) -> bool:
+        """Whether any cell has an AP to speak of."""
+        return any(row.scores.ap >= NEGLIGIBLE for row in self.rows)
 
     def verdicts(self) -> list[str]:
         """What each comparison with the best says, in words."""
+        if not self.has_learned:
+            return []
         return [
             _verdict(self.symbol, self.best, row)
             for row in self.rows
@@ -118,46 +114,75 @@ class Stage:
 
 
 def score_cell(
-    cell: Cell, runs: Sequence[ImageMatches], ap50: float, resamples: Resamples
+    cell: Cell, runs: Sequence[ImageMatches], ap50: float, multiplicities: IntArray
 ) -> CellScores:
-    """The AP of a cell whose runs, one for each seed, all came through."""
+    """The AP of a cell whose runs, one for each seed, all came through.
+
+    Args:
+        cell: the loss.
+        runs: of each seed.
+        ap50: mean over the seeds.
+        multiplicities: ``(S, I)`` how often each validation image counts. The same for every cell,
+            so that all comparisons are paired.
+    """
     every_image_once = np.ones((1, runs[0].num_images), dtype=np.int64)
-    by_seed = np.stack([average_precisions(run, resamples.multiplicities) for run in runs])
-    picked = np.take_along_axis(by_seed.T, resamples.seeds, axis=1)  # (S, D)
+    by_seed = np.stack([average_precisions(run, multiplicities) for run in runs])  # (D, S)
     return CellScores(
         cell=cell,
         failures=(),
         aps=tuple(float(average_precisions(run, every_image_once)[0]) for run in runs),
         ap50=ap50,
-        samples=picked.mean(axis=1),
+        samples=by_seed.mean(axis=0),
     )
 
 
-def compare(symbol: str, scores: Sequence[CellScores], grid: GridConfig) -> Stage | None:
+def compare(
+    symbol: str, scores: Sequence[CellScores], grid: GridConfig, *, num_images: int
+) -> Stage | None:
     """The stage's result, or None where no cell came through.
 
     The best cell is not always chosen: where the images do not tell it from the paper's value, that
     one is, since it has been tried on more than these images.
+
+    Args:
+        symbol: γ or α, what is searched.
+        scores: of the cells, in the order of the grid.
+        grid: says the confidence.
+        num_images: of the validation set, with objects.
     """
     finished = [one for one in scores if one.samples is not None]
     if not finished:
         return None
     best = max(finished, key=lambda one: one.ap)
-    rows = tuple(_row(one, best, grid.confidence) for one in scores)
+    confidence = grid.confidence if num_images >= FEWEST_IMAGES else None
+    rows = tuple(_row(one, best, confidence) for one in scores)
     default = _paper_cell(symbol, best.cell)
     contenders = [row.cell for row in rows if row.is_contender]
     chosen = default if default in contenders else best.cell
-    return Stage(symbol, rows, best.cell, chosen, _reason(symbol, best.cell, default, contenders))
+    if best.ap < NEGLIGIBLE:
+        reason = f"nothing was learned, the highest AP is {best.ap:.4f}; give more epochs"
+    elif len(finished) == 1:
+        reason = f"{_named(symbol, best.cell)} is the only one that came through"
+    else:
+        reason = _reason(symbol, best.cell, default, contenders)
+    return Stage(symbol, rows, best.cell, chosen, reason)
 
 
-def _row(scores: CellScores, best: CellScores, confidence: float) -> Row:
+def _row(scores: CellScores, best: CellScores, confidence: float | None) -> Row:
+    """A line; without a confidence it has no intervals."""
     if scores.samples is None or best.samples is None:
         return Row(scores, None, None, None)
+    behind = best.ap - scores.ap
+    if confidence is None:
+        return Row(scores, None, behind, None)
+    differences = np.subtract(best.aps, scores.aps).tolist()
     return Row(
         scores=scores,
-        interval=interval(scores.samples, confidence),
-        behind=best.ap - scores.ap,
-        behind_interval=interval(best.samples - scores.samples, confidence),
+        interval=seeds_and_images_interval(scores.aps, scores.samples, confidence),
+        behind=behind,
+        behind_interval=seeds_and_images_interval(
+            differences, best.samples - scores.samples, confidence
+        ),
     )
 
 
@@ -168,12 +193,12 @@ def _paper_cell(symbol: str, best: Cell) -> Cell:
 
 
 def _reason(symbol: str, best: Cell, default: Cell, contenders: Sequence[Cell]) -> str:
-    top, usual = _shown(symbol, best), _shown(symbol, default)
+    top, usual = _named(symbol, best), _named(symbol, default)
     if default == best:
         return f"{top} is the paper's value and the best"
     if default in contenders:
         return f"{top} is the best, but not distinguishable from the paper's {usual}, which is kept"
-    others = [_shown(symbol, cell) for cell in contenders if cell != best]
+    others = [_named(symbol, cell) for cell in contenders if cell != best]
     if others:
         return f"{top} is the best; {', '.join(others)} cannot be told from it on these images"
     return f"{top} is the best, and clearly so"
@@ -181,13 +206,12 @@ def _reason(symbol: str, best: Cell, default: Cell, contenders: Sequence[Cell]) 
 
 def _verdict(symbol: str, best: Cell, row: Row) -> str:
     assert row.behind is not None
-    assert row.behind_interval is not None
+    lead = f"{_named(symbol, best)} beats {_named(symbol, row.cell)} by {row.behind:.3f}"
+    if row.behind_interval is None:
+        return f"{lead}, no interval from so few images: not distinguishable"
     low, high = row.behind_interval
     meaning = "not distinguishable" if row.is_contender else "distinguishable"
-    return (
-        f"{_shown(symbol, best)} beats {_shown(symbol, row.cell)} by {row.behind:.3f}, interval "
-        f"{signed(low)} … {signed(high)}: {meaning}"
-    )
+    return f"{lead}, interval {signed(low)} … {signed(high)}: {meaning}"
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -195,6 +219,5 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def _shown(symbol: str, cell: Cell) -> str:
-    value = cell.gamma if symbol == "γ" else cell.alpha
-    return f"{symbol} = {'none' if value is None else f'{value:g}'}"
+def _named(symbol: str, cell: Cell) -> str:
+    return f"{symbol} = {shown(cell.gamma if symbol == 'γ' else cell.alpha)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retina.storage import replacing
-from retina.studies.tuning.comparison import Row, Stage
+from retina.studies.drawing import new_figure, write_png
+from retina.studies.notation import shown
+from retina.studies.tuning.comparison import FEWEST_IMAGES, Row, Stage
 from retina.studies.tuning.search import TuningResult
 
 if TYPE_CHECKING:
@@ -18,11 +18,7 @@ _CHOSEN, _OTHER, _FAILED = "#c2410c", "#334155", "#b91c1c"
 
 def write_figure(result: TuningResult, path: Path) -> None:
     """Draw AP and, below it, what each cell is behind the best, with their intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes a moment to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 6)
     axes = figure.subplots(
         2, 2, sharex="col", sharey="row", gridspec_kw={"height_ratios": [3, 2]}, squeeze=False
     )
@@ -32,37 +28,41 @@ def write_figure(result: TuningResult, path: Path) -> None:
     axes[0, 0].set_ylabel("AP")
     axes[1, 0].set_ylabel("AP behind the best\n(paired)")
     seeds = "1 seed" if len(result.seeds) == 1 else f"{len(result.seeds)} seeds"
+    intervals = (
+        f"{result.grid.confidence:.0%} intervals"
+        if result.num_images_with_objects >= FEWEST_IMAGES
+        else "too few for intervals"
+    )
     figure.suptitle(
-        f"γ first, then α: {result.num_images} validation images, {seeds}, "
-        f"{result.grid.confidence:.0%} bootstrap intervals",
+        f"γ first, then α: {result.num_images} validation images, {seeds}, {intervals}",
         fontsize=11,
     )
     legend = "orange: chosen, the paper's value where the best cannot be told from it" + (
         "   –: single seeds" if len(result.seeds) > 1 else ""
     )
     figure.supxlabel(legend, fontsize=9, color="#475569")
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    with replacing(path) as aside:
-        aside.write_bytes(content.getvalue())
+    write_png(figure, path)
 
 
 def _draw_ap(axes: Axes, stage: Stage) -> None:
-    fixed = _shown(stage.chosen.alpha) if stage.symbol == "γ" else f"{stage.chosen.gamma:g}"
+    fixed = shown(stage.chosen.alpha if stage.symbol == "γ" else stage.chosen.gamma)
     other = "α" if stage.symbol == "γ" else "γ"
     axes.set_title(f"search for {stage.symbol} at {other} = {fixed}", fontsize=10)
     axes.grid(axis="y", color="#e2e8f0")
     axes.set_axisbelow(True)
     for place, row in enumerate(stage.rows):
         colour = _colour(row, stage)
-        if row.interval is None:
+        if row.scores.failures:
             axes.text(
                 place, 0.5, "failed", color=_FAILED, rotation=90, ha="center", va="center",
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
             continue
-        axes.vlines(place, *row.interval, color=colour, linewidth=2)
-        axes.plot([place] * len(row.scores.aps), row.scores.aps, "_", color=colour, markersize=9)
+        if row.interval is not None:
+            axes.vlines(place, *row.interval, color=colour, linewidth=2)
+        if len(row.scores.aps) > 1:
+            places = [place] * len(row.scores.aps)
+            axes.plot(places, row.scores.aps, "_", color=colour, markersize=9)
         axes.plot(place, row.scores.ap, "o", color=colour, markersize=7)
         axes.annotate(
             f"{row.scores.ap:.3f}", (place, row.scores.ap), xytext=(7, 0), color=colour,
@@ -76,24 +76,18 @@ def _draw_difference(axes: Axes, stage: Stage) -> None:
     axes.grid(axis="y", color="#e2e8f0")
     axes.set_axisbelow(True)
     for place, row in enumerate(stage.rows):
-        if row.behind_interval is None or row.behind is None:
+        if row.behind is None:
             continue
         colour = _colour(row, stage)
-        axes.vlines(place, *row.behind_interval, color=colour, linewidth=2)
+        if row.behind_interval is not None:
+            axes.vlines(place, *row.behind_interval, color=colour, linewidth=2)
         axes.plot(place, row.behind, "o", color=colour, markersize=6)
     axes.set_xticks(
         range(len(stage.rows)),
-        [
-            f"{row.cell.gamma:g}" if stage.symbol == "γ" else _shown(row.cell.alpha)
-            for row in stage.rows
-        ],
+        [shown(row.cell.gamma if stage.symbol == "γ" else row.cell.alpha) for row in stage.rows],
     )
     axes.set_xlabel(stage.symbol)
 
 
 def _colour(row: Row, stage: Stage) -> str:
     return _CHOSEN if row.cell == stage.chosen else _OTHER
-
-
-def _shown(alpha: float | None) -> str:
-    return "none" if alpha is None else f"{alpha:g}"

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from retina.configuration import Config
 from retina.losses.focal import check_alpha
+from retina.studies.notation import off_is_none, shown
 from retina.training.config import Count
 
 PAPER_GAMMA = 2.0
@@ -43,15 +44,17 @@ class GridConfig(Config):
     )
     """Focusing parameters, tried with ``alpha``."""
     alpha: float | None = 0.25
-    """The foreground's weight while γ is tried; null weighs nothing."""
+    """The foreground's weight while γ is tried; null (or 1) weighs nothing."""
     alphas: Annotated[tuple[float | None, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 0.9)
-    """Foreground weights, tried at the chosen γ beside ``alpha``; null weighs nothing."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Foreground weights, tried at the chosen γ beside ``alpha``; null (or 1) weighs nothing."""
+    seeds: (
+        Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] | None
+    ) = None
     """Every cell is trained once with each; null takes the experiment's seed alone, and the
     intervals then know nothing of what another seed would give."""
     budget: BudgetConfig = BudgetConfig()
     """How long each run trains."""
-    resamples: Annotated[int, Field(ge=100)] = 500
+    resamples: Annotated[int, Field(ge=100, le=10_000)] = 500
     """How many sets of validation images are drawn for the intervals."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Of the intervals."""
@@ -60,14 +63,14 @@ class GridConfig(Config):
     @classmethod
     def _alpha_makes_sense(cls, alpha: float | None) -> float | None:
         check_alpha(alpha)
-        return alpha
+        return off_is_none(alpha)
 
     @field_validator("alphas")
     @classmethod
     def _alphas_make_sense(cls, alphas: tuple[float | None, ...]) -> tuple[float | None, ...]:
         for alpha in alphas:
             check_alpha(alpha)
-        return alphas
+        return tuple(off_is_none(alpha) for alpha in alphas)
 
     @field_validator("gammas", "alphas", "seeds")
     @classmethod
@@ -97,7 +100,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return f"gamma{self.gamma:g}_alpha{'none' if self.alpha is None else f'{self.alpha:g}'}"
+        return f"gamma{shown(self.gamma)}_alpha{shown(self.alpha)}"
 
     @property
     def overrides(self) -> tuple[str, str]:

@@ -13,7 +13,9 @@ from rich import box
 from rich.table import Table
 
 from retina.storage import write_text
-from retina.studies.tuning.comparison import Interval, Row, Stage, signed
+from retina.studies.notation import shown
+from retina.studies.tuning.comparison import FEWEST_IMAGES, Row, Stage, signed
+from retina.studies.tuning.intervals import Interval
 from retina.studies.tuning.search import TuningResult
 
 _COLUMNS = (
@@ -41,23 +43,23 @@ def stage_table(stage: Stage, confidence: float) -> Table:
 
 
 def _cells(row: Row, stage: Stage) -> tuple[str, ...]:
-    alpha = "none" if row.cell.alpha is None else f"{row.cell.alpha:g}"
+    gamma, alpha = shown(row.cell.gamma), shown(row.cell.alpha)
     if row.scores.failures:
-        return f"{row.cell.gamma:g}", alpha, "failed", "", "", "", "", ""
+        return gamma, alpha, "failed", "", "", "", "", ""
     assert row.behind is not None
-    is_best = row.cell == stage.best
+    is_best = row.cell == stage.best and stage.has_learned
     marks = [
         word for word, holds in (("best", is_best), ("chosen", row.cell == stage.chosen)) if holds
     ]
     return (
-        f"{row.cell.gamma:g}",
+        gamma,
         alpha,
         f"{row.scores.ap:.3f}",
         _span(row.interval),
         f"{row.scores.ap50:.3f}",
         "" if is_best else f"{row.behind:.3f}",
         "" if is_best else _span(row.behind_interval),
-        ", ".join(marks) or ("" if not row.is_contender else "≈ best"),
+        ", ".join(marks) or ("≈ best" if row.is_contender and stage.has_learned else ""),
     )
 
 
@@ -76,13 +78,32 @@ def failures(stage: Stage) -> list[str]:
 
 def caveat(result: TuningResult) -> str:
     """What the intervals cover and what they do not."""
+    if result.num_images_with_objects < FEWEST_IMAGES:
+        return (
+            f"Validation images with objects: {result.num_images_with_objects}. With fewer than "
+            f"{FEWEST_IMAGES} an interval means nothing, so there are none, and no difference is "
+            "called distinguishable. Give a larger validation set."
+        )
     covered = f"The intervals say what other {result.num_images} images could have shown"
     if len(result.seeds) == 1:
         return (
             f"{covered}, not what another seed would have: a difference smaller than what two "
             "seeds differ by is no gain. Give several seeds in the grid to have both."
         )
-    return f"{covered}, and {len(result.seeds)} seeds drawn with replacement."
+    return (
+        f"{covered}, and what other seeds would have, going by how much these {len(result.seeds)} "
+        "differ (Student's t): two seeds tell hardly anything apart, three and more do better."
+    )
+
+
+def conclusion(result: TuningResult) -> str:
+    """What to do now."""
+    if not result.stages[-1].has_learned:
+        return (
+            "nothing was learned, so there is nothing to choose by: give more epochs "
+            "(budget.epochs in the grid), and another folder with --output"
+        )
+    return f"train with: {' '.join(result.chosen.overrides)}"
 
 
 def write_reports(result: TuningResult, folder: Path) -> None:
@@ -102,6 +123,7 @@ def to_json(result: TuningResult) -> dict[str, Any]:
         "grid": result.grid.model_dump(mode="json"),
         "seeds": list(result.seeds),
         "num_validation_images": result.num_images,
+        "has_learned": result.stages[-1].has_learned,
         "stages": [
             {
                 "searched": {"γ": "gamma", "α": "alpha"}[stage.symbol],
@@ -170,5 +192,5 @@ def _markdown(result: TuningResult) -> str:
         lines += ["", f"Chosen: {stage.reason}.", ""]
         lines += [f"- {line}" for line in (*stage.verdicts(), *failures(stage))]
         lines.append("")
-    lines += [caveat(result), "", f"Train with `{' '.join(result.chosen.overrides)}`.", ""]
+    lines += [caveat(result), "", f"In short: {conclusion(result)}", ""]
     return "\n".join(lines)

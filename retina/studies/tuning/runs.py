@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retina.artifact import make_artifact
 from retina.configuration import apply_override, validate
-from retina.errors import RunError, UserError
+from retina.errors import DivergedError, UserError
 from retina.experiment import (
     ExperimentConfig,
     build_dataset,
@@ -27,7 +27,7 @@ class RunRecord:
     """How a run ended; kept in its folder as ``outcome.json``.
 
     Attributes:
-        reason: why it failed; empty where it came through.
+        reason: why it diverged; empty where it came through.
         seconds: of training steps and their data since it was last resumed.
     """
 
@@ -113,17 +113,18 @@ def run_config(base: ExperimentConfig, cell: Cell, seed: int, folder: Path) -> E
 def run_once(config: ExperimentConfig) -> RunRecord:
     """Train, or go on with a training that was stopped, or say how it ended before.
 
-    A run that diverges or fails is an outcome, too.
+    A run that diverges is an outcome, too: it would do so again.
 
     Raises:
         TuningStoppedError: a signal came; the run can be resumed.
+        RunError: the machine failed (disk full, a worker killed); the run can be resumed.
     """
     record_path = config.output_dir / "outcome.json"
     if record_path.exists():
         return RunRecord(**json.loads(record_path.read_text(encoding="utf-8")))
     try:
         outcome = build_experiment(config, resume=True).trainer.run()
-    except RunError as error:
+    except DivergedError as error:
         record = RunRecord(reason=str(error), seconds=0.0)
     else:
         if outcome.signal is not None:

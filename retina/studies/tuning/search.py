@@ -17,8 +17,8 @@ from retina.evaluation.bootstrap import ImageMatches, draw_multiplicities, match
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.experiment import ExperimentConfig, build_dataset
 from retina.storage import write_text
-from retina.structures import GroundTruth
-from retina.studies.tuning.comparison import CellScores, Resamples, Stage, compare, score_cell
+from retina.structures import GroundTruth, IntArray
+from retina.studies.tuning.comparison import CellScores, Stage, compare, score_cell
 from retina.studies.tuning.grid import Cell, GridConfig
 from retina.studies.tuning.runs import RunRecord, base_config, run_config
 
@@ -33,6 +33,7 @@ class TuningResult:
         grid: what was tried.
         seeds: that every cell was trained with.
         num_images: of the validation set.
+        num_images_with_objects: of these; where they are few, there are no intervals.
     """
 
     stages: tuple[Stage, ...]
@@ -40,6 +41,7 @@ class TuningResult:
     grid: GridConfig
     seeds: tuple[int, ...]
     num_images: int
+    num_images_with_objects: int
 
 
 class RunCells(Protocol):
@@ -59,15 +61,18 @@ class Tuning:
         grid: what to try.
         run_cells: runs the trainings.
         on_stage: told each stage when it is complete.
+        on_warning: told what the user should know.
     """
 
     config: ExperimentConfig
     grid: GridConfig
     run_cells: RunCells
     on_stage: Callable[[Stage], None] = lambda stage: None
+    on_warning: Callable[[str], None] = lambda text: None
     _truth: GroundTruth = field(init=False)
     _scores: dict[Cell, CellScores] = field(init=False, default_factory=dict)
-    _resamples: Resamples | None = field(init=False, default=None)
+    _num_with_objects: int = field(init=False, default=0)
+    _multiplicities: IntArray | None = field(init=False, default=None)
 
     @property
     def folder(self) -> Path:
@@ -84,15 +89,18 @@ class Tuning:
 
         Raises:
             UserError: the config cannot be tuned, or the folder holds something else.
-            RunError: no run of the first stage came through.
+            RunError: no run of a stage came through, or the machine failed; the same call goes on
+                from there.
             TuningStoppedError: a signal came; the same call goes on from there.
         """
         base = base_config(self.config, self.grid)
         categories = build_dataset(base, "train").categories
         self._truth = build_dataset(base, "validation", categories=categories).ground_truth()
-        if not (~self._truth.is_crowd).any():
+        with_objects = self._truth.annotation_image_ids[~self._truth.is_crowd]
+        self._num_with_objects = len(np.unique(with_objects))
+        if not self._num_with_objects:
             raise UserError("the validation set has no object: there is nothing to compare by")
-        claim_folder(base)
+        self._claim_folder(base)
         first = self._stage("γ", base, self.grid.gamma_cells())
         second = self._stage("α", base, self.grid.alpha_cells(first.chosen.gamma))
         return TuningResult(
@@ -101,7 +109,16 @@ class Tuning:
             grid=self.grid,
             seeds=self.seeds,
             num_images=len(self._truth.image_ids),
+            num_images_with_objects=self._num_with_objects,
         )
+
+    def _claim_folder(self, base: ExperimentConfig) -> None:
+        for change in claim_folder(base, seeds_are_named=self.grid.seeds is not None):
+            if change.startswith("device:"):
+                self.on_warning(
+                    f"{change} since this tuning began: another device rounds otherwise, and the "
+                    "runs of one can differ a little from those of the other"
+                )
 
     def _stage(self, symbol: str, base: ExperimentConfig, cells: Sequence[Cell]) -> Stage:
         missing = [cell for cell in cells if cell not in self._scores]
@@ -112,7 +129,8 @@ class Tuning:
         for number, cell in enumerate(missing):
             at = slice(number * len(self.seeds), (number + 1) * len(self.seeds))
             self._scores[cell] = self._score(cell, configs[at], records[at])
-        stage = compare(symbol, [self._scores[cell] for cell in cells], self.grid)
+        scores = [self._scores[cell] for cell in cells]
+        stage = compare(symbol, scores, self.grid, num_images=self._num_with_objects)
         if stage is None:
             reasons = "; ".join(
                 f"{cell.name}: {self._scores[cell].failures[0]}" for cell in cells[:3]
@@ -129,9 +147,9 @@ class Tuning:
             return CellScores(cell, failures)
         matches = [self._matches(config.output_dir) for config in configs]
         ap50 = float(np.mean([_metrics(config.output_dir)["AP50"] for config in configs]))
-        if self._resamples is None:
-            self._resamples = self._draw(matches[0])
-        return score_cell(cell, matches, ap50, self._resamples)
+        if self._multiplicities is None:
+            self._multiplicities = self._draw(matches[0])
+        return score_cell(cell, matches, ap50, self._multiplicities)
 
     def _matches(self, run: Path) -> ImageMatches:
         found = read_results(run / "evaluation" / "detections.json", self._truth)
@@ -139,14 +157,11 @@ class Tuning:
         metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
         return match_per_image(metrics)
 
-    def _draw(self, matches: ImageMatches) -> Resamples:
-        """The draws for all cells; those without any object have no AP and are left out."""
+    def _draw(self, matches: ImageMatches) -> IntArray:
+        """``(S, I)`` for all cells; draws without any object have no AP and are left out."""
         objects = sum(category.num_objects for category in matches.categories)
         drawn = draw_multiplicities(matches.num_images, self.grid.resamples, seed=0)
-        drawn = drawn[drawn @ objects > 0]
-        shape = (len(drawn), len(self.seeds))
-        seeds = np.random.default_rng(1).integers(0, len(self.seeds), size=shape)
-        return Resamples(drawn, seeds)
+        return drawn[drawn @ objects > 0]
 
 
 def _metrics(run: Path) -> dict[str, Any]:
@@ -156,10 +171,21 @@ def _metrics(run: Path) -> dict[str, Any]:
     return content
 
 
-def claim_folder(base: ExperimentConfig) -> None:
+_WITHOUT_EFFECT = ("output_dir:", "device:", "training.num_workers:", "loader.")
+"""How the keys begin that change where and how a run is computed, not what it is."""
+
+
+def claim_folder(base: ExperimentConfig, *, seeds_are_named: bool) -> list[str]:
     """Write what all runs have in common, or find that the folder was made for the same.
 
     Values may be added to the grid, and its seeds; what each run is must stay as it was.
+
+    Args:
+        base: what all runs have in common.
+        seeds_are_named: by the grid, so that the experiment's own has no effect.
+
+    Returns:
+        What differs and does no harm, as ``key: old → new``.
 
     Raises:
         UserError: the folder holds a training, or a tuning of something else.
@@ -170,17 +196,20 @@ def claim_folder(base: ExperimentConfig) -> None:
     path, text = folder / "base.yaml", to_yaml(base)
     if not path.exists():
         write_text(path, text)
-        return
+        return []
     before, now = (
         parse_yaml(content, str(path)) for content in (path.read_text(encoding="utf-8"), text)
     )
-    changed = _differences(before, now)
+    harmless = (*_WITHOUT_EFFECT, *(("seed:",) if seeds_are_named else ()))
+    differences = _differences(before, now)
+    changed = [one for one in differences if not one.startswith(harmless)]
     if changed:
         shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
         raise UserError(
             f"{folder}: holds a tuning with other settings ({shown}); its runs could not be "
             "compared with new ones. Take the same settings, or another folder with --output"
         )
+    return differences
 
 
 def _differences(before: Tree, now: Tree, path: str = "") -> list[str]:
