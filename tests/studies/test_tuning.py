@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from safetensors.torch import load_file
 
 from retina.errors import DivergedError, RunError
 from retina.studies.tuning import runs
+from retina.training.meter import StepMeter
+from retina.training.parts import TrainedParts
 from retina.training.trainer import Trainer
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -246,18 +250,27 @@ def test_a_fault_of_the_machine_is_no_outcome_and_the_run_is_tried_again(
     assert len(list((tmp_path / "tune").rglob("outcome.json"))) == 1
 
 
-def test_a_loss_that_is_not_finite_is_an_outcome(
-    invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_what_is_not_finite_is_an_outcome(
+    what: str,
+    invoke: Invoke,
+    tiny_config: Path,
+    grid: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trainer's own error, not one made here."""
-    grid.write_text("gammas: [2]\nalphas: [0.25]\nbudget: {max_steps: 3}\n")
-    done = invoke(
-        "tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune", "optimizer.lr=1e30",
-        "optimizer.kind=sgd",
-    )  # fmt: skip
+    """The trainer's own errors, not ones made here."""
+    if what == "loss":
+        flush = StepMeter.flush
+        monkeypatch.setattr(StepMeter, "flush", lambda meter: {**flush(meter), "loss": math.nan})
+    else:
+        monkeypatch.setattr(TrainedParts, "are_finite", lambda parts: False)
+    grid.write_text("gammas: [2]\nalphas: [0.25]\nbudget: {max_steps: 1}\n")
+    done = invoke("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
     assert done.code == 3
+    assert "no run of the search for γ came through" in done.err
     outcome = json.loads(next((tmp_path / "tune").rglob("outcome.json")).read_text())
-    assert "not finite" in outcome["reason"]
+    assert re.match(rf"the {what} (is|are) not finite (at|after) step 1", outcome["reason"])
 
 
 def test_where_and_how_a_run_is_computed_may_change(
@@ -269,7 +282,7 @@ def test_where_and_how_a_run_is_computed_may_change(
     monkeypatch.setattr(runs, "build_experiment", failing)
     monkeypatch.chdir(tmp_path)
     command = ("tune", tiny_config, "--grid", grid, "--output")
-    assert invoke(*command, "tn").code == 3
+    assert invoke(*command, "tn", "--device", "auto").code == 3
     again = invoke(
         *command, tmp_path / "tn", "--device", "cpu", "training.num_workers=1",
         "loader.prefetch_factor=3",
