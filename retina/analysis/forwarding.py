@@ -10,6 +10,7 @@ import torch
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import build_loader
 from retina.devices import Precision
+from retina.errors import UserError
 from retina.modeling.detection import forward_images
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
@@ -61,6 +62,9 @@ def forward_split(
         precision: of the network's arithmetic.
         batch_size: images at a time.
         num_workers: processes that load images.
+
+    Raises:
+        UserError: what it says of an image is not finite: its training has diverged.
     """
     requests = [SampleRequest(index, seed=0, target_size=None, augment=False) for index in indices]
     plan = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
@@ -72,6 +76,12 @@ def forward_split(
         forward = forward_images(
             images, detector=detector, preprocess=preprocess, device=device, precision=precision
         )
+        if not all(logits.isfinite().all() for logits in forward.predictions.class_logits):
+            raise UserError(
+                "the detector's logits are not finite (among the images "
+                f"{', '.join(map(str, batch.image_ids))}): its training has diverged; take an "
+                "earlier checkpoint"
+            )
         yield ForwardedBatch(
             predictions=forward.predictions,
             anchors=forward.anchors,

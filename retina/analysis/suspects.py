@@ -65,7 +65,7 @@ class Suspect:
 
     Attributes:
         kind: what is probably wrong with it.
-        score: how probable that is, 0 … 1.
+        score: how much it looks like such an error, 0 … 1; it ranks, and is not calibrated.
         image_index: the image, by index.
         annotation: the annotation, as a row of the ground truth; None where one is missing.
         suggestion: what to write instead; None for a spurious box.
@@ -88,6 +88,7 @@ class _LabelTable(NamedTuple):
     annotations: Tensor  # -1 where made up
     seen_boxes: Tensor
     seen_scores: Tensor
+    seen_labels: Tensor
     other_labels: Tensor
     other_scores: Tensor
 
@@ -120,7 +121,7 @@ def find_suspects(
         on_progress: called with the number of images done since the last call.
 
     Returns:
-        The most probable first.
+        The highest score first.
 
     Raises:
         UserError: an image cannot be read.
@@ -131,7 +132,11 @@ def find_suspects(
     detection_rows: list[_DetectionTable] = []
     for index in range(len(dataset)):
         rows = objects.in_image(index)
-        evidence = ImageEvidence(detector(dataset.load(index).image), objects.boxes(rows))
+        evidence = ImageEvidence(
+            detector(dataset.load(index).image),
+            objects.boxes(rows),
+            crowd_boxes=objects.boxes(objects.crowds_in_image(index)),
+        )
         imagined = imagine_errors(objects, index, seed=seed)
         if len(imagined.kinds):
             found = evidence.of_labels(imagined.hypotheses)
@@ -167,6 +172,7 @@ def _label_rows(
         annotations=of_row,
         seen_boxes=found.seen_boxes,
         seen_scores=found.seen_scores,
+        seen_labels=found.seen_labels,
         other_labels=found.other_labels,
         other_scores=found.other_scores,
     )
@@ -198,10 +204,14 @@ def _label_suspects(rows: Sequence[_LabelTable], truth: GroundTruth) -> Iterator
         num_outcomes=len(LABEL_KINDS),
         num_labels=int(is_real.sum()),
     )
+    # A kind that could not be made up, such as another class where there is one, cannot be told.
+    known = set(table.kinds.tolist())
     for row in is_real.nonzero()[:, 0].tolist():
         annotation, image_index = int(table.annotations[row]), int(table.image_indices[row])
-        own = Suggestion(
-            _corners(table.seen_boxes[row]), int(table.labels[row]), float(table.seen_scores[row])
+        seen = Suggestion(
+            _corners(table.seen_boxes[row]),
+            int(table.seen_labels[row]),
+            float(table.seen_scores[row]),
         )
         x, y, width, height = truth.boxes_xywh[annotation].tolist()
         other = Suggestion(
@@ -209,10 +219,16 @@ def _label_suspects(rows: Sequence[_LabelTable], truth: GroundTruth) -> Iterator
             int(table.other_labels[row]),
             float(table.other_scores[row]),
         )
-        _, wrong_class, badly_placed, spurious = probabilities[row].tolist()
-        yield Suspect("wrong_class", wrong_class, image_index, annotation, other)
-        yield Suspect("badly_placed", badly_placed, image_index, annotation, own)
-        yield Suspect("spurious", spurious, image_index, annotation, None)
+        suggestions: tuple[tuple[SuspectKind, Suggestion | None], ...] = (
+            ("wrong_class", other),
+            ("badly_placed", seen),
+            ("spurious", None),
+        )
+        for kind, suggestion in suggestions:
+            column = LABEL_KINDS.index(kind)
+            if column in known:
+                score = float(probabilities[row, column])
+                yield Suspect(kind, score, image_index, annotation, suggestion)
 
 
 def _missing_suspects(rows: Sequence[_DetectionTable], num_labels: int) -> Iterator[Suspect]:

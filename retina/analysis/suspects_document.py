@@ -15,11 +15,12 @@ def suspects_document(
     """The list of ``suspects.json``.
 
     Args:
-        suspects: the most probable first.
+        suspects: the highest score first.
         dataset: theirs.
         images: the folder that the file names are relative to.
     """
     truth, categories = dataset.ground_truth(), dataset.categories
+    folder = images.absolute()
     ranks = dict.fromkeys(KINDS, 0)
 
     def category(label: int) -> dict[str, object]:
@@ -28,8 +29,8 @@ def suspects_document(
     records: list[dict[str, object]] = []
     for one in suspects:
         ranks[one.kind] += 1
-        path = Path(dataset.file_path(one.image_index))
-        name = path.relative_to(images) if path.is_relative_to(images) else path
+        path = Path(dataset.file_path(one.image_index)).absolute()
+        name = path.relative_to(folder) if path.is_relative_to(folder) else path
         record: dict[str, object] = {
             "kind": one.kind,
             "score": round(one.score, 6),

@@ -10,13 +10,15 @@ Letters: R anchors, K classes, P predictions looked at, N labels, H hypotheses, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from retina.geometry.boxes import box_areas, pairwise_intersection, pairwise_iou
+from retina.geometry.boxes import box_areas, pairwise_intersection, pairwise_iof, pairwise_iou
 
 NUM_PREDICTIONS = 2000
 """How many of an image's most confident predictions are looked at."""
@@ -32,7 +34,9 @@ _MISPLACED_IOU = 0.25
 _AGREEING_IOU = 0.6
 _NUM_ANCHORS = 6
 _MATCHING_ANCHOR_IOU = 0.4
+_IN_CROWD = 0.5
 _FLOOR = 1e-4
+_LARGEST_MATRIX = 2**23  # of hypotheses × anchors: 32 MiB, of which a few are alive at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,11 @@ class Hypotheses:
     labels: Tensor
     stands_for: Tensor
 
+    def part(self, start: int, stop: int) -> Hypotheses:
+        """Some of them."""
+        rows = slice(start, stop)
+        return Hypotheses(self.boxes[rows], self.labels[rows], self.stands_for[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class LabelEvidence:
@@ -75,22 +84,36 @@ class LabelEvidence:
             its overlap; the overlap of the label with what is seen there, and the logit of that;
             the logits of the own and the best other class at the label's anchors.
         seen_boxes: ``(H, 4)`` the box that the detector sees there.
-        seen_scores: ``(H,)`` its score.
+        seen_scores: ``(H,)`` its score; 0 where nothing is seen.
+        seen_labels: ``(H,)`` its class; the label's own where nothing is seen.
         other_labels: ``(H,)`` the class of the best prediction there of another class,
             by score and overlap.
-        other_scores: ``(H,)`` its score.
+        other_scores: ``(H,)`` its score; 0 where there is none.
     """
 
     features: Tensor
     seen_boxes: Tensor
     seen_scores: Tensor
+    seen_labels: Tensor
     other_labels: Tensor
     other_scores: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other."""
+        return cls(
+            **{
+                field.name: torch.cat([getattr(part, field.name) for part in parts])
+                for field in fields(cls)
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionEvidence:
     """What the detector sees, best first, and how much of it the labels explain.
+
+    What lies in a crowd region and is matched with no label is left out: the region explains it.
 
     Attributes:
         features: ``(D, 6)``, as if the label that a detection is matched with were not there: the
@@ -116,12 +139,14 @@ class ImageEvidence:
     Args:
         dense: what the detector says.
         label_boxes: ``(N, 4)``.
+        crowd_boxes: ``(C, 4)`` the crowd regions.
     """
 
-    def __init__(self, dense: DenseEvidence, label_boxes: Tensor) -> None:
+    def __init__(self, dense: DenseEvidence, label_boxes: Tensor, *, crowd_boxes: Tensor) -> None:
         rows = dense.probabilities.amax(dim=1).topk(min(NUM_PREDICTIONS, len(dense.boxes))).indices
         self._dense = dense
         self._label_boxes = label_boxes
+        self._crowd_boxes = crowd_boxes
         self._boxes = dense.boxes[rows]  # (P, 4)
         self._probabilities = dense.probabilities[rows]  # (P, K)
         scores, labels = _two_best(self._probabilities, dim=1)
@@ -133,6 +158,13 @@ class ImageEvidence:
 
     def of_labels(self, hypotheses: Hypotheses) -> LabelEvidence:
         """Describe labels, each beside the other labels of the image."""
+        # Each by itself, so in parts: hundreds of labels at 200,000 anchors would fill the memory.
+        size = max(1, _LARGEST_MATRIX // max(len(self._dense.anchors), 1))
+        starts = range(0, max(len(hypotheses.labels), 1), size)
+        parts = [hypotheses.part(start, start + size) for start in starts]
+        return LabelEvidence.joined([self._of_labels(part) for part in parts])
+
+    def _of_labels(self, hypotheses: Hypotheses) -> LabelEvidence:
         labels = hypotheses.labels
         overlap = self._unexplained_overlap(hypotheses)  # (H, P)
         at = overlap >= _SAME_OBJECT_IOU
@@ -140,7 +172,7 @@ class ImageEvidence:
         is_own = self._best_label == labels.unsqueeze(1)  # (H, P)
         others = torch.where(is_own, self._second, self._best)
         other = (others * at).amax(dim=1)
-        other_row = (others * overlap).argmax(dim=1, keepdim=True)  # (H, 1)
+        other_support, other_row = (others * overlap).max(dim=1, keepdim=True)  # (H, 1)
         other_label = torch.where(is_own, self._second_label, self._best_label)
         support, row = (self._best * overlap).max(dim=1)
         is_seen = support > 0
@@ -163,8 +195,9 @@ class ImageEvidence:
             ),
             seen_boxes=seen_boxes,
             seen_scores=seen_scores,
+            seen_labels=torch.where(is_seen, self._best_label[row], labels),
             other_labels=other_label.gather(1, other_row)[:, 0],
-            other_scores=others.gather(1, other_row)[:, 0],
+            other_scores=(others.gather(1, other_row) * (other_support > 0))[:, 0],
         )
 
     def of_detections(self) -> DetectionEvidence:
@@ -176,8 +209,10 @@ class ImageEvidence:
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         overlap = pairwise_iou(boxes, self._label_boxes)  # (D, N)
         matched, is_misplaced = _match(overlap, scores)
-        boxes, scores, labels = boxes[~is_misplaced], scores[~is_misplaced], labels[~is_misplaced]
-        overlap, matched = overlap[~is_misplaced], matched[~is_misplaced]
+        is_in_crowd = _highest(pairwise_iof(boxes, self._crowd_boxes)) >= _IN_CROWD
+        kept = ~is_misplaced & ~(is_in_crowd & (matched < 0))
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        overlap, matched = overlap[kept], matched[kept]
         is_unseen = torch.ones(len(self._label_boxes), dtype=torch.bool)
         is_unseen[matched[matched >= 0]] = False
         shared = pairwise_intersection(boxes, self._label_boxes)

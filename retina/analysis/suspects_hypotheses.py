@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from retina.analysis.suspects_evidence import Hypotheses
-from retina.datasets.corruption import free_box, shifted_box
+from retina.datasets.corrupted_boxes import free_box, shifted_box
 from retina.geometry.boxes import xywh_to_xyxy
-from retina.structures import FloatArray, GroundTruth, IntArray, Size
+from retina.structures import BoolArray, FloatArray, GroundTruth, IntArray, Size
 
 LABEL_KINDS = ("fine", "wrong_class", "badly_placed", "spurious")
 """What a label can be: the columns of its probabilities."""
@@ -33,27 +33,31 @@ class LabelledObjects:
         truth: the whole split.
         rows: ``(N,)`` its annotations that are meant, those of an image side by side.
         starts: ``(I + 1,)`` the labels of image i are ``rows[starts[i] : starts[i + 1]]``.
+        crowd_rows: ``(C,)`` its crowd regions, in the same order.
+        crowd_starts: ``(I + 1,)`` of them.
     """
 
     truth: GroundTruth
     rows: IntArray
     starts: IntArray
+    crowd_rows: IntArray
+    crowd_starts: IntArray
 
     @classmethod
     def of(cls, truth: GroundTruth) -> Self:
         """The labels of a split."""
-        position = {image_id: index for index, image_id in enumerate(truth.image_ids.tolist())}
-        images = np.array([position[one] for one in truth.annotation_image_ids.tolist()], dtype=int)
-        usable = ~truth.is_crowd & (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
-        rows = np.flatnonzero(usable)
-        rows = rows[np.argsort(images[rows], kind="stable")]
-        counts = np.bincount(images[rows], minlength=len(truth.image_ids))
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(truth, rows.astype(np.int64), starts)
+        has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
+        labels = _by_image(truth, ~truth.is_crowd & has_area)
+        crowds = _by_image(truth, truth.is_crowd & has_area)
+        return cls(truth, *labels, *crowds)
 
     def in_image(self, index: int) -> IntArray:
         """The annotations of an image."""
         return self.rows[self.starts[index] : self.starts[index + 1]]
+
+    def crowds_in_image(self, index: int) -> IntArray:
+        """The crowd regions of an image, as rows of the ground truth."""
+        return self.crowd_rows[self.crowd_starts[index] : self.crowd_starts[index + 1]]
 
     def boxes(self, rows: IntArray) -> Tensor:
         """``(N, 4)`` float32 corners."""
@@ -63,6 +67,17 @@ class LabelledObjects:
     def labels(self, rows: IntArray) -> Tensor:
         """``(N,)`` int64."""
         return torch.from_numpy(self.truth.category_labels[rows])
+
+
+def _by_image(truth: GroundTruth, is_meant: BoolArray) -> tuple[IntArray, IntArray]:
+    """The annotations that are meant, those of an image side by side, and where each begins."""
+    position = {image_id: index for index, image_id in enumerate(truth.image_ids.tolist())}
+    images = np.array([position[one] for one in truth.annotation_image_ids.tolist()], dtype=int)
+    rows = np.flatnonzero(is_meant)
+    rows = rows[np.argsort(images[rows], kind="stable")]
+    counts = np.bincount(images[rows], minlength=len(truth.image_ids))
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return rows.astype(np.int64), starts.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,7 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     random = np.random.default_rng((seed, image_index))
     height, width = objects.truth.image_sizes[image_index].tolist()
     own = objects.truth.boxes_xywh[rows]
+    crowds = objects.truth.boxes_xywh[objects.crowds_in_image(image_index)]
     labels = objects.labels(rows)
     all_rows = torch.arange(len(rows))
     none = torch.full((len(rows),), -1)
@@ -91,7 +107,7 @@ def imagine_errors(objects: LabelledObjects, image_index: int, *, seed: int) -> 
     shifted = [shifted_box(box, (height, width), random, overlap=_SHIFTED_IOU) for box in own]
     models = objects.rows[random.integers(len(objects.rows), size=len(rows))] if len(rows) else rows
     spurious = [
-        _free(objects.truth.boxes_xywh[row], own, (height, width), random) for row in models
+        _free(objects.truth.boxes_xywh[row], own, crowds, (height, width), random) for row in models
     ]
     parts = (
         (own.tolist(), labels, all_rows, 0),
@@ -124,10 +140,14 @@ def _other_classes(
 
 
 def _free(
-    model: FloatArray, others: FloatArray, size: Size, random: np.random.Generator
+    model: FloatArray,
+    others: FloatArray,
+    crowds: FloatArray,
+    size: Size,
+    random: np.random.Generator,
 ) -> list[float] | None:
     for _ in range(_TRIES):
-        box = free_box(model.tolist(), others.tolist(), size, random)
+        box = free_box(model.tolist(), others.tolist(), size, random, crowds=crowds.tolist())
         if box is not None:
             return box
     return None

@@ -32,6 +32,7 @@ _MEANINGS = {
     "badly_placed": "the object is seen beside its box",
     "spurious": "no object is seen in the box",
 }
+_SCORE = "score: how much it looks like this error; it ranks, and is not calibrated"
 
 
 def suspects_page(
@@ -100,7 +101,7 @@ def _card(one: Suspect, rank: int, dataset: DetectionDataset, image: Image) -> s
         f'data-image="{escape(file_name, quote=True)}">'
         f'<div class="picture"><img loading="lazy" alt="" src="{picture}"></div>'
         f'<header><span class="kind {one.kind}">{one.kind.replace("_", " ")}</span>'
-        f'<span class="score" title="probability">{one.score:.2f}</span></header>'
+        f'<span class="score" title="{_SCORE}">{one.score:.2f}</span></header>'
         f"<dl>{rows}</dl>"
         f"<footer><span>{escape(file_name)}</span><small>{number}</small></footer></article>"
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from retina.artifact import Artifact, load_artifact
-from retina.cli.loss_source import LossSource, find_source, picture_title
+from retina.cli.loss_source import LossSource, find_source, picture_title, run_folder
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.losses.focal import check_alpha
@@ -56,7 +56,7 @@ def run_lab(request: LabRequest) -> None:
     source = find_source(
         request, artifact.categories, antialias=artifact.config.preprocess.antialias
     )
-    output = request.output or _default_output(request.checkpoint)
+    output = request.output or (run_folder(request.checkpoint) or request.checkpoint.parent) / "lab"
     make_folder(output)  # refused, where it must be, before anything is computed
     sample = _sample(request, artifact, source, output / "sample.safetensors", console)
     cells = replay(sample, gammas, alphas)
@@ -117,11 +117,6 @@ def _sample(
         soft_wrap=True,
     )
     return sample
-
-
-def _default_output(checkpoint: Path) -> Path:
-    run = checkpoint.parent.parent
-    return (run if (run / "config.yaml").is_file() else checkpoint.parent) / "lab"
 
 
 def parse_gammas(text: str) -> tuple[float, ...]:

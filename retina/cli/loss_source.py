@@ -134,14 +134,21 @@ def _named_data(request: DataOptions) -> tuple[Path | None, Path | None]:
     return config, annotations
 
 
-def _run_config(checkpoint: Path) -> Path | None:
-    """The config of the run folder that a detector lies in, beside its ``checkpoints/``.
+def run_folder(checkpoint: Path) -> Path | None:
+    """The folder of the run that a detector lies in, the one that holds its ``checkpoints/``.
 
     A detector in a folder of another name is no run's, whatever lies above it.
     """
-    folder = checkpoint.absolute().parent
-    path = folder.parent / "config.yaml"
-    return path if folder.name == "checkpoints" and path.is_file() else None
+    folder = checkpoint.parent
+    if folder.absolute().name != "checkpoints":
+        return None
+    run = folder.parent if folder.name else folder.absolute().parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def _run_config(checkpoint: Path) -> Path | None:
+    run = run_folder(checkpoint)
+    return None if run is None else run / "config.yaml"
 
 
 def picture_title(checkpoint: Path, data: str, num_images: int) -> str:

@@ -32,10 +32,11 @@ from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
 from retina.experiment import build_dataset, load_experiment
-from retina.storage import write_text
+from retina.storage import make_folder, write_text
 
 FORMAT_VERSION = 1
 NUM_SHOWN = 10
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def run_suspects(request: SuspectsRequest) -> None:
         artifacts, device=device, precision=pick_precision(precision, device)
     )
     dataset = _dataset(request, artifacts[0])
-    for line in describe_report(str(request.annotations or request.split), dataset.report):
+    if request.output is not None:
+        make_folder(request.output)  # before the work, not after it
+    for line in describe_report(_source(request), dataset.report):
         console.print(line, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking", total=len(dataset))
@@ -87,7 +90,7 @@ def _dataset(request: SuspectsRequest, artifact: Artifact) -> DetectionDataset:
     if request.config is not None:
         if request.images is not None or request.annotations is not None:
             raise UserError("give either --config or --images with --annotations, not both")
-        split = one_of(request.split or "train", ("train", "validation", "test"), "--split")
+        split = one_of(request.split or SPLITS[0], SPLITS, "--split")
         return build_dataset(load_experiment(request.config, []), split, categories=categories)
     if request.images is None or request.annotations is None:
         raise UserError(
@@ -103,6 +106,15 @@ def _dataset(request: SuspectsRequest, artifact: Artifact) -> DetectionDataset:
     )
 
 
+def _source(request: SuspectsRequest) -> str:
+    """Whose labels are judged, in words."""
+    if request.config is not None:
+        return f"{request.config}, {request.split or SPLITS[0]}"
+    if request.split is not None:
+        return f"{request.annotations}, {request.split}"
+    return str(request.annotations)
+
+
 def _write(
     request: SuspectsRequest,
     folder: Path,
@@ -113,7 +125,7 @@ def _write(
     document = {
         "format_version": FORMAT_VERSION,
         "checkpoints": [str(path) for path in request.checkpoints],
-        "source": str(request.annotations or request.config),
+        "source": _source(request),
         "num_images": len(dataset),
         "num_labels": dataset.report.num_boxes,
         "minimum_score": request.minimum_score,

@@ -7,28 +7,24 @@ where no object is. Everything comes from one seed, and everything that was done
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from retina.datasets.corrupted_boxes import Box, free_box, shifted_box
 from retina.errors import UserError
-from retina.structures import FloatArray, Size
 
 CorruptionKind = Literal["missing", "wrong_class", "shifted", "spurious"]
 
 SHIFTED_IOU = (0.3, 0.6)
 """The overlap of a shifted box with what it was: clearly wrong, yet clearly about this object."""
 
-SPURIOUS_IOU = 0.1
-"""A spurious box overlaps every annotated box (also those taken away) by less."""
-
 _TRIES = 200
 
 Record = dict[str, Any]
-Box = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +49,7 @@ class CorruptionRates:
     def __post_init__(self) -> None:
         for field in fields(self):
             rate = getattr(self, field.name)
-            if not 0 <= rate <= 1:
-                raise ValueError(f"the rate of {field.name} must be within 0 … 1, is {rate}")
+            _check_rate(f"the rate of {field.name}", rate)
         changed = self.missing + self.wrong_class + self.shifted
         if changed > 1:
             raise ValueError(
@@ -65,7 +60,15 @@ class CorruptionRates:
     @classmethod
     def evenly(cls, rate: float) -> Self:
         """A total rate, a quarter of it for each kind."""
+        _check_rate("the rate of all errors", rate)
         return cls(missing=rate / 4, wrong_class=rate / 4, shifted=rate / 4, spurious=rate / 4)
+
+
+def _check_rate(what: str, rate: float) -> None:
+    if not 0 <= rate <= 1:  # nor is nan
+        raise ValueError(
+            f"{what} must be within 0 … 1, is {rate}; it is a share of the objects: 0.05 for 5 %"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +141,19 @@ class _ErrorMaker:
         self._sizes = {one["id"]: (one["height"], one["width"]) for one in content["images"]}
         self._objects = [one for one in content["annotations"] if _is_object(one)]
         self._classes = sorted({one["category_id"] for one in self._objects})
-        self._true_boxes: dict[int, list[Box]] = {image_id: [] for image_id in self._sizes}
+        self._taken: dict[int, list[Box]] = {image_id: [] for image_id in self._sizes}
+        self._crowds: dict[int, list[Box]] = {image_id: [] for image_id in self._sizes}
         for one in content["annotations"]:
-            self._true_boxes[one["image_id"]].append(list(one["bbox"]))
+            places = self._crowds if one.get("iscrowd") else self._taken
+            places[one["image_id"]].append(list(one["bbox"]))
 
     def change(self, rates: CorruptionRates) -> None:
         """Remove, relabel and shift objects, each object once at most."""
         if rates.wrong_class and len(self._classes) < 2:
-            raise UserError("a wrong class needs a data set whose objects are of two classes")
+            raise UserError(
+                "a wrong class needs a data set whose objects are of two classes; give the rates "
+                "of the other kinds only (--missing, --shifted, --spurious)"
+            )
         order = [self._objects[row] for row in self._random.permutation(len(self._objects))]
         removed: set[int] = set()
         steps: tuple[tuple[CorruptionKind, float, Callable[[Record], Record | None]], ...] = (
@@ -165,10 +173,14 @@ class _ErrorMaker:
                 one.update(changes)
                 if kind == "missing":
                     removed.add(one["id"])
+                elif kind == "shifted":
+                    self._taken[one["image_id"]].append(list(one["bbox"]))
                 after = None if kind == "missing" else _facts(one)
                 self.done.append(Corruption(kind, one["image_id"], one["id"], before, after))
             if wanted:
-                raise UserError(f"{wanted} more errors of the kind '{kind}' cannot be made")
+                raise UserError(
+                    f"{wanted} more errors of the kind '{kind}' cannot be made; lower its rate"
+                )
             order = left
         self.content["annotations"] = [
             one for one in self.content["annotations"] if one["id"] not in removed
@@ -186,7 +198,11 @@ class _ErrorMaker:
                 image_id = image_ids[self._random.integers(len(image_ids))]
                 model, category_id = models[self._random.integers(len(models))]
                 box = free_box(
-                    model, self._true_boxes[image_id], self._sizes[image_id], self._random
+                    model,
+                    self._taken[image_id],
+                    self._sizes[image_id],
+                    self._random,
+                    crowds=self._crowds[image_id],
                 )
                 if box is not None:
                     break
@@ -195,7 +211,7 @@ class _ErrorMaker:
                     "there is no room for more spurious boxes: the annotated ones cover the "
                     "images; lower the rate"
                 )
-            self._true_boxes[image_id].append(box)
+            self._taken[image_id].append(box)
             added = {
                 "id": annotation_id,
                 "image_id": image_id,
@@ -217,71 +233,12 @@ class _ErrorMaker:
         return None if box is None else {"bbox": box, "area": box[2] * box[3]}
 
 
-def shifted_box(
-    box: Box, image_size: Size, random: np.random.Generator, *, overlap: tuple[float, float]
-) -> list[float] | None:
-    """A box ``[x, y, width, height]`` moved and scaled, inside its image.
-
-    Args:
-        box: as it is.
-        image_size: (height, width).
-        random: where chance comes from.
-        overlap: the least and the most IoU with the box as it is.
-
-    Returns:
-        The box in hundredths of a pixel, or None where none was found (a box at the border of a
-        small image).
-    """
-    height, width = image_size
-    x, y, w, h = box
-    for _ in range(_TRIES):
-        by_x, by_y = random.uniform(-0.5, 0.5, 2)
-        scale_x, scale_y = np.exp(random.uniform(-0.35, 0.35, 2))
-        center_x, center_y = x + w * (0.5 + by_x), y + h * (0.5 + by_y)
-        half_w, half_h = 0.5 * w * scale_x, 0.5 * h * scale_y
-        left, right = np.clip([center_x - half_w, center_x + half_w], 0, width)
-        top, bottom = np.clip([center_y - half_h, center_y + half_h], 0, height)
-        moved = [round(float(side), 2) for side in (left, top, right - left, bottom - top)]
-        if overlap[0] <= _highest_iou(moved, [box]) <= overlap[1]:
-            return moved
-    return None
-
-
-def free_box(
-    box: Box, others: Sequence[Box], image_size: Size, random: np.random.Generator
-) -> list[float] | None:
-    """A box of the same width and height at a random place of an image.
-
-    Returns:
-        ``[x, y, width, height]``, or None where it does not fit in or overlaps one of the others
-        by `SPURIOUS_IOU` or more.
-    """
-    height, width = image_size
-    w, h = float(box[2]), float(box[3])
-    if w > width or h > height:
-        return None
-    x, y = random.uniform(0, width - w), random.uniform(0, height - h)
-    moved = [round(float(x), 2), round(float(y), 2), w, h]
-    return moved if _highest_iou(moved, others) < SPURIOUS_IOU else None
-
-
 def _is_object(one: Mapping[str, Any]) -> bool:
     return not one.get("iscrowd") and one["bbox"][2] > 0 and one["bbox"][3] > 0
 
 
 def _facts(one: Mapping[str, Any]) -> Record:
     return {"bbox": list(one["bbox"]), "category_id": one["category_id"]}
-
-
-def _highest_iou(box: Box, others: Sequence[Box]) -> float:
-    """The highest overlap of an ``(x, y, width, height)`` box with any of the others."""
-    x, y, w, h = box
-    theirs: FloatArray = np.array(others, dtype=np.float64).reshape(-1, 4)
-    across = np.minimum(theirs[:, 0] + theirs[:, 2], x + w) - np.maximum(theirs[:, 0], x)
-    down = np.minimum(theirs[:, 1] + theirs[:, 3], y + h) - np.maximum(theirs[:, 1], y)
-    shared = across.clip(min=0) * down.clip(min=0)
-    union = theirs[:, 2] * theirs[:, 3] + w * h - shared
-    return float((shared / union.clip(min=1e-9)).max(initial=0.0))
 
 
 def corruption_files(folder: Path) -> tuple[Path, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -30,7 +31,8 @@ from retina.analysis.suspects_hypotheses import LabelledObjects, imagine_errors
 from retina.analysis.suspects_page import suspects_page
 from retina.artifact import load_artifact
 from retina.datasets import CocoConfig
-from retina.datasets.corruption import SPURIOUS_IOU, CorruptionRates, corrupt
+from retina.datasets.corrupted_boxes import SPURIOUS_IOU
+from retina.datasets.corruption import CorruptionRates, corrupt
 from retina.datasets.dataset import DetectionDataset, Image
 from retina.errors import UserError
 from retina.geometry.boxes import pairwise_iou, xywh_to_xyxy
@@ -172,7 +174,15 @@ def test_a_set_without_labels_is_all_missing(build: Build):
     assert len(best_first(suspects, minimum_score=0.3, limit=7)) == 7
 
 
-def test_a_set_of_one_class_has_no_wrong_ones(build: Build):
+class OneClassDetector(TruthfulDetector):
+    """It knows one class only, so that there is no second best."""
+
+    def __call__(self, image: Image) -> DenseEvidence:
+        seen = super().__call__(image)
+        return replace(seen, probabilities=seen.probabilities[:, :1])
+
+
+def test_a_set_of_one_class_has_no_wrong_ones(build: Build, tmp_path: Path):
     content = clean_content()
     for one in content["annotations"]:
         one["category_id"] = 1
@@ -181,6 +191,57 @@ def test_a_set_of_one_class_has_no_wrong_ones(build: Build):
     imagined = imagine_errors(objects, 0, seed=0)
     assert 1 not in imagined.kinds.tolist()
     assert imagined.kinds.tolist()[:6] == [0] * 6
+    suspects = find_suspects(OneClassDetector(content), dataset)
+    counts = Counter(one.kind for one in suspects)
+    assert counts["wrong_class"] == 0
+    assert counts["badly_placed"] == counts["spurious"] == 240
+    shown = suspects[:5]
+    assert {one.suggestion.label for one in suspects if one.suggestion is not None} == {0}
+    assert len(suspects_document(shown, dataset, images=tmp_path / "images")) == 5
+    assert suspects_page(shown, dataset).count("<article") == 5
+
+
+def crowded(content: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """In each image, the three objects of the lower row lose their boxes to one crowd region."""
+    left_out = [one for one in content["annotations"] if one["bbox"][1] >= 80]
+    crowds = [
+        {
+            "id": 1000 + n,
+            "image_id": n + 100,
+            "category_id": 1,
+            "bbox": [0.0, 80.0, 240.0, 80.0],
+            "area": 240.0 * 80,
+            "iscrowd": 1,
+        }
+        for n in range(NUM_IMAGES)
+    ]
+    kept = [one for one in content["annotations"] if one["bbox"][1] < 80]
+    return {**content, "annotations": [*kept, *crowds]}, left_out
+
+
+def test_what_lies_in_a_crowd_region_is_not_missing(build: Build):
+    content = clean_content()
+    with_crowds, left_out = crowded(content)
+    assert len(left_out) == 120
+    suspects = find_suspects(TruthfulDetector(content), build(with_crowds))
+    missing = [one for one in suspects if one.kind == "missing"]
+    assert all(one.suggestion.box[1] < 80 for one in missing)  # most of it outside of the crowd
+    assert len(best_first(missing, minimum_score=0.3)) == 0
+    without = {**with_crowds, "annotations": with_crowds["annotations"][:120]}
+    suspects = find_suspects(TruthfulDetector(content), build(without))
+    missing = [one for one in suspects if one.kind == "missing"]
+    assert sum(one.suggestion.box[1] > 75 for one in missing[:120]) >= 115
+
+
+def test_made_up_spurious_boxes_keep_out_of_crowd_regions(build: Build):
+    with_crowds, _ = crowded(clean_content())
+    objects = LabelledObjects.of(build(with_crowds).ground_truth())
+    assert objects.crowds_in_image(3).tolist() == [123]
+    for index in range(10):
+        imagined = imagine_errors(objects, index, seed=0)
+        spurious = imagined.hypotheses.boxes[imagined.kinds == 3]
+        inside = (spurious[:, 3] - 80).clamp(min=0) / (spurious[:, 3] - spurious[:, 1])
+        assert (inside < SPURIOUS_IOU).all()
 
 
 def test_made_up_errors_are_what_they_are_called(build: Build):
@@ -265,6 +326,7 @@ def test_the_page_needs_nothing_else_and_escapes_every_name(build: Build):
     assert "3 suspects (the first of 50) in 40 images" in reader.text
     assert 'quoted "x" 0.75' in reader.text
     assert "default-src 'none'" in page
+    assert "probab" not in page  # a score that ranks, not a calibrated probability
 
 
 def test_class_names_cannot_become_markup(build: Build):
@@ -306,49 +368,6 @@ def checkpoint(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     changes = [f"output_dir={folder}", "training.epochs=1"]
     build_experiment(load_experiment(tiny_config, changes), quiet=True).trainer.run()
     return folder / "checkpoints" / "last.safetensors"
-
-
-def test_the_command_writes_the_page_and_the_list(
-    checkpoint: Path, synthetic_data: Path, tmp_path: Path, invoke: Any
-):
-    train = synthetic_data / "train"
-    source = ["--images", train / "images", "--annotations", train / "annotations.json"]
-    done = invoke(
-        "data", "suspects", checkpoint, *source, "--output", tmp_path, "--minimum-score", "0"
-    )
-    assert done.code == 0, done.err
-    listed = json.loads((tmp_path / "suspects.json").read_text())
-    assert listed["format_version"] == 1
-    assert listed["num_images"] == 24
-    kinds = [one["kind"] for one in listed["suspects"]]
-    assert kinds.count("wrong_class") == kinds.count("badly_placed") == kinds.count("spurious")
-    assert kinds.count("spurious") == listed["num_labels"]
-    assert (tmp_path / "suspects.html").read_text().count("<article") == 300
-    assert f"{len(kinds)} suspects with a score of 0 or more" in done.out
-
-
-def test_the_command_takes_a_split_of_a_config(checkpoint: Path, tmp_path: Path, invoke: Any):
-    config = checkpoint.parents[1] / "config.yaml"
-    source = ["--config", config, "--split", "validation"]
-    done = invoke("data", "suspects", checkpoint, *source, "--output", tmp_path, "--pictures", "2")
-    assert done.code == 0, done.err
-    assert json.loads((tmp_path / "suspects.json").read_text())["num_images"] == 8
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "say whose labels: --images FOLDER --annotations FILE, or --config"),
-        (["--config", "c.yaml", "--images", "."], "either --config or --images with"),
-        (["--config", "c.yaml", "--split", "tran"], "--split: 'tran' is none of train"),
-    ],
-)
-def test_the_command_explains_wrong_options(
-    options: list[str], message: str, checkpoint: Path, invoke: Any
-):
-    done = invoke("data", "suspects", checkpoint, *options)
-    assert done.code == 2
-    assert message in done.err
 
 
 def test_several_checkpoints_are_averaged(checkpoint: Path):

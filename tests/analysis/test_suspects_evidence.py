@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 from torch import Tensor
 
-from retina.analysis.suspects_evidence import DenseEvidence, Hypotheses, ImageEvidence
+from retina.analysis import suspects_evidence
+from retina.analysis.suspects_evidence import (
+    DenseEvidence,
+    Hypotheses,
+    ImageEvidence,
+    LabelEvidence,
+)
+from retina.geometry.boxes import pairwise_iou
 
 
 def evidence(
-    boxes: list[list[float]], probabilities: list[list[float]], labels: list[list[float]]
+    boxes: list[list[float]],
+    probabilities: list[list[float]],
+    labels: list[list[float]],
+    crowds: list[list[float]] | None = None,
 ) -> ImageEvidence:
     """Predictions that stand at their own anchors."""
     there = torch.tensor(boxes)
     dense = DenseEvidence(there, torch.tensor(probabilities), there)
-    return ImageEvidence(dense, torch.tensor(labels).reshape(-1, 4))
+    return ImageEvidence(
+        dense,
+        torch.tensor(labels).reshape(-1, 4),
+        crowd_boxes=torch.tensor(crowds or []).reshape(-1, 4),
+    )
 
 
 def hypotheses(boxes: list[list[float]], labels: list[int], stands_for: list[int]) -> Hypotheses:
@@ -44,6 +59,7 @@ def test_a_label_that_is_seen_as_it_is_and_one_that_is_seen_as_another_class():
     assert [probability(v) for v in other_anchors] == pytest.approx([0.1, 0.7])
     assert found.other_labels.tolist() == [1, 2]
     assert found.other_scores.tolist() == pytest.approx([0.1, 0.7])
+    assert found.seen_labels.tolist() == [0, 2]
 
 
 def test_a_moved_label_is_seen_at_its_object():
@@ -59,6 +75,9 @@ def test_a_box_on_nothing_has_no_evidence():
     floor = math.log(1e-4 / (1 - 1e-4))
     assert found.features[0, :3].tolist() == pytest.approx([floor] * 3, rel=1e-4)
     assert float(found.features[0, 3]) == 0
+    # Nor does what is seen elsewhere in the image count as seen here.
+    assert found.other_scores.tolist() == found.seen_scores.tolist() == [0.0]
+    assert found.seen_labels.tolist() == [0]
 
 
 def test_what_another_label_explains_is_no_evidence_unless_it_is_replaced():
@@ -96,3 +115,41 @@ def test_one_class_and_no_label_are_enough():
     found = seen.of_labels(hypotheses([A], [0], [-1]))
     assert probability(found.features[0, 0]) == pytest.approx(0.5)
     assert probability(found.features[0, 1]) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_a_crowd_region_explains_what_lies_in_it_by_half():
+    inside, half_out, beside = [0.0, 0.0, 4.0, 4.0], [9.0, 20.0, 12.0, 24.0], [60.0, 0, 64, 4]
+    boxes, scores = [inside, half_out, beside], [[0.9], [0.8], [0.7]]
+    crowd = [0.0, 0.0, 10.0, 50.0]  # a hundred times as large as what lies in it: IoU 0.03
+    found = evidence(boxes, scores, [], [crowd]).of_detections()
+    assert found.boxes.tolist() == [half_out, beside]  # a third of it is inside, and nothing
+    labelled = evidence(boxes, scores, [inside], [crowd]).of_detections()
+    assert labelled.matched.tolist() == [0, -1, -1]  # an object with a label stays one
+
+
+def test_many_labels_at_many_anchors_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=generator) * 200
+    boxes = torch.cat([corners, corners + 10 + 30 * torch.rand(500, 2, generator=generator)], 1)
+    probabilities = torch.rand(500, 3, generator=generator)
+    labels = torch.arange(60) % 3
+    asked = Hypotheses(boxes[:60], labels, torch.arange(60))
+    seen = ImageEvidence(
+        DenseEvidence(boxes, probabilities, boxes), boxes[:60], crowd_boxes=torch.zeros(0, 4)
+    )
+    whole = seen.of_labels(asked)
+
+    largest = 0
+
+    def measured(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal largest
+        overlap = pairwise_iou(a, b)
+        largest = max(largest, overlap.numel())
+        return overlap
+
+    monkeypatch.setattr(suspects_evidence, "pairwise_iou", measured)
+    monkeypatch.setattr(suspects_evidence, "_LARGEST_MATRIX", 3500)
+    in_parts = seen.of_labels(asked)
+    assert largest == 7 * 500
+    for field in fields(LabelEvidence):
+        torch.testing.assert_close(getattr(in_parts, field.name), getattr(whole, field.name))

@@ -176,7 +176,8 @@ def fingerprint(checkpoint: Path, dataset: DetectionDataset, *about: object) -> 
     """
     truth = dataset.ground_truth()
     digest = hashlib.sha256(checkpoint.read_bytes())
-    for column in (truth.image_ids, truth.image_sizes, truth.boxes_xywh, truth.category_labels):
+    images = (truth.image_ids, truth.image_sizes, truth.annotation_image_ids)
+    for column in (*images, truth.category_labels, truth.boxes_xywh, truth.is_crowd):
         digest.update(column.tobytes())
     digest.update(repr((FORMAT_VERSION, *about)).encode())
     return digest.hexdigest()

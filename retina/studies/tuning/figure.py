@@ -37,7 +37,7 @@ def write_figure(result: TuningResult, path: Path) -> None:
         f"γ first, then α: {result.num_images} validation images, {seeds}, {intervals}",
         fontsize=11,
     )
-    legend = "orange: chosen, the paper's value where the best cannot be told from it" + (
+    legend = "orange: chosen (where the best cannot be told from the paper's value, that one)" + (
         "   –: single seeds" if len(result.seeds) > 1 else ""
     )
     figure.supxlabel(legend, fontsize=9, color="#475569")

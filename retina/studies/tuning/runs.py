@@ -16,7 +16,7 @@ from retina.experiment import (
     build_detector,
     build_experiment,
 )
-from retina.experiment.checks import seed_everything
+from retina.experiment.checks import check_frozen, seed_everything
 from retina.objective.classification import FocalConfig
 from retina.storage import write_text
 from retina.studies.tuning.grid import Cell, GridConfig
@@ -55,8 +55,10 @@ def base_config(config: ExperimentConfig, grid: GridConfig) -> ExperimentConfig:
     the images on which it is compared.
 
     Raises:
-        UserError: the experiment has no validation set, or another loss than the focal loss.
+        UserError: the experiment has no validation set, another loss than the focal loss, or a
+            frozen backbone that was never trained.
     """
+    check_frozen(config.model)  # the runs have a file of weights to start from, and would pass it
     if config.dataset.validation is None:
         raise UserError(
             "tuning compares runs on the validation set: give dataset.validation in the config"

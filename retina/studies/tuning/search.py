@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from retina.configuration import Tree, parse_yaml, to_yaml
+from retina.configuration import ConfigError, Tree, parse_yaml, to_yaml, validate
 from retina.datasets.coco_results import read_results
 from retina.errors import RunError, UserError
 from retina.evaluation.bootstrap import ImageMatches, draw_multiplicities, match_per_image
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.experiment import ExperimentConfig, build_dataset
-from retina.storage import write_text
+from retina.storage import make_folder, write_text
 from retina.structures import GroundTruth, IntArray
 from retina.studies.tuning.comparison import CellScores, Stage, compare, score_cell
 from retina.studies.tuning.grid import Cell, GridConfig
@@ -188,18 +188,23 @@ def claim_folder(base: ExperimentConfig, *, seeds_are_named: bool) -> list[str]:
         What differs and does no harm, as ``key: old → new``.
 
     Raises:
-        UserError: the folder holds a training, or a tuning of something else.
+        UserError: the folder holds a training, a tuning of something else, or what stands where a
+            tuning writes.
     """
     folder = base.output_dir
     if (folder / "config.yaml").exists():
         raise UserError(f"{folder}: holds a training; give a folder of its own with --output")
-    path, text = folder / "base.yaml", to_yaml(base)
+    make_folder(folder)
+    path = folder / "base.yaml"
     if not path.exists():
-        write_text(path, text)
+        if (folder / "runs").exists():
+            raise UserError(
+                f"{folder}: holds 'runs' that are no tuning's, since no base.yaml lies beside "
+                "them; give a folder of its own with --output"
+            )
+        write_text(path, to_yaml(base))
         return []
-    before, now = (
-        parse_yaml(content, str(path)) for content in (path.read_text(encoding="utf-8"), text)
-    )
+    before, now = (parse_yaml(to_yaml(config), "") for config in (_claimed(path), base))
     harmless = (*_WITHOUT_EFFECT, *(("seed:",) if seeds_are_named else ()))
     differences = _differences(before, now)
     changed = [one for one in differences if not one.startswith(harmless)]
@@ -210,6 +215,18 @@ def claim_folder(base: ExperimentConfig, *, seeds_are_named: bool) -> list[str]:
             "compared with new ones. Take the same settings, or another folder with --output"
         )
     return differences
+
+
+def _claimed(path: Path) -> ExperimentConfig:
+    """What the runs of a tuning were begun with."""
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        return validate(tree, ExperimentConfig, source=str(path))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: does not say what the runs of a tuning have in common, as it would have been "
+            f"written here; give a folder of its own with --output\n{error}"
+        ) from None
 
 
 def _differences(before: Tree, now: Tree, path: str = "") -> list[str]:
