@@ -49,6 +49,9 @@ def train_grid(
 def _train(config: Path, cell: Cell, seed: int, *, folder: Path) -> Outcome:
     run = folder / cell.name / f"seed{seed}"
     record = run / "outcome.json"
+    asked = {"config": config.read_text(), "overrides": list(cell.overrides)}
+    if record.exists() and json.loads(record.read_text())["asked"] != asked:
+        raise SystemExit(f"{run} holds the outcome of another config or cell; choose a new --folder")
     if not record.exists():
         command = [sys.executable, "-m", "retina", "train", str(config), *cell.overrides]
         command += [f"seed={seed}", f"output_dir={run}", "--resume"]
@@ -65,9 +68,10 @@ def _train(config: Path, cell: Cell, seed: int, *, folder: Path) -> Outcome:
         run.mkdir(parents=True, exist_ok=True)
         metrics = _last_validation(run) if done.returncode == 0 else None
         reason = done.stderr.strip() if diverged else ""
-        record.write_text(json.dumps({"metrics": metrics, "reason": reason}))
+        record.write_text(json.dumps({"asked": asked, "metrics": metrics, "reason": reason}))
         print(f"{cell.name} seed {seed}: {metrics['AP']:.4f}" if metrics else reason, flush=True)
-    return Outcome(**json.loads(record.read_text()))
+    outcome = json.loads(record.read_text())
+    return Outcome(outcome["metrics"], outcome["reason"])
 
 
 def _last_validation(run: Path) -> dict[str, float]:
