@@ -51,7 +51,9 @@ def _train(config: Path, cell: Cell, seed: int, *, folder: Path) -> Outcome:
     record = run / "outcome.json"
     asked = {"config": config.read_text(), "overrides": list(cell.overrides)}
     if record.exists() and json.loads(record.read_text())["asked"] != asked:
-        raise SystemExit(f"{run} holds the outcome of another config or cell; choose a new --folder")
+        raise SystemExit(
+            f"{run} holds the outcome of another config or cell; choose a new --folder"
+        )
     if not record.exists():
         command = [sys.executable, "-m", "retina", "train", str(config), *cell.overrides]
         command += [f"seed={seed}", f"output_dir={run}", "--resume"]

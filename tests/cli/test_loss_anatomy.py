@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from retina.losses.class_balance import class_balanced_alpha
 from tests.conftest import Invoke, RunRetina  # type: ignore[import-not-found]
@@ -134,12 +136,33 @@ def test_alpha_must_make_sense(invoke: Invoke, run_folder: Path) -> None:
     assert "--alpha: write a number in (0, 1), or none" in done.err
 
 
+@pytest.mark.parametrize("command", ["anatomy", "lab"])
+def test_a_diverged_detector_is_told(
+    command: str, invoke: Invoke, run_folder: Path, tmp_path: Path
+) -> None:
+    with safe_open(run_folder / "checkpoints" / "last.safetensors", "pt") as file:
+        metadata = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights["head.classification.output.bias"].fill_(float("nan"))
+    save_file(weights, tmp_path / "nan.safetensors", metadata)
+    data = ("--config", run_folder / "config.yaml", "--num-workers", 0, "--output", tmp_path / "o")
+    done = invoke("loss", command, tmp_path / "nan.safetensors", *data)
+    assert done.code == 2
+    assert "the detector's logits are not finite (among the images 1, 2, 3, 4)" in done.err
+    assert "take an earlier checkpoint" in done.err
+
+
 def test_gamma_must_be_finite(invoke: Invoke, run_folder: Path, tmp_path: Path) -> None:
     checkpoint = run_folder / "checkpoints" / "last.safetensors"
     done = invoke("loss", "anatomy", checkpoint, "--gamma", "inf", "--output", tmp_path / "out")
     assert done.code == 2
     assert "--gamma inf: write a finite number from 0 on" in done.err
     assert not (tmp_path / "out").exists()
+    for gamma in ("nan", "-1"):
+        done = invoke("loss", "anatomy", checkpoint, "--gamma", gamma)
+        assert done.code == 2
+        assert "Invalid value for '--gamma'" in done.err
+        assert "Traceback" not in done.err
 
 
 def test_an_output_that_is_a_file_is_refused_before_the_work(

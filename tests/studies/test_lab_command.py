@@ -1,6 +1,7 @@
 """``retina loss lab`` as a user runs it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,45 @@ def test_the_images_are_looked_at_once_and_any_grid_replayed(
     more = invoke("loss", "lab", checkpoint, "--images-limit", "5", "--num-workers", "0")
     assert "5 images" in more.out
     assert "kept in" in more.out
+
+
+def test_the_results_lie_in_the_run_folder_of_a_detector_and_else_beside_it(
+    run_folder: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("lab"))
+    (tmp_path / "run" / "other").mkdir()
+    shutil.copy(run_folder / "checkpoints" / "last.safetensors", tmp_path / "run" / "other")
+    options = ("--images-limit", "1", "--num-workers", "0")
+    monkeypatch.chdir(tmp_path / "run" / "checkpoints")
+    assert invoke("loss", "lab", "last.safetensors", *options).code == 0
+    assert (tmp_path / "run" / "lab" / "lab.json").exists()
+    other = invoke(
+        "loss", "lab", "../other/last.safetensors", "--config", "../config.yaml", *options
+    )
+    assert other.code == 0, other.err
+    assert (tmp_path / "run" / "other" / "lab" / "lab.json").exists()
+
+
+def test_other_crowd_flags_are_another_sample(
+    run_folder: Path, synthetic_data: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    tree = json.loads((synthetic_data / "validation" / "annotations.json").read_text())
+    path = tmp_path / "annotations.json"
+
+    def sampled() -> str:
+        path.write_text(json.dumps(tree))
+        done = invoke(
+            "loss", "lab", run_folder / "checkpoints" / "last.safetensors", "--num-workers", "0",
+            "--annotations", path, "--images", synthetic_data / "validation" / "images",
+            "--output", tmp_path / "lab", "--images-limit", "2",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        return str(done.out)
+
+    assert "kept in" in sampled()
+    assert "taken from" in sampled()
+    tree["annotations"][0]["iscrowd"] = 1
+    assert "kept in" in sampled()
 
 
 def test_the_table_fits_a_terminal_of_80_columns(run_folder: Path, invoke: Invoke) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from retina.errors import DivergedError, RunError
-from retina.studies.tuning import runs
+from retina.studies.tuning import Tuning, runs
 from retina.training.meter import StepMeter
 from retina.training.parts import TrainedParts
 from retina.training.trainer import Trainer
@@ -181,6 +181,7 @@ def test_a_folder_holds_one_tuning(
             "objective.classification={kind: varifocal}",
             "this is 'varifocal'; set objective.classification.kind=focal",
         ),
+        ("model.backbone.frozen_stages=2", "2 stages would stay random for ever"),
     ],
 )
 def test_what_cannot_be_tuned_is_told_before_anything_starts(
@@ -302,6 +303,71 @@ def test_a_tuning_is_one_process(
     assert done.code == 2
     assert "started in 2 processes (WORLD_SIZE); it trains in one: start it without" in done.err
     assert not (tmp_path / "tune").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a list\n", "base.yaml: is not what a tuning wrote here; give a folder of its own"),
+        ("{half: ", "base.yaml: is not what a tuning wrote here; give a folder of its own"),
+        ("a: 1\n", "  a: unknown key"),
+        (None, "holds 'runs' that are no tuning's, since no base.yaml lies beside them; give a"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_untouched(
+    content: str | None, message: str, invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "taken"
+    (folder / "runs" / "mine").mkdir(parents=True)
+    if content is not None:
+        (folder / "base.yaml").write_text(content)
+    done = invoke("tune", tiny_config, "--output", folder)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in (folder / "runs").iterdir()] == ["mine"]
+    assert (folder / "base.yaml").exists() == (content is not None)
+
+
+def test_a_file_is_no_folder(invoke: Invoke, tiny_config: Path, tmp_path: Path) -> None:
+    (tmp_path / "tune").write_text("mine")
+    done = invoke("tune", tiny_config, "--output", tmp_path / "tune")
+    assert done.code == 2
+    assert f"{tmp_path / 'tune'}: a file stands where a folder is needed" in done.err
+
+
+def test_a_signal_between_two_runs_stops_the_search(
+    invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tuning, "_score", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    command = ("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
+    assert invoke(*command).code == 130
+    assert not (tmp_path / "tune" / "tune.json").exists()
+
+
+def test_where_nothing_is_detected_in_a_single_image_nothing_breaks(
+    invoke: Invoke, tiny_config: Path, synthetic_data: Path, grid: Path, tmp_path: Path
+) -> None:
+    tree = json.loads((synthetic_data / "validation" / "annotations.json").read_text())
+    number = tree["annotations"][0]["image_id"]
+    tree["images"] = [image for image in tree["images"] if image["id"] == number]
+    tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] == number]
+    (tmp_path / "one.json").write_text(json.dumps(tree))
+    folder = tmp_path / "tune"
+    command = ("tune", tiny_config, "--grid", grid, "--output", folder)
+    done = invoke(
+        *command, f"dataset.validation.annotations={tmp_path / 'one.json'}",
+        "postprocess.score_threshold=0.99",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "nothing was learned, so there is nothing to choose by" in done.out
+    result = json.loads((folder / "tune.json").read_text())
+    assert [row["AP"] for stage in result["stages"] for row in stage["rows"]] == [0.0] * 4
+    tree["annotations"] = []
+    (tmp_path / "one.json").write_text(json.dumps(tree))
+    done = invoke(*command, f"dataset.validation.annotations={tmp_path / 'one.json'}")
+    assert done.code == 2
+    assert "the validation set has no object: there is nothing to compare by" in done.err
 
 
 def test_the_folder_lies_beside_the_run_folder(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from retina.studies.drawing import new_figure, write_png
 from retina.studies.notation import shown
-from retina.studies.tuning.comparison import FEWEST_IMAGES, Row, Stage
+from retina.studies.tuning.comparison import FEWEST_IMAGES, NEGLIGIBLE, Row, Stage
 from retina.studies.tuning.search import TuningResult
 
 if TYPE_CHECKING:
@@ -25,16 +25,23 @@ def write_figure(result: TuningResult, path: Path) -> None:
     for column, stage in enumerate(result.stages):
         _draw_ap(axes[0, column], stage)
         _draw_difference(axes[1, column], stage)
+    if not any(stage.has_learned for stage in result.stages):
+        axes[0, 0].set_ylim(-NEGLIGIBLE, 20 * NEGLIGIBLE)
+    low, high = axes[1, 0].get_ylim()  # what is next to nothing shall not fill the picture
+    axes[1, 0].set_ylim(min(low, -5 * NEGLIGIBLE), max(high, 5 * NEGLIGIBLE))
     axes[0, 0].set_ylabel("AP")
     axes[1, 0].set_ylabel("AP behind the best\n(paired)")
-    seeds = "1 seed" if len(result.seeds) == 1 else f"{len(result.seeds)} seeds"
+    images, seeds = (
+        f"1 {what}" if count == 1 else f"{count} {what}s"
+        for what, count in (("validation image", result.num_images), ("seed", len(result.seeds)))
+    )
     intervals = (
         f"{result.grid.confidence:.0%} intervals"
         if result.num_images_with_objects >= FEWEST_IMAGES
         else "too few for intervals"
     )
     figure.suptitle(
-        f"γ first, then α: {result.num_images} validation images, {seeds}, {intervals}",
+        f"γ first, then α: {images}, {seeds}, {intervals}",
         fontsize=11,
     )
     legend = "orange: chosen (where the best cannot be told from the paper's value, that one)" + (

@@ -224,8 +224,8 @@ def _claimed(path: Path) -> ExperimentConfig:
         return validate(tree, ExperimentConfig, source=str(path))
     except (ConfigError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: does not say what the runs of a tuning have in common, as it would have been "
-            f"written here; give a folder of its own with --output\n{error}"
+            f"{path}: is not what a tuning wrote here; give a folder of its own with --output\n"
+            f"{error}"
         ) from None
 
 
