@@ -98,7 +98,7 @@ def retina(*words: object) -> None:
 
 def plant(arguments: argparse.Namespace, rate: float, folder: Path) -> None:
     """Plant the errors, each kind a quarter of them."""
-    if not (folder / "corruption.json").exists():
+    if not (folder / "annotations.json").exists():  # the last that is written
         split = ["--split", arguments.split] if arguments.split else []
         source = ["--images", arguments.images, "--annotations", arguments.annotations, *split]
         chance = ["--rate", rate, "--seed", arguments.seed]

@@ -50,9 +50,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it, or raise what `replacing` raises."""
+    """Create a folder to write into and those above it, or raise what `replacing` raises."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _as_ours(path, error) from None
 

@@ -57,8 +57,8 @@ def run_corrupt(
             raise UserError(
                 f"{path}: is there already, and not from this command; give another folder"
             )
-    make_folder(output)
     dataset = read_dataset(images, annotations, split, check_images=False)
+    make_folder(output)  # refused, where it must be, before anything is computed
     for line in describe_report(str(annotations), dataset.report):
         console.print(line, markup=False)
     corrupted = corrupt(to_coco(dataset, images=images), rates, seed=seed)

@@ -140,7 +140,10 @@ def _print(suspects: Sequence[Suspect], dataset: DetectionDataset, minimum_score
     console = Console(highlight=False)
     counts = Counter(one.kind for one in suspects)
     kinds = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in KINDS)
-    console.print(f"{len(suspects)} suspects with a score of {minimum_score:g} or more: {kinds}")
+    console.print(
+        f"{len(suspects)} suspects with a score of {minimum_score:g} or more: {kinds}",
+        soft_wrap=True,
+    )
     if not suspects:
         return
     truth, names = dataset.ground_truth(), dataset.categories.names

@@ -31,6 +31,7 @@ from retina.analysis.suspects_hypotheses import LabelledObjects, imagine_errors
 from retina.analysis.suspects_page import suspects_page
 from retina.artifact import load_artifact
 from retina.datasets import CocoConfig
+from retina.datasets.coco_export import common_folder
 from retina.datasets.corrupted_boxes import SPURIOUS_IOU
 from retina.datasets.corruption import CorruptionRates, corrupt
 from retina.datasets.dataset import DetectionDataset, Image
@@ -287,6 +288,17 @@ def test_the_document_has_original_ids_and_coco_boxes(build: Build, tmp_path: Pa
     assert third["suggestion"] is None
     assert third["label"]["bbox"] == clean_content()["annotations"][19]["bbox"]
     json.dumps([first, second, third])
+
+
+def test_names_are_relative_to_the_folder_however_it_is_written(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    build(clean_content())
+    monkeypatch.chdir(tmp_path)
+    dataset = CocoConfig(images=Path("images"), annotations=Path("annotations.json")).build()
+    for images in (Path("images"), tmp_path / "images", common_folder(dataset)):
+        records = suspects_document(SUSPECTS, dataset, images=images)
+        assert [one["file_name"] for one in records] == ["<i>3.png", "<i>0.png", "<i>3.png"]
 
 
 class PageReader(HTMLParser):
