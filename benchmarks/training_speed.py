@@ -109,7 +109,10 @@ def ours(device: torch.device, config: ExperimentConfig) -> Callable[[Batch], No
         preprocess=config.preprocess.build().to(device),
         criterion=config.objective.build(detector.box_coder).to(device),
         optimizer=torch.optim.SGD(
-            [p for p in detector.parameters() if p.requires_grad], lr=1e-4, momentum=0.9
+            [p for p in detector.parameters() if p.requires_grad],
+            lr=1e-4,
+            momentum=0.9,
+            fused=True,
         ),
         device=device,
         precision=pick_precision("auto", device),

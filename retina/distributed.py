@@ -6,13 +6,17 @@ Every function works in a single process without a process group: the world then
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from retina.errors import RunError
 
 T = TypeVar("T")
 
@@ -82,19 +86,41 @@ def barrier() -> None:
         dist.barrier()
 
 
+_LOST = re.compile(r"Timed out waiting|by peer|Read error|Write error|[Tt]imeout|NCCL error")
+"""What gloo and NCCL say when another process does not answer or is gone."""
+
+
 @contextmanager
-def process_group(device_type: str) -> Iterator[None]:
+def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterator[None]:
     """Join the process group that torchrun announces in the environment, for the ``with`` block.
 
     Without torchrun (no rank and address in the environment) this does nothing.
+
+    Args:
+        device_type: ``cuda`` takes NCCL, anything else gloo.
+        timeout_minutes: how long to wait for another process before giving it up.
+
+    Raises:
+        RunError: another process hangs or died.
     """
     if is_distributed() or not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield
         return
     if device_type == "cuda":
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(minutes=timeout_minutes)
+    )
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, RunError) or not _LOST.search(str(error)):
+            raise
+        raise RunError(
+            f"process {rank()} of {world_size()} lost another one, which died or did not answer "
+            f"within {timeout_minutes:g} minutes (training.collective_timeout_minutes): see what "
+            "the others said last. The last checkpoint is intact; go on with --resume "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
     finally:
         dist.destroy_process_group()

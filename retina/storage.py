@@ -12,6 +12,9 @@ from pathlib import Path
 from retina.errors import RunError, UserError
 
 
+_PART = ".part"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
@@ -25,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
         os.close(handle)
     except OSError as error:
         raise _as_ours(path, error) from None
@@ -36,6 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise _as_ours(path, error) from None
     finally:
@@ -49,6 +53,13 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete what a killed process left half-written beside the files of a folder."""
+    for path in folder.rglob(f".*{_PART}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def make_folder(path: Path) -> None:
     """Create a folder to write into and those above it, or raise what `replacing` raises."""
     try:
@@ -57,6 +68,16 @@ def make_folder(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _as_ours(path, error) from None
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring a rename to the disk, where the system can: a folder cannot be opened on Windows."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

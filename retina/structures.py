@@ -162,6 +162,9 @@ class SampleRequest:
             aspect ratio and touching the canvas on one side at least; None leaves its size alone.
         stretch: scale both sides to fill the canvas exactly instead of keeping the aspect ratio.
         augment: whether to apply the augmentations.
+        pad_at_least: the height and width that hold every image of its global batch as planned, so
+            that every rank and every accumulated part pads to the same size; None leaves it to the
+            images that come together.
     """
 
     index: int
@@ -169,6 +172,20 @@ class SampleRequest:
     target_size: Size | None
     stretch: bool = False
     augment: bool = True
+    pad_at_least: Size | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableImage:
+    """An image file that could not be read, and in whose place another image was taken.
+
+    Attributes:
+        file: its path.
+        reason: the message that it would have been refused with, which names the file.
+    """
+
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +197,16 @@ class Sample:
         targets: the objects, in pixels of ``image``.
         image_id: the original id.
         original_size: the size of the file's image (after EXIF orientation).
+        unreadable: the files that others took the place of.
+        pad_at_least: as in its `SampleRequest`.
     """
 
     image: Tensor
     targets: Targets
     image_id: int
     original_size: Size
+    unreadable: tuple[UnreadableImage, ...] = ()
+    pad_at_least: Size | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -215,6 +236,7 @@ class Batch:
         original_sizes: the sizes of the files' images.
         image_sizes: ``valid_sizes`` as host integers, so that no one has to wait for the device.
         crowd_rows: the rows of M in which any image has a crowd region, on the host as well.
+        unreadable: the files that others took the place of.
     """
 
     images: Tensor
@@ -227,6 +249,7 @@ class Batch:
     original_sizes: tuple[Size, ...]
     image_sizes: tuple[Size, ...]
     crowd_rows: tuple[int, ...]
+    unreadable: tuple[UnreadableImage, ...] = ()
 
     def __post_init__(self) -> None:
         batch, num_objects = self.labels.shape
@@ -262,6 +285,11 @@ class Batch:
         """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
         pinned: Self = self._map_tensors(lambda t: t.pin_memory())
         return pinned
+
+    def share_memory(self) -> Self:
+        """This batch in memory that another process can be handed."""
+        shared: Self = self._map_tensors(lambda t: t.share_memory_())
+        return shared
 
     @property
     def targets(self) -> BatchedTargets:

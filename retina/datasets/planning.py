@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.geometry.resizing import canvas_for
+from retina.geometry.resizing import canvas_for, fit_into
 from retina.structures import BoolArray, FloatArray, IntArray, SampleRequest, Size
 
 
@@ -97,16 +97,29 @@ class BatchPlanner:
         batches = self._group(order, self._wide[indices])
         choices = np.random.default_rng(streams[3]).integers(len(self._sizes), size=len(batches))
         return [
-            [
-                SampleRequest(
-                    index=int(indices[position]),
-                    seed=seeds[position],
-                    target_size=self._target(int(indices[position]), self._sizes[choice]),
-                    stretch=self._stretch,
-                )
-                for position in batch
-            ]
+            self._requests([(int(indices[at]), seeds[at]) for at in batch], self._sizes[choice])
             for batch, choice in zip(batches, choices, strict=True)
+        ]
+
+    def _requests(
+        self, images: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> list[SampleRequest]:
+        """A global batch of these images, each with its seed."""
+        canvases = [self._target(index, size) for index, _ in images]
+        planned = [
+            canvas if self._stretch else fit_into(self._image_sizes[index], canvas)
+            for (index, _), canvas in zip(images, canvases, strict=True)
+        ]
+        pad_at_least = max(h for h, _ in planned), max(w for _, w in planned)
+        return [
+            SampleRequest(
+                index=index,
+                seed=seed,
+                target_size=canvas,
+                stretch=self._stretch,
+                pad_at_least=pad_at_least,
+            )
+            for (index, seed), canvas in zip(images, canvases, strict=True)
         ]
 
     def _draw(self, generator: np.random.Generator) -> IntArray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 
 from retina.analysis.anatomy.measuring import trained_loss
 from retina.artifact import Artifact, load_artifact, make_artifact
-from retina.configuration import Tree, to_yaml
+from retina.configuration import parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
@@ -27,11 +28,12 @@ from retina.experiment.config import ExperimentConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport, load_matching
 from retina.modeling.preprocess import Preprocess
-from retina.storage import make_folder, write_text
+from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
 from retina.training.anatomy import TrainingAnatomy
 from retina.training.optimization import peak_learning_rate
-from retina.training.run_folder import MakeArtifact, RunFolder
+from retina.training.resuming import ResumePoint, changes_since, find_resume_point, leaves
+from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
 from retina.training.trainer import Trainer
 
 
@@ -45,7 +47,9 @@ class Experiment:
         reports: what reading each split found, by the split's name.
         load_report: what was taken from ``model.initialize_from``, or None.
         differences: what the file that it starts from says otherwise, a line each.
+        changes: what the config says otherwise than when the run was last saved, a line each.
         detector: the network, on its device.
+        splits: the data sets, by the split's name.
     """
 
     trainer: Trainer
@@ -53,7 +57,9 @@ class Experiment:
     reports: dict[str, DatasetReport]
     load_report: LoadReport | None
     differences: tuple[str, ...]
+    changes: tuple[str, ...]
     detector: RetinaNet
+    splits: dict[str, DetectionDataset]
 
 
 def build_experiment(
@@ -65,8 +71,10 @@ def build_experiment(
         UserError: data, weights, device or run folder are not as the config says.
     """
     device = pick_device(config.device)
-    config = decide(config, device)
     check_run_folder(config.output_dir, resume=resume)
+    point = find_resume_point(config.output_dir / LAST_STATE) if resume else None
+    config = decide(config, device, point)
+    changes = () if point is None else changes_since(point, to_yaml(config))
     check_shares(config.training)
     check_frozen(config.model)
     barrier()  # no rank may create the folder before all have looked at it
@@ -75,6 +83,7 @@ def build_experiment(
     train = build_dataset(config, "train")
     train.augmentation = config.augmentation.build()
     check_objective(config, train.categories)
+    splits: dict[str, DetectionDataset] = {"train": train}
     reports = {"train": train.report}
     detector, load_report, differences = build_detector(config, train.categories)
     detector = detector.to(device)
@@ -82,6 +91,7 @@ def build_experiment(
     evaluator = None
     if config.dataset.validation is not None:
         validation = build_dataset(config, "validation", categories=train.categories)
+        splits["validation"] = validation
         reports["validation"] = validation.report
         evaluator = _build_evaluator(config, validation, detector, preprocess, device)
     planner = config.sampling.build(
@@ -98,6 +108,8 @@ def build_experiment(
         total_steps = min(total_steps, config.training.max_steps)
 
     make_folder(config.output_dir)
+    if is_main_process():
+        remove_parts(config.output_dir)
     counts = train.class_counts() if config.objective.classification.needs_class_counts else None
     criterion = config.objective.build(detector.box_coder, class_counts=counts).to(device)
     trainer = Trainer(
@@ -105,6 +117,7 @@ def build_experiment(
         criterion=criterion,
         preprocess=preprocess,
         dataset=train,
+        fingerprint=fingerprint(train),
         planner=planner,
         loader=config.loader,
         evaluator=evaluator,
@@ -127,11 +140,12 @@ def build_experiment(
         run_config=to_yaml(config),
         folder=RunFolder(config.output_dir, _artifact_maker(config, train.categories)),
         resume=resume,
+        resume_from=point,
         quiet=quiet,
     )
     if is_main_process():
         write_text(config.output_dir / "config.yaml", to_yaml(config))
-    return Experiment(trainer, config, reports, load_report, differences, detector)
+    return Experiment(trainer, config, reports, load_report, differences, changes, detector, splits)
 
 
 def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArtifact:
@@ -171,9 +185,17 @@ def _build_evaluator(
     )
 
 
-def decide(config: ExperimentConfig, device: torch.device) -> ExperimentConfig:
-    """The config with what the machine decides written into it."""
-    precision = pick_precision(config.training.precision, device)
+def decide(
+    config: ExperimentConfig, device: torch.device, point: ResumePoint | None
+) -> ExperimentConfig:
+    """The config with what the machine decides written into it.
+
+    What was decided when the run began stays: a run that goes on elsewhere is still the same run.
+    """
+    precision = config.training.precision
+    if precision == "auto" and point is not None:
+        precision = parse_yaml(point.state.config, str(point.path))["training"]["precision"]
+    precision = pick_precision(precision, device)
     training = config.training.model_copy(update={"precision": precision})
     return config.model_copy(update={"training": training})
 
@@ -195,7 +217,10 @@ def build_dataset(
     if part is None:
         raise UserError(f"the config has no dataset.{split}")
     dataset: DetectionDataset = part.build(
-        categories=categories, antialias=config.preprocess.antialias
+        categories=categories,
+        antialias=config.preprocess.antialias,
+        # A score that left images out would not be comparable.
+        max_unreadable=config.loader.max_unreadable if split == "train" else 0,
     )
     return dataset
 
@@ -216,12 +241,12 @@ def build_detector(
     artifact = load_artifact(source)
     detector = config.model.without_pretrained_weights().build(len(categories))
     theirs = {
-        **_flat(artifact.config.model.model_dump(mode="json"), "model"),
-        **_flat(artifact.config.preprocess.model_dump(mode="json"), "preprocess"),
+        **leaves(artifact.config.model.model_dump(mode="json"), "model"),
+        **leaves(artifact.config.preprocess.model_dump(mode="json"), "preprocess"),
     }
     ours = {
-        **_flat(config.model.without_pretrained_weights().model_dump(mode="json"), "model"),
-        **_flat(config.preprocess.model_dump(mode="json"), "preprocess"),
+        **leaves(config.model.without_pretrained_weights().model_dump(mode="json"), "model"),
+        **leaves(config.preprocess.model_dump(mode="json"), "preprocess"),
     }
     differences = tuple(
         f"{key}: {value} there, {ours[key]} here"
@@ -231,13 +256,16 @@ def build_detector(
     return detector, load_matching(detector, artifact.state_dict), differences
 
 
-def _flat(tree: Tree, path: str) -> dict[str, object]:
-    """The leaves of a tree by their dotted paths."""
-    leaves: dict[str, object] = {}
-    for key, value in tree.items():
-        below = f"{path}.{key}"
-        leaves |= _flat(value, below) if isinstance(value, dict) else {below: value}
-    return leaves
+def fingerprint(dataset: DetectionDataset) -> str:
+    """What tells one training set from another: its images, their sizes, classes and boxes' count.
+
+    No image and no box is looked at, so that it costs nothing on a large set.
+    """
+    report = dataset.report
+    digest = hashlib.sha256(dataset.image_ids.tobytes())
+    digest.update(dataset.image_sizes.tobytes())
+    digest.update(repr((dataset.categories.names, report.num_boxes, report.num_crowd)).encode())
+    return digest.hexdigest()
 
 
 def build_artifact_evaluator(

@@ -6,7 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,8 +24,15 @@ class WeightAverage(Generic[M]):
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Move the average after optimizer step number ``step`` (from 0)."""
+    def update(self, module: nn.Module, step: int, *, masked: Tensor | None = None) -> None:
+        """Move the average after optimizer step number ``step`` (from 0).
+
+        Args:
+            module: the trained weights.
+            step: its number.
+            masked: ``()`` on the device; where it is not 0, the step has changed nothing, and the
+                average stays as it is. None: it has.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, values = [], []
         current = module.state_dict()
@@ -35,4 +42,8 @@ class WeightAverage(Generic[M]):
                 values.append(current[name].detach())
             else:
                 average.copy_(current[name])
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        if masked is None:
+            torch._foreach_lerp_(averages, values, 1 - decay)
+            return
+        weight = torch.where(masked != 0, 0.0, 1 - decay)
+        torch._foreach_lerp_(averages, values, [weight] * len(averages))

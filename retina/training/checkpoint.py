@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import struct
+import types
+import typing
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +17,19 @@ from typing import Any
 import torch
 
 from retina.errors import UserError
+from retina.modeling.loading import refuse_compressed
 from retina.storage import replacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What a training is made of, besides its config and its data.
+    """What a training is made of, besides its data.
 
     Attributes:
         config: the resolved config as YAML.
+        dataset: the fingerprint of the training set, since the position in the epoch is one in it.
         step: optimizer steps done.
         steps_per_epoch: of the plan that the steps were counted in.
         is_evaluated: False where the evaluation at the end of an epoch is still due.
@@ -29,11 +37,15 @@ class TrainingState:
         average: the state dict of the weight average, or None.
         best_metric: the best validation AP so far, or None.
         epochs_without_gain: evaluations since then.
-        rng_state: torch's generator.
+        divergence: what became of steps that were not finite.
+        meter: the sums of the losses since the last line of the log.
+        log: the length of each log file in bytes, by its path in the run folder.
+        generators: the states of the random number generators of each rank.
         format_version: of this layout.
     """
 
     config: str
+    dataset: str
     step: int
     steps_per_epoch: int
     is_evaluated: bool
@@ -44,16 +56,39 @@ class TrainingState:
     average: dict[str, Any] | None
     best_metric: float | None
     epochs_without_gain: int
-    rng_state: torch.Tensor
+    divergence: dict[str, Any]
+    meter: dict[str, Any]
+    log: dict[str, int]
+    generators: list[dict[str, Any]]
     format_version: int = FORMAT_VERSION
 
 
+def previous_of(path: Path) -> Path:
+    """Where `save_state` keeps the state that it replaces."""
+    return path.with_name(f"previous{path.suffix}")
+
+
 def save_state(state: TrainingState, path: Path) -> None:
-    """Write the file in one step; see `retina.storage.replacing` for the errors."""
+    """Write the file in one step and keep the one before; see `retina.storage.replacing`.
+
+    At every moment ``path`` is a whole state, or, at the very first, missing.
+    """
     content = io.BytesIO()
     torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, content)
     with replacing(path) as aside:
         aside.write_bytes(content.getbuffer())
+        if path.exists():
+            _keep(path, previous_of(path))
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the file a second name, which costs no space; copy it where a disk has no links."""
+    with replacing(previous) as aside:
+        aside.unlink()
+        try:
+            os.link(path, aside)
+        except OSError:
+            aside.write_bytes(path.read_bytes())
 
 
 def load_state(path: Path) -> TrainingState:
@@ -71,14 +106,65 @@ def load_state(path: Path) -> TrainingState:
     if not content:
         raise UserError(f"{path}: the checkpoint is empty (0 bytes); remove it to start anew")
     try:
+        _check_sums(content)
         fields = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable training state: {reason}") from None
-    if not isinstance(fields, dict) or set(fields) != set(TrainingState.__slots__):
+    if not isinstance(fields, dict) or "format_version" not in fields:
         raise UserError(f"{path}: not a training state of this project")
-    if fields["format_version"] != FORMAT_VERSION:
+    version = fields["format_version"]
+    if not isinstance(version, int) or version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: has format {fields['format_version']}, this program reads {FORMAT_VERSION}"
+            f"{path}: has format {str(version)[:20]}, this program reads {FORMAT_VERSION}"
         )
+    if set(fields) != set(TrainingState.__slots__):
+        raise UserError(f"{path}: not a training state of this project")
+    for name, kind in typing.get_type_hints(TrainingState).items():
+        if not isinstance(fields[name], _plain(kind)):
+            raise UserError(
+                f"{path}: not a training state of this project: its {name} is of the type "
+                f"{type(fields[name]).__name__}"
+            )
     return TrainingState(**fields)
+
+
+def _plain(kind: Any) -> Any:
+    """What ``isinstance`` can ask for: ``dict[str, Any] | None`` becomes ``dict | None``."""
+    members = [typing.get_origin(one) or one for one in typing.get_args(kind)]
+    is_union = isinstance(kind, types.UnionType)
+    return tuple(members) if is_union else typing.get_origin(kind) or kind
+
+
+_UNREADABLE = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    AssertionError,
+    OSError,
+    struct.error,
+)
+"""What reading a damaged file may raise."""
+
+
+def _check_sums(content: bytes) -> None:
+    """Compare each record with its checksum, which torch writes but does not read.
+
+    Raises:
+        zipfile.BadZipFile: a record is not what was written.
+    """
+    refuse_compressed(io.BytesIO(content))
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the record {damaged} is damaged (its CRC-32 differs)")

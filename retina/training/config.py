@@ -8,6 +8,7 @@ from pydantic import Field
 
 from retina.configuration import Config
 from retina.devices import PrecisionChoice
+from retina.training.divergence_config import DivergencePolicy, StopConfig
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -29,6 +30,9 @@ class TrainingConfig(Config):
     """``fp32``, ``bf16``, ``fp16``; ``auto`` takes bf16 where the hardware multiplies it."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Gradients longer than this (L2 norm over all weights) are scaled down to it."""
+    on_divergence: DivergencePolicy = StopConfig()
+    """When the loss or a gradient is not finite: ``stop``, ``skip`` the step, or ``rewind`` to the
+    last checkpoint. See docs/divergence.md."""
     average_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of the exponential moving average of the weights that is evaluated and saved instead
     of the trained weights; null keeps no average."""
@@ -38,6 +42,8 @@ class TrainingConfig(Config):
     """Stop when so many evaluations in a row brought no better validation AP."""
     checkpoint_every_steps: Count | None = None
     """Save the training state after every so many optimizer steps, besides at each epoch's end."""
+    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = None
+    """Save it, too, when so many minutes have passed since it was last saved."""
     log_every_steps: Count = 20
     """Log losses and speed every so many optimizer steps."""
     anatomy_every_steps: Count | None = 100
@@ -45,5 +51,8 @@ class TrainingConfig(Config):
     the first and at every so many optimizer steps; null never. See docs/loss-anatomy.md."""
     pictures: Annotated[int, Field(ge=0)] = 8
     """Validation images shown in TensorBoard with truth and predictions."""
+    collective_timeout_minutes: Annotated[float, Field(gt=0.0)] = 30.0
+    """How long processes that train together wait for each other before they give up; longer than
+    the validation of the slowest."""
     deterministic: bool = False
     """Use only deterministic algorithms; slower on a GPU."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ class StepMeter:
         self._reset()
 
     def _reset(self) -> None:
-        self._losses = torch.zeros(5, device=self._device)
+        self._losses = torch.zeros(6, device=self._device)  # the last counts the steps
         self._steps = self._images = 0
         self._waited = 0.0
         self._started = time.monotonic()
@@ -39,15 +41,17 @@ class StepMeter:
             yield batch
 
     def add(self, losses: LossSums, num_images: int) -> None:
-        """Note a step; does not wait for the device."""
-        self._losses += losses.detach_stack()
+        """Note a step, without its losses where they are not finite; does not wait."""
+        values = torch.cat([losses.detach_stack(), torch.ones_like(self._losses[:1])])
+        self._losses += torch.where(values.isfinite().all(), values, 0.0)
         self._steps += 1
         self._images += num_images * world_size()
 
     def flush(self) -> dict[str, float]:
-        """The means since the last call; waits for the device."""
-        classification, box, foreground, num_foreground, _ = (
-            self._losses / max(1, self._steps)
+        """The means since the last call, NaN where there were no finite losses; waits."""
+        num_finite = self._losses[5].item()
+        classification, box, foreground, num_foreground, *_ = (
+            self._losses / num_finite if num_finite else torch.full_like(self._losses, math.nan)
         ).tolist()
         elapsed = max(time.monotonic() - self._started, 1e-9)
         values = {
@@ -67,6 +71,15 @@ class StepMeter:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The time inside is no training time."""
-        self.training_seconds += time.monotonic() - self._started if self._steps else 0.0
+        paused = time.monotonic()
         yield
-        self._reset()
+        self._started += time.monotonic() - paused
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last `flush`, for a checkpoint between two lines of the log."""
+        return {"losses": self._losses.cpu(), "steps": self._steps, "images": self._images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with these sums; their time is that of this run."""
+        self._losses = state["losses"].to(self._device)
+        self._steps, self._images = state["steps"], state["images"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retina.storage import write_text
 from retina.structures import FloatArray
+
+_LINES = "metrics.jsonl"
+_BOARD = "tensorboard"
 
 
 class MetricLog:
     """Writes ``metrics.jsonl`` and ``tensorboard/`` in a run folder.
 
     Each line of ``metrics.jsonl`` is an object with ``kind`` (train, validation, …), ``step`` and
-    the scalars. When a run resumes at a step, what was written beyond it is taken back.
+    the scalars.
+
+    Args:
+        folder: the run folder.
+        resume_at: the `position` at the checkpoint that the run goes on from. What was written
+            later is taken back, so that no step is there twice. None writes behind what is there.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Path, *, resume_at: Mapping[str, int] | None = None) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # takes a second to import
 
-        self._path = folder / "metrics.jsonl"
-        if resume_step is not None and self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= resume_step]
-            write_text(self._path, "".join(f"{line}\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        purge = None if resume_step is None else resume_step + 1
-        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._folder = folder
+        if resume_at is not None:
+            _take_back(folder, resume_at)
+        self._file = (folder / _LINES).open("a", encoding="utf-8")
+        self._board: Any = SummaryWriter(str(folder / _BOARD))
+
+    def position(self) -> dict[str, int]:
+        """The bytes of each log file on disk, by its path in the run folder."""
+        self.flush()
+        return {
+            str(path.relative_to(self._folder)): _synced_size(path)
+            for path in _log_files(self._folder)
+        }
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Log scalars; a value that is not finite becomes null in the JSON lines."""
@@ -125,9 +138,22 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _step_of(line: str) -> float:
-    """The step of a JSON line; a torn last line counts as beyond everything."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _log_files(folder: Path) -> list[Path]:
+    events = sorted((folder / _BOARD).glob("events.out.tfevents.*"))
+    return [path for path in (folder / _LINES, *events) if path.exists()]
+
+
+def _take_back(folder: Path, position: Mapping[str, int]) -> None:
+    """Cut every log file to its length at a checkpoint; later ones go."""
+    for path in _log_files(folder):
+        length = position.get(str(path.relative_to(folder)))
+        if length is None:
+            path.unlink()
+        elif length < path.stat().st_size:
+            os.truncate(path, length)
+
+
+def _synced_size(path: Path) -> int:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size

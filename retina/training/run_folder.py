@@ -15,6 +15,9 @@ from retina.evaluation.report import write_metrics
 from retina.modeling.detector import RetinaNet
 from retina.structures import Categories
 
+LAST_STATE = Path("checkpoints/last.pt")
+"""Where the newest training state is in a run folder."""
+
 MakeArtifact = Callable[[RetinaNet, dict[str, float | int], float | None], Artifact]
 """The file content of a detector, given facts about its training and the score threshold at which
 its detections are shown."""
@@ -30,7 +33,7 @@ class RunFolder:
     @property
     def last_state(self) -> Path:
         """The training state that `--resume` goes on from."""
-        return self.path / "checkpoints" / "last.pt"
+        return self.path / LAST_STATE
 
     def save_detector(
         self,

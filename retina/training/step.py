@@ -1,7 +1,4 @@
-"""One optimizer step: forward, losses, backward, update.
-
-Nothing in it waits for the device, but fp16's gradient scaler, which must look for infinities.
-"""
+"""One optimizer step: forward, losses, backward, update. Nothing in it waits for the device."""
 
 from __future__ import annotations
 
@@ -18,6 +15,12 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion, LossSums
 from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.training.finite_guard import (
+    GuardedOptimizer,
+    PendingVerdict,
+    RunningState,
+    running_statistics,
+)
 
 Observer = Callable[[DensePredictions, Anchors, BatchedTargets], None]
 """Looks at what the network says about a batch, before the weights change."""
@@ -34,6 +37,12 @@ class TrainingStep:
     The gradient is that of the summed losses divided by the normalizer of the whole step, over all
     ranks and accumulated parts. The divisor is known only when all parts are done, so the gradients
     are corrected before the update.
+
+    A step whose loss or gradient is not finite, on any rank, changes nothing: no weight, no state
+    of the optimizer, no running statistics of norms, no moving average of the criterion.
+
+    Raises:
+        ValueError: the optimizer cannot mask an update; see `GuardedOptimizer`.
     """
 
     def __init__(
@@ -51,18 +60,29 @@ class TrainingStep:
         self._preprocess = preprocess
         self._criterion = criterion
         self._optimizer = optimizer
+        self._guarded = GuardedOptimizer(optimizer)
+        self._running = RunningState([*running_statistics(detector), *criterion.buffers()])
         self._device = device
         self._precision: Precision = precision
         self._clip_norm = clip_norm
         self.scaler = torch.GradScaler(device.type, enabled=precision == "fp16")
         self._divisor = _FP16_DIVISOR if precision == "fp16" else 1.0
+        self.masked = torch.zeros((), device=device)
+        """``()`` float32, on the device: 1 where the last step changed nothing."""
+        self.verdict: PendingVerdict | None = None
+        """The same for the host; None before the first step."""
         self._model: nn.Module = detector
         if is_distributed():
             ids = [device.index] if device.type == "cuda" else None
             self._model = DistributedDataParallel(detector, device_ids=ids)
 
     def __call__(
-        self, parts: Sequence[Batch], *, progress: float = 0.0, observer: Observer | None = None
+        self,
+        parts: Sequence[Batch],
+        *,
+        progress: float = 0.0,
+        observer: Observer | None = None,
+        before_update: Callable[[], None] | None = None,
     ) -> LossSums:
         """Apply one optimizer step.
 
@@ -70,11 +90,38 @@ class TrainingStep:
             parts: this rank's share of the global batch, one batch for each accumulated part.
             progress: the part of the training that is done, in 0..1.
             observer: is shown the predictions of each part.
+            before_update: called when the step is under way and has changed nothing: the time to
+                read the verdict on the step before. Where it raises, this step leaves no trace.
 
         Returns:
             The losses over all ranks and parts, divided by the step's normalizer; the counts are
             as they are. All on the device: reading one waits for the step.
         """
+        self._running.remember()
+        try:
+            own = self._gradients(parts, progress, observer)
+            if before_update is not None:
+                before_update()
+        except BaseException:
+            self._running.restore_where(torch.ones_like(self.masked))
+            raise
+        totals = sum_over_ranks(own)
+        # Data-parallel training averages the gradients over the ranks: undo that, too.
+        divisor = self._criterion.step_divisor(totals[4])
+        losses = totals / divisor
+        losses[3:] = totals[3:]
+        reported = LossSums.unstack(losses)
+        self.masked = self._update(
+            self._divisor * world_size() / divisor, reported.total.isfinite()
+        )
+        self._running.restore_where(self.masked)
+        self.verdict = PendingVerdict(self.masked, reported, own.isfinite().all())
+        return reported
+
+    def _gradients(
+        self, parts: Sequence[Batch], progress: float, observer: Observer | None
+    ) -> Tensor:
+        """Add up the gradients of the parts; returns this rank's `LossSums` as ``(5,)``."""
         self._detector.train()
         self._optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(5, device=self._device)
@@ -83,13 +130,7 @@ class TrainingStep:
                 sums = self._losses(batch.to(self._device), progress, observer)
                 self.scaler.scale(sums.total / self._divisor).backward()  # type: ignore[no-untyped-call]
             totals += sums.detach_stack()
-        totals = sum_over_ranks(totals)
-        # Data-parallel training averages the gradients over the ranks: undo that, too.
-        divisor = self._criterion.step_divisor(totals[4])
-        self._update(self._divisor * world_size() / divisor)
-        losses = totals / divisor
-        losses[3:] = totals[3:]
-        return LossSums.unstack(losses)
+        return totals
 
     def _losses(self, batch: Batch, progress: float, observer: Observer | None) -> LossSums:
         images = self._preprocess(batch.images, batch.valid_sizes)
@@ -103,21 +144,12 @@ class TrainingStep:
             observer(predictions, anchors, batch.targets)
         return self._criterion.sums(predictions, anchors, batch.targets, progress=progress)
 
-    def _update(self, factor: Tensor) -> None:
+    def _update(self, factor: Tensor, is_loss_finite: Tensor) -> Tensor:
+        """Change the weights, unless something is not finite; see `GuardedOptimizer.step`."""
         self.scaler.unscale_(self._optimizer)
-        parameters = [
-            parameter
-            for group in self._optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        gradients = [parameter.grad for parameter in parameters]
-        if self._clip_norm is not None:
-            norm = factor * nn.utils.get_total_norm(gradients, foreach=True)
-            factor = factor * (self._clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, factor)
-        self.scaler.step(self._optimizer)
+        masked = self._guarded.step(factor, is_loss_finite, clip_norm=self._clip_norm)
         self.scaler.update()
+        return masked
 
     def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[None]:
         if isinstance(self._model, DistributedDataParallel) and not is_last:

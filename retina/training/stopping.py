@@ -9,9 +9,17 @@ from typing import Any
 
 from retina.distributed import gather_objects, is_distributed
 
+STOP_SIGNALS = tuple(
+    number
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None))
+    if number is not None
+)
+
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered, instead of dying of them.
+    """Notes SIGINT, SIGTERM and SIGUSR1 while it is entered, instead of dying of them.
+
+    SIGUSR1 is what SLURM is usually asked to send before the time is over (``--signal=USR1@120``).
 
     A second signal of the same kind acts at once, as it did before.
     """
@@ -22,7 +30,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOP_SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -17,31 +16,37 @@ from retina.datasets.planning import BatchPlanner, BatchStream
 from retina.devices import Precision
 from retina.distributed import (
     barrier,
-    broadcast_buffers,
     broadcast_object,
+    gather_objects,
+    is_distributed,
     is_main_process,
     rank,
     world_size,
 )
 from retina.errors import DivergedError, UserError
-from retina.evaluation.evaluator import EvaluationResult, Evaluator
+from retina.evaluation.evaluator import Evaluator
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
 from retina.structures import Batch
 from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
-from retina.training.checkpoint import TrainingState, load_state, save_state
+from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
+from retina.training.divergence import DivergenceWatch, StepRecord
+from retina.training.generators import generator_states, restore_generators
+from retina.training.memory import naming_the_batch
 from retina.training.meter import StepMeter
 from retina.training.metric_log import MetricLog
 from retina.training.optimization import LRFactor, set_learning_rate
 from retina.training.parts import TrainedParts
-from retina.training.pictures import validation_pictures
 from retina.training.progress import StepReport, TrainingProgress
+from retina.training.resuming import ResumePoint, find_resume_point
 from retina.training.run_folder import RunFolder
 from retina.training.step import TrainingStep
 from retina.training.stopping import StopRequest
+from retina.training.unreadable import UnreadableImages
+from retina.training.validation import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Trainer:
         criterion: on the same device.
         preprocess: how uint8 batches become the network's input.
         dataset: the training set.
+        fingerprint: of the training set; the checkpoint of another one is refused.
         planner: which images make up which batch.
         loader: how batches are loaded.
         evaluator: scores the validation set; None trains without.
@@ -83,7 +89,8 @@ class Trainer:
         device: where to compute.
         run_config: the resolved experiment as YAML, kept in the checkpoint.
         folder: the run folder.
-        resume: continue from the folder's last checkpoint, if there is one.
+        resume: the folder is that of a run; its log is cut to where the training goes on.
+        resume_from: the state to go on from; None starts anew.
         quiet: print nothing.
     """
 
@@ -94,6 +101,7 @@ class Trainer:
         criterion: Criterion,
         preprocess: Preprocess,
         dataset: DetectionDataset,
+        fingerprint: str,
         planner: BatchPlanner,
         loader: LoaderConfig,
         evaluator: Evaluator | None,
@@ -108,6 +116,7 @@ class Trainer:
         run_config: str,
         folder: RunFolder,
         resume: bool = False,
+        resume_from: ResumePoint | None = None,
         quiet: bool = False,
     ) -> None:
         self._criterion = criterion
@@ -115,7 +124,7 @@ class Trainer:
         self._dataset = dataset
         self._planner = planner
         self._loader = loader
-        self._evaluator = evaluator
+        self._fingerprint = fingerprint
         self._optimizer = optimizer
         self._peak_lr = peak_lr
         self._lr_factor = lr_factor
@@ -129,8 +138,10 @@ class Trainer:
         self._step = 0
         self._is_evaluated = True
         self._lr = 0.0
-        self._best_ap: float | None = None
-        self._evaluations_without_gain = 0
+        self._meter = StepMeter(device)
+        self._validation = Validation(evaluator, folder, config.pictures)
+        self._log_position: dict[str, int] | None = {} if resume else None
+        self._saved_at = time.monotonic()
         self._training_step = TrainingStep(
             detector=detector,
             preprocess=preprocess,
@@ -148,7 +159,23 @@ class Trainer:
             scaler=self._training_step.scaler,
             average=None if decay is None else WeightAverage(detector, decay),
         )
-        self._resumed = resume and self._restore()
+        self._watch = DivergenceWatch(
+            policy=config.on_divergence,
+            detector=detector,
+            preprocess=preprocess,
+            criterion=criterion,
+            device=device,
+            precision=precision,
+            folder=folder.path,
+            checkpoint=folder.last_state,
+            run_config=run_config,
+            class_names=dataset.categories.names,
+            class_counts=dataset.class_counts,
+        )
+        self._unreadable = UnreadableImages(
+            folder.path / "unreadable_images.jsonl", limit=dataset.max_unreadable
+        )
+        self._resumed: list[str] = [] if resume_from is None else self._restore(resume_from)
 
     @property
     def _last(self) -> Path:
@@ -158,26 +185,51 @@ class Trainer:
         """Train to the end, to a signal, or to the early stop.
 
         Raises:
-            DivergedError: the loss or the weights are not finite.
-            RunError: the disk is full. The last checkpoint is intact.
+            DivergedError: the loss or the weights are not finite, and the policy ends it there.
+            RunError: the disk is full, or memory ran out. The last checkpoint is intact.
         """
+        while True:
+            try:
+                return self._run()
+            except DivergedError as error:
+                self._rewind(error)
+
+    def _rewind(self, error: DivergedError) -> None:
+        """Go back to the last checkpoint, if that is the policy; every rank must call it."""
+        state = self._watch.rewind(error)
+        point = find_resume_point(self._last)
+        if point is None:
+            raise error
+        self._restore(point)
+        self._watch.state = state
+        self._resumed = [
+            f"warning: {error}. Back to step {self._step} with the learning rate times "
+            f"{state.lr_factor:g} (rewind {state.num_rewinds})"
+        ]
+
+    def _run(self) -> TrainingOutcome:
+        """`run` without going back."""
         log = None
         if is_main_process():
-            log = MetricLog(self._folder.path, resume_step=self._step)
-            log.text("config", self._run_config, self._step)
+            log = MetricLog(self._folder.path, resume_at=self._log_position)
+            if not self._resumed:
+                log.text("config", self._run_config, self._step)
         progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
-        meter = StepMeter(self._device)
+        meter = self._meter
         steps_per_epoch = self._planner.num_batches
         signal: int | None = None
         try:
             with StopRequest() as stop, progress:
-                if self._resumed:
-                    progress.message(f"resumed at step {self._step} from {self._last}")
+                self._watch.tell(log, progress)
+                for message in self._resumed:
+                    progress.message(message)
+                if self._watch.needs_checkpoint:  # also keeps what going back has changed
+                    self._save_state(log)
                 if not self._is_evaluated:
                     self._end_epoch(log, progress)
                 if self._is_over:
                     progress.message("the training is already complete")
-                    return TrainingOutcome(self._step, self._best_ap, stop.agreed_now(), 0.0)
+                    return self._outcome(stop.agreed_now())
                 for parts in self._batches(meter):
                     self._advance(parts, meter)
                     self._anatomy.report(self._step, log, progress)
@@ -185,13 +237,16 @@ class Trainer:
                         self._step % steps_per_epoch == 0 or self._step == self._total_steps
                     )
                     signal = stop.agreed(self._step)
+                    is_reported = ends_epoch or self._step % self._config.log_every_steps == 0
                     is_saved = ends_epoch or signal is not None or self._is_checkpoint_due()
-                    if is_saved or self._step % self._config.log_every_steps == 0:
+                    if is_reported or is_saved:
+                        self._unreadable.settle(self._step, progress.message)
+                    if is_reported:
                         self._report(meter, log, progress)  # refuses to go on with a NaN
                     if is_saved:
                         with meter.paused():
                             self._is_evaluated = not ends_epoch
-                            self._save_state()
+                            self._save_state(log)
                     if signal is not None:
                         progress.message(f"stopped by signal {signal} after step {self._step}")
                         break
@@ -206,13 +261,18 @@ class Trainer:
         finally:
             if log is not None:
                 log.close()
-        return TrainingOutcome(self._step, self._best_ap, signal, meter.training_seconds)
+        return self._outcome(signal)
+
+    def _outcome(self, signal: int | None) -> TrainingOutcome:
+        return TrainingOutcome(
+            self._step, self._validation.best_ap, signal, self._meter.training_seconds
+        )
 
     @property
     def _has_stalled(self) -> bool:
         """Whether so many evaluations without a gain have passed that the training should stop."""
         limit = self._config.early_stopping_evaluations
-        return limit is not None and self._evaluations_without_gain >= limit
+        return limit is not None and self._validation.evaluations_without_gain >= limit
 
     @property
     def _is_over(self) -> bool:
@@ -220,17 +280,23 @@ class Trainer:
 
     def _advance(self, parts: list[Batch], meter: StepMeter) -> None:
         """One optimizer step."""
-        self._lr = self._peak_lr * self._lr_factor(self._step)
+        self._lr = self._peak_lr * self._lr_factor(self._step) * self._watch.state.lr_factor
         set_learning_rate(self._optimizer, self._lr)
-        losses = self._training_step(
-            parts,
-            progress=self._step / self._total_steps,
-            observer=self._anatomy.observer(self._step + 1),
-        )
+        step, done = self._training_step, self._step / self._total_steps
+        number = self._step + 1
+        with naming_the_batch(parts, step=number, device=self._device, checkpoint=self._last):
+            losses = step(
+                parts,
+                progress=done,
+                observer=self._anatomy.observer(number),
+                before_update=self._watch.settle,
+            )
+        assert step.verdict is not None
+        self._watch.note(StepRecord(number, parts, done, self._lr, step.verdict))
         meter.add(losses, sum(len(part) for part in parts))
         if self._parts.average is not None:
-            self._parts.average.update(self._parts.detector, self._step)
-        self._step += 1
+            self._parts.average.update(self._parts.detector, self._step, masked=step.masked)
+        self._step = number
 
     def _batches(self, meter: StepMeter) -> Iterator[list[Batch]]:
         """This rank's share of every global batch that is left, in accumulated parts."""
@@ -253,18 +319,27 @@ class Trainer:
         group: list[Batch] = []
         for batch in meter.timed(iter(loader)):
             group.append(batch)
+            self._unreadable.note(batch)
             if len(group) == parts:
                 yield group
                 group = []
 
     def _is_checkpoint_due(self) -> bool:
+        """Whether a checkpoint is wanted now; several processes ask the clock every ten steps."""
         every = self._config.checkpoint_every_steps
-        return every is not None and self._step % every == 0
+        if every is not None and self._step % every == 0:
+            return True
+        minutes = self._config.checkpoint_every_minutes
+        if minutes is None or (is_distributed() and self._step % 10):
+            return False
+        return broadcast_object(time.monotonic() - self._saved_at >= 60 * minutes)
 
     def _report(self, meter: StepMeter, log: MetricLog | None, progress: TrainingProgress) -> None:
+        self._watch.settle()
         report, lr = meter.flush(), self._lr
         epoch = (self._step - 1) // self._planner.num_batches + 1
-        if not math.isfinite(report["loss"]):
+        # A whole report of left-out steps has no loss.
+        if not math.isfinite(report["loss"]) and not self._watch.state.num_skips:
             raise DivergedError(
                 f"the loss is not finite at step {self._step} (classification "
                 f"{report['classification']}, box regression {report['box_regression']}); lower "
@@ -272,8 +347,8 @@ class Trainer:
                 f"training.precision=fp32. The last checkpoint is intact: {self._last}"
             )
         if log is not None:
-            doubts = self._criterion.doubts()
-            log.scalars("train", self._step, {**report, **doubts, "lr": lr, "epoch": epoch})
+            found = {**self._criterion.doubts(), **self._watch.counts}
+            log.scalars("train", self._step, {**report, **found, "lr": lr, "epoch": epoch})
         progress.report(
             StepReport(
                 step=self._step,
@@ -292,102 +367,65 @@ class Trainer:
         epoch = math.ceil(self._step / self._planner.num_batches)
         is_last = self._step == self._total_steps
         is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
-        if self._evaluator is not None and is_due:
-            self._evaluate(self._evaluator, epoch, log, progress)
-        else:
-            self._save_detector("last", None)
-            if self._evaluator is None:  # nothing tells a better one
-                self._save_detector("best", None)
-        self._is_evaluated = True
-        self._save_state()
-
-    def _evaluate(
-        self, evaluator: Evaluator, epoch: int, log: MetricLog | None, progress: TrainingProgress
-    ) -> None:
-        started = time.monotonic()
         detector = self._parts.best_weights
-        broadcast_buffers(detector)  # running statistics differ between ranks
-        result = evaluator.run(detector, criterion=self._criterion)
-        assert result.losses is not None
-        ap = result.metrics.AP
-        is_best = self._best_ap is None or ap > self._best_ap
-        self._evaluations_without_gain = 0 if is_best else self._evaluations_without_gain + 1
-        self._save_detector("last", result)
-        if is_best:
-            self._best_ap = ap
-            self._save_detector("best", result)
-        if log is not None:
-            self._log_evaluation(log, result, evaluator.dataset)
-            if is_best:
-                self._folder.write_evaluation(result, evaluator.dataset.categories)
-        progress.message(
-            f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
-            f"{result.losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
-            f"{'  best so far' if is_best else ''}"
-        )
-
-    def _log_evaluation(
-        self, log: MetricLog, result: EvaluationResult, dataset: DetectionDataset
-    ) -> None:
-        losses = result.losses or {}
-        log.scalars("validation", self._step, {**losses, **result.metrics.numbers()})
-        per_class = {
-            category.name: category.AP
-            for category in result.metrics.per_category
-            if category.AP is not None
-        }
-        log.per_class("validation", self._step, {"AP": per_class})
-        for name, picture in validation_pictures(dataset, result, count=self._config.pictures):
-            log.picture(f"validation/{name}", picture, self._step)
-        log.flush()
-
-    def _save_detector(
-        self, name: Literal["last", "best"], result: EvaluationResult | None
-    ) -> None:
-        if is_main_process():
-            self._folder.save_detector(
-                name,
-                self._parts.best_weights,
-                step=self._step,
-                metrics=None if result is None else result.metrics,
+        if self._validation.evaluator is not None and is_due:
+            self._validation.score(
+                detector, self._criterion, log, progress, step=self._step, epoch=epoch
             )
+        else:
+            self._validation.keep_unscored(detector, self._step)
+        self._is_evaluated = True
+        self._save_state(log)
 
-    def _save_state(self) -> None:
+    def _save_state(self, log: MetricLog | None) -> None:
+        """Write the checkpoint; every rank must call it, and only the first has a log."""
+        self._watch.settle()
         if not self._parts.are_finite():
             raise DivergedError(
                 f"the weights are not finite after step {self._step}; lower optimizer.lr, set "
                 "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
                 f"intact: {self._last}"
             )
-        if is_main_process():
+        generators = gather_objects(generator_states())
+        if log is not None:
             state = TrainingState(
                 config=self._run_config,
+                dataset=self._fingerprint,
                 step=self._step,
                 steps_per_epoch=self._planner.num_batches,
                 is_evaluated=self._is_evaluated,
-                best_metric=self._best_ap,
-                epochs_without_gain=self._evaluations_without_gain,
-                rng_state=torch.get_rng_state(),
+                best_metric=self._validation.best_ap,
+                epochs_without_gain=self._validation.evaluations_without_gain,
+                divergence=self._watch.state.state_dict(),
+                meter=self._meter.state_dict(),
+                log=log.position(),
+                generators=generators,
                 **self._parts.state_dicts(),
             )
             save_state(state, self._last)
+        self._saved_at = time.monotonic()
         barrier()
 
-    def _restore(self) -> bool:
-        """Take over the last checkpoint; False where there is none yet."""
-        if not broadcast_object(self._last.exists()):
-            return False
-        state = load_state(self._last)
-        if state.steps_per_epoch != self._planner.num_batches:
+    def _restore(self, point: ResumePoint) -> list[str]:
+        """Take over a state; returns what is to be said about it."""
+        state, path = point.state, point.path
+        if (state.dataset, state.steps_per_epoch) != (self._fingerprint, self._planner.num_batches):
             raise UserError(
-                f"{self._last}: an epoch of that run had {state.steps_per_epoch} steps, here it "
-                f"has {self._planner.num_batches} (other data or batch size?). Resume with the "
-                "run's own config.yaml, or give another output_dir"
+                f"{path}: an epoch of that run had {state.steps_per_epoch} steps, here it has "
+                f"{self._planner.num_batches}, or the images or boxes have changed. Resume with "
+                "the data and the config.yaml of the run, or give another output_dir"
             )
-        self._parts.restore(state, self._last)
-        torch.set_rng_state(state.rng_state)
+        self._parts.restore(state, path)
+        if rank() < len(state.generators):
+            restore_generators(state.generators[rank()])
         self._step = state.step
         self._is_evaluated = state.is_evaluated
-        self._best_ap = state.best_metric
-        self._evaluations_without_gain = state.epochs_without_gain
-        return True
+        self._validation.best_ap = state.best_metric
+        self._validation.evaluations_without_gain = state.epochs_without_gain
+        self._watch.state.load_state_dict(state.divergence)
+        self._meter.load_state_dict(state.meter)
+        self._log_position = state.log
+        messages = [f"resumed at step {self._step} from {path}"]
+        if point.passed_over:
+            messages.insert(0, f"warning: {point.passed_over}; the state before it is taken")
+        return messages

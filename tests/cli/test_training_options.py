@@ -118,9 +118,10 @@ def test_fine_tuning_says_exactly_what_was_not_loaded(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("model.pyramid.channels=32", ["last.pt: does not fit this config", "config.yaml"]),
-        ("optimizer={kind: sgd}", ["the optimizer is of another kind"]),
-        ("training.batch_size=4", ["3 steps, here it has 6"]),
+        ("model.pyramid.channels=32", ["last.pt: cannot be resumed", "16 → 32", "config.yaml"]),
+        ("optimizer={kind: sgd}", ["optimizer.kind: adamw → sgd (its state"]),
+        ("training.batch_size=4", ["8 → 4 (the position in the epoch", "output_dir"]),
+        ("dataset.train.classes=[disc, star]", ["last.pt: an epoch of that run", "have changed"]),
         ("training.average_decay=0.9", ["without a weight average"]),
     ],
 )

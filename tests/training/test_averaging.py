@@ -37,3 +37,18 @@ def test_running_statistics_are_averaged_and_counters_copied() -> None:
     assert average.module.running_mean is not None
     torch.testing.assert_close(average.module.running_mean, torch.tensor([1.0, 0.0]))
     assert average.module.num_batches_tracked.item() == 1
+
+
+def test_a_masked_step_leaves_the_average_and_others_move_it_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5))
+    masked, plain = (WeightAverage(module, decay=0.9) for _ in range(2))
+    for step in range(20):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += torch.randn_like(parameter)
+        plain.update(module, step)
+        masked.update(module, step, masked=torch.tensor(0.0))
+        masked.update(module, step, masked=torch.tensor(1.0))
+        for name, value in plain.module.state_dict().items():
+            assert torch.equal(masked.module.state_dict()[name], value), name

@@ -10,6 +10,7 @@ from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Batch, Sample, Targets
+from retina.training.finite_guard import Verdict
 from retina.training.optimization import SGDConfig
 from retina.training.step import TrainingStep
 
@@ -45,7 +46,7 @@ def weights_after(
         detector=detector,
         preprocess=PreprocessConfig().build(),
         criterion=ObjectiveConfig().build(detector.box_coder),
-        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01),
+        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01, fused=True),
         device=torch.device("cpu"),
         precision="fp32",
         clip_norm=clip_norm,
@@ -97,9 +98,12 @@ def test_a_step_never_waits_for_the_gpu(precision: Precision) -> None:
     batch = collate(make_samples([9, 0, 1, 3])).to(device)
     step([batch])  # allocations and anchors of the first time
     torch.cuda.synchronize()
+    applied: list[Verdict] = []
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = step([batch, batch])
+        # The verdict on the step before is read from memory of the host.
+        losses = step([batch, batch], before_update=lambda: applied.append(step.verdict.read()))  # type: ignore[union-attr]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert losses.total.isfinite()
+    assert [verdict.is_applied for verdict in applied] == [True]

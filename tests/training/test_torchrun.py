@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
 
@@ -58,3 +59,71 @@ def test_two_processes_train_and_score_as_one_does(
     assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)
     rows = json.loads((two / "evaluation/detections.json").read_text())
     assert len({row["image_id"] for row in rows}) == 8  # the images of both ranks
+
+
+def train_on(processes: int, config: Path, folder: Path, *options: str) -> list[dict[str, dict[str, torch.Tensor]]]:
+    """Train, and give what each rank ended with."""
+    folder.mkdir()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    program = REPOSITORY / "tests" / "training" / "rank_dump.py"
+    done = subprocess.run(
+        [
+            *(sys.executable, *(launcher if processes > 1 else []), str(program), str(folder)),
+            *("train", str(config), f"output_dir={folder / 'run'}", *options),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_empty", "epochs"),
+    [
+        (4, 0, 4),
+        # One image for each rank, mostly without an object.
+        pytest.param(2, 15, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_end_with_the_weights_of_one(
+    batch_size: int,
+    num_empty: int,
+    epochs: int,
+    tiny_config: Path,
+    synthetic_data: Path,
+    tmp_path: Path,
+) -> None:
+    """Images of different sizes, a size drawn for every batch, mosaics, and an average."""
+    tree = json.loads((synthetic_data / "train" / "annotations.json").read_text())
+    empty = {image["id"] for image in tree["images"][:num_empty]}
+    tree["annotations"] = [one for one in tree["annotations"] if one["image_id"] not in empty]
+    (tmp_path / "annotations.json").write_text(json.dumps(tree))
+    sizes = {(image["height"], image["width"]) for image in tree["images"]}
+    assert len(sizes) == 3
+    options = [
+        "device=cpu",
+        "model.backbone.norm=frozen",
+        "optimizer={kind: sgd, lr: 0.01}",
+        # The gradient of L1 jumps where a box is met; rounding alone decides on which side it is.
+        "objective.box={kind: smooth_l1, beta: 1.0}",
+        "augmentation.preset=strong",
+        "training.average_decay=0.9",
+        "objective.normalizer=moving_average",
+        f"training.epochs={epochs}",
+        f"training.evaluate_every_epochs={epochs}",
+        f"training.batch_size={batch_size}",
+        f"dataset.train.annotations={tmp_path / 'annotations.json'}",
+    ]
+    (alone,) = train_on(1, tiny_config, tmp_path / "one", *options)
+    first, second = train_on(2, tiny_config, tmp_path / "two", *options)
+    one, two = (losses_of(tmp_path / name / "run") for name in ("one", "two"))
+    assert len(one) >= 20
+    assert two == pytest.approx(one, rel=1e-5)
+    for part, tensors in alone.items():
+        for name, value in tensors.items():
+            torch.testing.assert_close(first[part][name], value, rtol=1e-5, atol=1e-5)
+            assert torch.equal(first[part][name], second[part][name]), (part, name)

@@ -85,7 +85,7 @@ def test_the_anatomy_of_a_step_adds_up_to_its_loss(loss: FocalConfig) -> None:
         detector=detector,
         preprocess=PreprocessConfig().build(),
         criterion=criterion,
-        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01),
+        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01, fused=True),
         device=CPU,
         precision="fp32",
         clip_norm=None,

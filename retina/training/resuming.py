@@ -1,0 +1,118 @@
+"""What a resumed training goes on from, and whether its config still means the same training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retina.configuration import Tree, parse_yaml
+from retina.distributed import broadcast_object, is_main_process
+from retina.errors import UserError
+from retina.training.checkpoint import TrainingState, load_state, previous_of
+
+REFUSED = {
+    "model": "the weights would get another meaning",
+    "optimizer.kind": "its state would get another meaning",
+    "preprocess": "the weights were trained on other inputs",
+    "seed": "the position in the epoch would mean other images",
+    "sampling": "the position in the epoch would mean other images",
+    "training.batch_size": "the position in the epoch would mean other images",
+}
+"""Keys, also those below them, that may not change between two parts of a training, and why."""
+
+ALLOWED = ("model.initialize_from", "model.backbone.weights")
+"""What would be below `REFUSED`, but serves the start alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """A training state that a run goes on from.
+
+    Attributes:
+        state: everything.
+        path: its file.
+        passed_over: why a newer one was not taken, or empty.
+    """
+
+    state: TrainingState
+    path: Path
+    passed_over: str = ""
+
+
+def find_resume_point(last: Path) -> ResumePoint | None:
+    """The newest training state that is whole, or None where there is none; all ranks must call it.
+
+    Args:
+        last: where the newest is.
+
+    Raises:
+        UserError: there are states, and none can be read.
+    """
+    found: tuple[Path | None, str, str] = (None, "", "")
+    if is_main_process():
+        found = _newest(path for path in (last, previous_of(last)) if path.exists())
+    path, passed_over, failure = broadcast_object(found)
+    if failure:
+        raise UserError(failure)
+    return None if path is None else ResumePoint(load_state(path), path, passed_over)
+
+
+def _newest(paths: Iterable[Path]) -> tuple[Path | None, str, str]:
+    problems = []
+    for path in paths:
+        try:
+            load_state(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            return path, "; ".join(problems), ""
+    return None, "", "; ".join(problems)
+
+
+def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
+    """What a config says otherwise than that of the training state, a line for each key.
+
+    Args:
+        point: the state to go on from.
+        config: the resolved config as YAML.
+
+    Raises:
+        UserError: a change would make the two parts different trainings; names key and reason.
+    """
+    before, now = (
+        leaves(parse_yaml(text, str(point.path))) for text in (point.state.config, config)
+    )
+    changed = {
+        key: f"{key}: {before.get(key, 'not set')} → {now.get(key, 'not set')}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    }
+    wrong = [f"{line} ({reason})" for key, line in changed.items() if (reason := _refusal(key))]
+    if wrong:
+        raise UserError(
+            f"{point.path}: cannot be resumed with this config: {'; '.join(wrong)}. Resume with "
+            "the run's own config.yaml, or give another output_dir; to start from its weights, "
+            f"model.initialize_from={point.path.with_name('last.safetensors')}"
+        )
+    return tuple(changed.values())
+
+
+def _refusal(key: str) -> str:
+    if _is_under(key, ALLOWED):
+        return ""
+    return next((reason for refused, reason in REFUSED.items() if _is_under(key, [refused])), "")
+
+
+def _is_under(key: str, prefixes: Iterable[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def leaves(tree: Tree, path: str = "") -> dict[str, Any]:
+    """The leaves of a tree by their dotted paths."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        below = f"{path}.{key}" if path else str(key)
+        found |= leaves(value, below) if isinstance(value, dict) else {below: value}
+    return found

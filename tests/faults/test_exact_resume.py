@@ -1,0 +1,39 @@
+"""A training that was stopped anywhere and resumed is the training that never was."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.faults.run_folders import (  # type: ignore[import-not-found]
+    EVERYTHING_ON,
+    assert_same_training,
+    log_of,
+    stop_after,
+)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_stop_in_mid_epoch_leaves_no_trace(
+    workers: int, invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    options = [*EVERYTHING_ON, f"training.num_workers={workers}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = invoke("train", tiny_config, f"output_dir={whole}", *options)
+    assert done.code == 0, done.err
+    last = log_of(whole)[-1]["step"]
+    # Odd steps: between two lines of the log; the one of the two in the second epoch.
+    stops = [(3, signal.SIGTERM, 143), (last - 1, signal.SIGUSR1, 138)]
+    for step, number, code in stops:
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(patch, step, number)
+            done = invoke("train", tiny_config, f"output_dir={parts}", *options, "--resume")
+        assert done.code == code, done.err
+        assert f"stopped by signal {int(number)} after step {step}" in done.out
+    done = invoke("train", tiny_config, f"output_dir={parts}", *options, "--resume")
+    assert done.code == 0, done.err
+    assert f"resumed at step {last - 1}" in done.out
+    assert_same_training(whole, parts)

@@ -1,0 +1,33 @@
+"""``retina`` that writes down what each rank ends with: ``rank_dump.py FOLDER train …``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retina.__main__ import main
+from retina.distributed import rank
+from retina.training.trainer import Trainer
+
+folder = Path(sys.argv.pop(1))
+run = Trainer.run
+
+
+def dumping(trainer: Trainer) -> Any:
+    outcome = run(trainer)
+    parts = trainer._parts
+    assert parts.average is not None
+    state = {
+        "detector": parts.detector.state_dict(),
+        "average": parts.average.module.state_dict(),
+        "criterion": parts.criterion.state_dict(),
+    }
+    torch.save(state, folder / f"rank{rank()}.pt")
+    return outcome
+
+
+Trainer.run = dumping  # type: ignore[method-assign]
+main()
