@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 success; 1 done, but some inputs failed; 2 a mistake of the user; 3 a fault of the
-    machine or the run; 130 and 143 stopped by SIGINT and SIGTERM.
+    machine or the run; 130, 143 and 138 stopped by SIGINT, SIGTERM and SIGUSR1.
     """
     from retina.cli.app import app
     from retina.errors import RunError, UserError
@@ -35,9 +35,12 @@ def main() -> None:
         _say("failed: the machine is out of memory; lower training.batch_size or the image size")
         sys.exit(3)
     except RuntimeError as error:
+        from retina.datasets.worker_faults import fault_of_workers
+
         text = str(error)
-        if text.startswith("DataLoader worker"):
-            _say(f"failed: {text}; lower training.num_workers if the machine is out of memory")
+        fault = fault_of_workers(error)  # a worker's death is told in whatever runs just then
+        if fault is not None:
+            _say(f"failed: {fault}")
             sys.exit(3)
         if "out of memory" not in text.lower() and "can't allocate memory" not in text:
             raise

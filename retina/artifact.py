@@ -7,11 +7,13 @@ are JSON in the file's metadata. Nothing in it is code, and nothing is unpickled
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -81,11 +83,15 @@ class Artifact:
         Raises:
             UserError: the weights do not fit the architecture.
         """
-        detector = self.config.model.build(len(self.categories))
+        model, num_classes = self.config.model, len(self.categories)
         try:
-            detector.load_state_dict(dict(self.state_dict))
-        except RuntimeError as error:
+            # First without memory: a small file may claim to hold a network of any size.
+            with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+                model.build(num_classes).load_state_dict(dict(self.state_dict))
+        except (RuntimeError, TypeError) as error:
             raise UserError(f"the weights do not fit the architecture: {error}") from None
+        detector = model.build(num_classes)
+        detector.load_state_dict(dict(self.state_dict))
         return detector.eval()
 
     def save(self, path: Path) -> None:
@@ -143,7 +149,9 @@ def load_artifact(path: Path | str) -> Artifact:
                     f"{path}: a safetensors file, but not a detector that retina has saved"
                 )
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except UserError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
         hint = ""
         if path.suffix in (".pt", ".pth"):
             hint = (
@@ -154,6 +162,12 @@ def load_artifact(path: Path | str) -> Artifact:
     try:
         about = json.loads(metadata[METADATA_KEY])
         config = validate(about["config"], ArtifactConfig, source=str(path))
-    except (ValueError, KeyError, TypeError) as error:
+        training = about.get("training", {})
+        if not isinstance(training, dict):
+            raise TypeError("'training' is no mapping")
+        Categories(config.categories.names, config.categories.dataset_ids)
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its description cannot be read: {error}") from None
-    return Artifact(config=config, state_dict=state_dict, training=about.get("training", {}))
+    return Artifact(config=config, state_dict=state_dict, training=training)

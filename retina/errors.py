@@ -10,6 +10,10 @@ class UserError(ValueError):
     """
 
 
+class UnreadableImageError(UserError):
+    """One image file is missing, damaged, refused, or not the image that was annotated."""
+
+
 class RunError(RuntimeError):
     """A fault of the machine or of the run (disk full, out of memory, non-finite loss).
 

@@ -78,6 +78,6 @@ def _lists_corruptions(path: Path) -> bool:
     """Whether a file is the list that this command writes."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "corruptions" in content

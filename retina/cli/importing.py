@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def run_import(
     state_dict: StateDict
     if known is not None:
         try:
-            state_dict = known.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:
+            state_dict = known.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{source}: could not be fetched from {known.url} ({error}); give a local file"
             ) from None
@@ -104,5 +105,5 @@ def _read_names(source: Path, num_classes: int) -> list[str]:
             by_id = {row["id"]: str(row["name"]) for row in rows}
             return [by_id.get(number, f"unused {number}") for number in range(num_classes)]
         return [str(row["name"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"--categories: {source} is no COCO annotation file: {error}") from None

@@ -35,9 +35,10 @@ class ImageCache:
 
     def __init__(self, image_sizes: IntArray, *, limit_bytes: int) -> None:
         limit = min(limit_bytes, _free_shared_memory())
-        ends = np.cumsum(image_sizes.prod(axis=1) * 3)
+        # Annotated sizes may be anything below 2³¹; their products would not fit into integers.
+        ends = np.cumsum(image_sizes.astype(np.float64).prod(axis=1) * 3)
         self._sizes = image_sizes
-        self._ends = ends[ends <= limit]
+        self._ends = ends[ends <= min(limit, 2**53)].astype(np.int64)
         self._pixels = _shared(int(self._ends[-1]) if len(self._ends) else 0)
         self._is_filled = _shared(len(self._ends))
 

@@ -42,6 +42,7 @@ class CocoConfig(FolderConfig):
         *,
         antialias: bool = False,
         check_images: bool = True,
+        max_unreadable: int = 0,
     ) -> CocoDataset:
         """Read the split.
 
@@ -49,11 +50,17 @@ class CocoConfig(FolderConfig):
             categories: those of the training set or the detector; None to define them here.
             antialias: see `DetectionDataset`.
             check_images: see `FolderDataset`.
+            max_unreadable: see `DetectionDataset`.
         """
         return CocoDataset(
             self.images,
             self.annotations,
-            **self.options(categories=categories, antialias=antialias, check_images=check_images),
+            **self.options(
+                categories=categories,
+                antialias=antialias,
+                check_images=check_images,
+                max_unreadable=max_unreadable,
+            ),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from retina.errors import UserError
 from retina.structures import BoolArray, Categories, FloatArray, IntArray
 
 Record = dict[str, Any]
+
+_LONGEST_NAME = 4096
+"""Of a file name, with its folders: no system takes more."""
 
 
 def read_coco_file(path: Path) -> AnnotationTable:
@@ -59,6 +63,8 @@ def read_coco_file(path: Path) -> AnnotationTable:
 
 def refuse_outside_path(name: str, where: str) -> None:
     """Raise a `UserError` for a file name that would lead out of its folder."""
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"{where}: {name[:60]!r}… is longer than {_LONGEST_NAME} characters")
     if name.isascii() and name[:1].isalnum() and not {":", "\0"} & set(name) and ".." not in name:
         return  # the usual name; parsing it twice for a hundred thousand images takes seconds
     for path in (PurePosixPath(name), PureWindowsPath(name)):
@@ -71,6 +77,18 @@ def refuse_outside_path(name: str, where: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise UserError(f"{where}: {name!r} is no valid text") from None
+
+
+def refuse_unprintable(text: str, where: str) -> None:
+    """Raise a `UserError` for a name that no terminal and no file should be given.
+
+    Control characters can give a terminal orders, and lone halves of surrogate pairs, which JSON
+    can spell, can be neither printed nor written.
+    """
+    if any(
+        unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in text
+    ):
+        raise UserError(f"{where}: {text[:60]!r} is no valid text")
 
 
 @contextmanager
@@ -187,13 +205,17 @@ class _Records:
 
     def strings(self, key: str) -> list[str]:
         """A column of strings."""
-        return cast(list[str], self._column(key, {str}, "a string"))
+        values = cast(list[str], self._column(key, {str}, "a string"))
+        for index, value in enumerate(values):
+            if not value.isprintable():
+                refuse_unprintable(value, self.where(index, key))
+        return values
 
     def numbers(self, key: str) -> FloatArray:
         """A column of numbers; NaN where a record has none."""
         values = [record.get(key) for record in self.records]
         self._check(values, key, {int, float, type(None)}, "a number")
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        return self._floats([np.nan if value is None else value for value in values], key)
 
     def flags(self, key: str) -> BoolArray:
         """A column of 0 and 1; 0 where a record has none."""
@@ -228,7 +250,7 @@ class _Records:
         if not set(map(type, flat)) <= {int, float}:
             index = next(i for i, v in enumerate(flat) if type(v) not in (int, float)) // 4
             raise self._wrong(index, "bbox", "four numbers", values[index])
-        return np.array(flat, dtype=np.float64).reshape(-1, 4)
+        return self._floats(flat, "bbox", per_record=4).reshape(-1, 4)
 
     def sizes(self) -> IntArray:
         """``height`` and ``width`` as ``(I, 2)``; ``(0, 0)`` where either is missing."""
@@ -236,7 +258,7 @@ class _Records:
         for key in ("height", "width"):
             values = [record.get(key) or 0 for record in self.records]
             self._check(values, key, {int, float}, "a whole number of pixels")
-            column = np.array(values, dtype=np.float64)
+            column = self._floats(values, key)
             wrong = np.flatnonzero(
                 ~((column >= 0) & (column == np.floor(column)) & (column < 2**31))
             )
@@ -247,6 +269,17 @@ class _Records:
         sizes = np.stack(columns, axis=1)
         sizes[(sizes == 0).any(axis=1)] = 0
         return sizes
+
+    def _floats(
+        self, values: Sequence[int | float], key: str, *, per_record: int = 1
+    ) -> FloatArray:
+        """Numbers as one array; ``per_record`` of them belong to each record."""
+        try:
+            return np.array(values, dtype=np.float64)
+        except OverflowError:
+            index = next(i for i, value in enumerate(values) if abs(value) >= 2**1023)
+            where = index // per_record
+            raise self._wrong(where, key, "a number of usual size", values[index]) from None
 
     def _integers(self, key: str) -> IntArray:
         values = self._column(key, {int}, "a whole number")

@@ -26,15 +26,23 @@ class ConcatenatedDataset(DetectionDataset):
     Args:
         parts: at least one; the names of their classes agree, in the same order.
         antialias: see `DetectionDataset`.
+        max_unreadable: see `DetectionDataset`.
 
     Raises:
         UserError: the classes do not agree.
     """
 
-    def __init__(self, parts: Sequence[DetectionDataset], *, antialias: bool = False) -> None:
+    def __init__(
+        self,
+        parts: Sequence[DetectionDataset],
+        *,
+        antialias: bool = False,
+        max_unreadable: int = 0,
+    ) -> None:
         if not parts:
             raise UserError("a concatenated data set needs at least one part")
         self.antialias = antialias
+        self.max_unreadable = max_unreadable
         self._parts = tuple(parts)
         self._categories = parts[0].categories
         for number, part in enumerate(parts):
@@ -171,6 +179,7 @@ class ConcatenatedConfig(Config):
         *,
         antialias: bool = False,
         check_images: bool = True,
+        max_unreadable: int = 0,
     ) -> ConcatenatedDataset:
         """Read all parts.
 
@@ -178,9 +187,17 @@ class ConcatenatedConfig(Config):
             categories: those of the training set or the detector; None to take the first part's.
             antialias: see `DetectionDataset`.
             check_images: see `FolderDataset`.
+            max_unreadable: see `DetectionDataset`.
         """
         parts: list[DetectionDataset] = []
         for part in self.parts:
             expected = parts[0].categories if parts and categories is None else categories
-            parts.append(part.build(expected, antialias=antialias, check_images=check_images))
-        return ConcatenatedDataset(parts, antialias=antialias)
+            parts.append(
+                part.build(
+                    expected,
+                    antialias=antialias,
+                    check_images=check_images,
+                    max_unreadable=max_unreadable,
+                )
+            )
+        return ConcatenatedDataset(parts, antialias=antialias, max_unreadable=max_unreadable)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from retina.datasets.substitution import Substitution
 from retina.geometry.resizing import fit_into
 from retina.structures import (
     BoolArray,
@@ -92,10 +93,13 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     Attributes:
         augmentation: applied to the samples whose request asks for it; None changes nothing.
         antialias: whether images are shrunk with an area filter (else bilinear without antialias).
+        max_unreadable: how many files of the set may be unreadable, so that other images take their
+            place in training; 0 makes the first one an error. An evaluation never replaces one.
     """
 
     augmentation: Augmentation | None = None
     antialias: bool = False
+    max_unreadable: int = 0
 
     @property
     @abstractmethod
@@ -142,7 +146,7 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
         """Decode an image, with its objects.
 
         Raises:
-            UserError: the file cannot be read as an image; the message names it.
+            UnreadableImageError: the file cannot be read as an image; the message names it.
         """
 
     @abstractmethod
@@ -154,12 +158,23 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
         return np.full(len(self.ground_truth().annotation_ids), np.nan)
 
     def __getitem__(self, request: SampleRequest) -> Sample:
-        """The sample that was asked for."""
-        annotated = self.load(request.index)
+        """The sample that was asked for.
+
+        Raises:
+            UnreadableImageError: its file cannot be read, or too few others in its place.
+        """
+        load, index = self.load, request.index
+        substitution = None
+        if self.max_unreadable and request.augment:
+            substitution = Substitution(self, request.seed)
+            load = substitution.load
+            annotated, index = substitution.load_with_index(index)
+        else:
+            annotated = load(index)
         original_size = annotated.size
         if request.augment and self.augmentation is not None:
             annotated = self.augmentation(
-                annotated, seed=request.seed, load_partner=self.load, num_images=len(self)
+                annotated, seed=request.seed, load_partner=load, num_images=len(self)
             )
         if request.target_size is not None:
             annotated = resize(
@@ -177,8 +192,10 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
                 labels=torch.from_numpy(annotated.labels),
                 is_crowd=torch.from_numpy(annotated.is_crowd),
             ),
-            image_id=int(self.image_ids[request.index]),
+            image_id=int(self.image_ids[index]),
             original_size=original_size,
+            pad_at_least=request.pad_at_least,
+            unreadable=() if substitution is None else tuple(substitution.unreadable),
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.images import orientation_to_apply, read_header
-from retina.errors import UserError
+from retina.errors import UnreadableImageError, UserError
 
 MAX_HEADERS = 2000
 """How many image files are opened, evenly spread, when a split is read; `retina data check` opens
@@ -44,12 +44,12 @@ def _list(folder: Path) -> list[str]:
         raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
-def require_files(table: AnnotationTable, folder: Path) -> None:
-    """Raise a `UserError` unless every image of a split is in the folder."""
+def require_files(table: AnnotationTable, folder: Path, *, max_missing: int = 0) -> None:
+    """Raise a `UserError` unless every image of a split, or all but some, are in the folder."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder (of the annotations {table.source})")
     missing = missing_files(table, folder)
-    if not missing:
+    if len(missing) <= max_missing and len(missing) < table.num_images:
         return
     shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
     hint = (
@@ -83,26 +83,47 @@ def read_missing_sizes(table: AnnotationTable, folder: Path) -> AnnotationTable:
     )
 
 
-def check_headers(table: AnnotationTable, folder: Path) -> AnnotationTable:
+def check_headers(
+    table: AnnotationTable, folder: Path, *, max_unreadable: int = 0
+) -> AnnotationTable:
     """Compare the annotated sizes with those of the files, for at most `MAX_HEADERS` of them.
 
+    Args:
+        table: the annotations.
+        folder: of the images.
+        max_unreadable: so many images may fail, which then becomes a finding.
+
     Raises:
-        UserError: an image cannot be opened, or has another size.
+        UnreadableImageError: more images than that cannot be opened, or have another size.
     """
     looked_at = np.unique(
         np.linspace(0, table.num_images - 1, min(MAX_HEADERS, table.num_images)).round()
     ).astype(np.int64)
-    turned = [
-        turn for index in looked_at if (turn := is_turned(table, int(index), folder)) is not None
-    ]
-    return table.with_findings(*orientation_findings(turned, len(looked_at)))
+    turned: list[bool] = []
+    refusals: list[str] = []
+    for index in looked_at:
+        try:
+            turn = is_turned(table, int(index), folder)
+        except UnreadableImageError as error:
+            refusals.append(str(error))
+            if len(refusals) > max_unreadable:
+                raise
+        else:
+            turned += [] if turn is None else [turn]
+    finding = (
+        f"{len(refusals)} of {len(looked_at)} images looked at cannot be read, and others take "
+        f"their place (the first: {refusals[0]})"
+        if refusals
+        else ""
+    )
+    return table.with_findings(finding, *orientation_findings(turned, len(looked_at)))
 
 
 def is_turned(table: AnnotationTable, index: int, folder: Path) -> bool | None:
     """Whether the EXIF orientation of an image is applied; None if it asks for nothing.
 
     Raises:
-        UserError: the image cannot be opened, or has another size than annotated.
+        UnreadableImageError: the image cannot be opened, or has another size than annotated.
     """
     path = folder / table.file_name(index)
     height, width = table.image_sizes[index].tolist()

@@ -31,6 +31,7 @@ class FolderOptions(TypedDict, total=False):
     subset_seed: int
     cache_limit_bytes: int
     check_images: bool
+    max_unreadable: int
     antialias: bool
 
 
@@ -67,13 +68,19 @@ class FolderConfig(Config):
     """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
 
     def options(
-        self, *, categories: Categories | None, antialias: bool, check_images: bool
+        self,
+        *,
+        categories: Categories | None,
+        antialias: bool,
+        check_images: bool,
+        max_unreadable: int,
     ) -> FolderOptions:
         """The arguments that the data sets of all formats share."""
         return {
             "categories": categories,
             "antialias": antialias,
             "check_images": check_images,
+            "max_unreadable": max_unreadable,
             "classes": self.classes,
             "unused_categories": self.unused_categories,
             "fraction": self.fraction,
@@ -101,6 +108,7 @@ class FolderDataset(DetectionDataset):
         cache_limit_bytes: memory for decoded images; 0 keeps none.
         check_images: look before anything else whether every image is there and (for up to
             `files.MAX_HEADERS` of them) has its annotated size.
+        max_unreadable: see `DetectionDataset`; so many may fail that look, too.
         antialias: see `DetectionDataset`.
 
     Raises:
@@ -120,9 +128,11 @@ class FolderDataset(DetectionDataset):
         subset_seed: int = 0,
         cache_limit_bytes: int = 0,
         check_images: bool = True,
+        max_unreadable: int = 0,
         antialias: bool = False,
     ) -> None:
         self.antialias = antialias
+        self.max_unreadable = max_unreadable
         self.images = images
         if categories is None:
             table = choose_categories(table, classes=classes, unused=unused_categories)
@@ -130,10 +140,10 @@ class FolderDataset(DetectionDataset):
             table = match_categories(table, categories, classes=classes)
         table = random_subset(table, fraction=fraction, max_images=max_images, seed=subset_seed)
         if check_images:
-            require_files(table, images)
+            require_files(table, images, max_missing=max_unreadable)
         table = read_missing_sizes(table, images)
         if check_images:
-            table = check_headers(table, images)
+            table = check_headers(table, images, max_unreadable=max_unreadable)
         table = complete_areas(table)
         self._objects, repairs = repair_boxes(table)
         self._cache = (

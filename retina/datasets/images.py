@@ -7,6 +7,7 @@
   else 16-bit values. Anything beyond has no agreed meaning and is refused.
 - The EXIF orientation is applied unless the annotation gives the size of the unrotated image.
 - A file that breaks off is refused, although decoders would fill the rest with grey.
+- How many pixels a file claims to hold is read from its head and bounded before any is decoded.
 """
 
 from __future__ import annotations
@@ -21,20 +22,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
-from PIL import UnidentifiedImageError
+from PIL import TiffImagePlugin
 
 from retina.datasets.dataset import Image
-from retina.errors import UserError
+from retina.datasets.image_files import (
+    MAX_PIXELS,
+    broken,
+    identify,
+    one_clear_error,
+    open_image_file,
+    too_large,
+)
+from retina.errors import UnreadableImageError
 from retina.structures import Size
-
-MAX_PIXELS = 178_956_970
-"""Larger images are refused, since a small file can claim to hold any number of pixels: Pillow's
-own bound."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """What a file that is looked for by its stem may end with."""
 
 _ORIENTATION = 0x0112
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
+_FRAME_HEADERS = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC8, 0xCC))
 _BREAKS_OFF = "the JPEG breaks off in the middle"
 
 
@@ -61,16 +69,16 @@ def read_header(path: Path) -> ImageHeader:
     """The size and orientation of an image file, in most formats without decoding it.
 
     Raises:
-        UserError: the file is missing, empty, no image, or a JPEG that breaks off.
+        UnreadableImageError: the file is missing, empty, no image, or a JPEG that breaks off.
     """
-    with _open_file(path) as file:
-        opened = _identify(file, path)
+    with open_image_file(path) as file, one_clear_error(path):
+        opened = identify(file, path)
         if opened is not None:
             header = _header(opened, path)
             if opened.format in ("JPEG", "MPO"):
                 _require_end(file, path)
             return header
-        pixels = _decode_unchanged(file.read(), path)
+        pixels = _decode_other(file.read(), path)
     return ImageHeader((int(pixels.shape[0]), int(pixels.shape[1])), 1)
 
 
@@ -85,17 +93,17 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
         ``(H, W, 3)`` uint8 RGB, of the expected size if there is one.
 
     Raises:
-        UserError: the file is missing, empty, broken, cut off, too large or no image, or its size
-            is not the expected one.
+        UnreadableImageError: the file is missing, empty, broken, cut off, too large or no image, or
+            its size is not the expected one.
     """
-    with _open_file(path) as file:
+    with open_image_file(path) as file, one_clear_error(path):
         data = file.read()
-    opened = _identify(io.BytesIO(data), path)
-    if opened is None:
-        pixels = _as_rgb(_decode_unchanged(data, path), path)
-    else:
-        orientation = orientation_to_apply(_header(opened, path), expected_size, path)
-        pixels = _oriented(_pixels(opened, data, path), orientation)
+        opened = identify(io.BytesIO(data), path)
+        if opened is None:
+            pixels = _as_rgb(_decode_other(data, path), path)
+        else:
+            orientation = orientation_to_apply(_header(opened, path), expected_size, path)
+            pixels = _oriented(_pixels(opened, data, path), orientation)
     size = (int(pixels.shape[0]), int(pixels.shape[1]))
     if expected_size is not None and size != expected_size:
         raise _size_error(path, size, expected_size)
@@ -106,7 +114,7 @@ def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: 
     """The EXIF orientation to turn an image by, so that it has its annotated size.
 
     Raises:
-        UserError: the image has another size either way.
+        UnreadableImageError: the image has another size either way.
     """
     if expected_size is None or header.oriented_size == expected_size:
         return header.orientation
@@ -115,55 +123,11 @@ def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: 
     raise _size_error(path, header.oriented_size, expected_size)
 
 
-def _size_error(path: Path, size: Size, expected_size: Size) -> UserError:
-    return UserError(
+def _size_error(path: Path, size: Size, expected_size: Size) -> UnreadableImageError:
+    return UnreadableImageError(
         f"{path}: the image is {size[0]}×{size[1]} pixels (height × width), but its annotation "
         f"says {expected_size[0]}×{expected_size[1]}; its boxes would be wrong: correct the "
         "annotation or use the image that was annotated"
-    )
-
-
-def _open_file(path: Path) -> IO[bytes]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image file") from None
-    except OSError as error:
-        raise UserError(f"{path}: the image cannot be opened: {error.strerror}") from None
-    if os.fstat(file.fileno()).st_size == 0:
-        file.close()
-        raise UserError(f"{path}: the image file is empty (0 bytes); copy it again or remove it")
-    return file
-
-
-def _identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
-    """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format."""
-    try:
-        opened = PilImage.open(file)
-    except UnidentifiedImageError:
-        file.seek(0)
-        return None
-    except PilImage.DecompressionBombError:
-        raise _too_large(path) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder may raise anything on a broken file
-        raise _broken(path, error) from None
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _too_large(path)
-    return opened
-
-
-def _too_large(path: Path) -> UserError:
-    return UserError(
-        f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; it is broken, or has to "
-        "be cut into tiles"
-    )
-
-
-def _broken(path: Path, error: Exception | str) -> UserError:
-    return UserError(
-        f"{path}: the image cannot be decoded: {error}; copy it again, or remove it from the set"
     )
 
 
@@ -175,7 +139,7 @@ def _header(opened: PilImage.Image, path: Path) -> ImageHeader:
         try:
             orientation = opened.getexif().get(_ORIENTATION, 1)
         except Exception as error:
-            raise _broken(path, f"its EXIF data are damaged ({error})") from None
+            raise broken(path, f"its EXIF data are damaged ({error})") from None
     valid = isinstance(orientation, int) and 1 <= orientation <= 8
     return ImageHeader((opened.height, opened.width), orientation if valid else 1)
 
@@ -184,22 +148,17 @@ def _pixels(opened: PilImage.Image, data: bytes, path: Path) -> npt.NDArray[np.u
     """``(h, w, 3)`` uint8 RGB as stored, not turned."""
     if opened.format in ("JPEG", "MPO"):
         if not _jpeg_is_whole(data):
-            raise _broken(path, _BREAKS_OFF)
+            raise broken(path, _BREAKS_OFF)
         if opened.mode in ("L", "RGB"):
             return _decode_jpeg(data, path)
     if _has_deep_colour(opened, data):
         return _as_rgb(_decode_unchanged(data, path), path)
-    try:
-        if opened.mode[0] in "IF":
-            values = np.asarray(opened)
-            if opened.mode == "I" and opened.format in ("PNG", "PPM"):
-                values = values.astype(np.uint16)  # how older versions of Pillow hold 16 bits
-            return _as_rgb(values, path, is_bgr=False)
-        return np.asarray(opened.convert("RGB"))
-    except (MemoryError, UserError):
-        raise
-    except Exception as error:
-        raise _broken(path, error) from None
+    if opened.mode[0] in "IF":
+        values = np.asarray(opened)
+        if opened.mode == "I" and opened.format in ("PNG", "PPM"):
+            values = values.astype(np.uint16)  # how older versions of Pillow hold 16 bits
+        return _as_rgb(values, path, is_bgr=False)
+    return np.asarray(opened.convert("RGB"))
 
 
 def _decode_jpeg(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
@@ -207,7 +166,7 @@ def _decode_jpeg(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
         np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     )
     if pixels is None:
-        raise _broken(path, "its JPEG data are damaged")
+        raise broken(path, "its JPEG data are damaged")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
 
 
@@ -217,7 +176,7 @@ def _require_end(file: IO[bytes], path: Path) -> None:
     if b"\xff\xd9" not in file.read():
         file.seek(0)
         if not _jpeg_is_whole(file.read()):
-            raise _broken(path, _BREAKS_OFF)
+            raise broken(path, _BREAKS_OFF)
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
@@ -226,14 +185,16 @@ def _jpeg_is_whole(data: bytes) -> bool:
     Compressed pixels never contain that marker; a thumbnail in the headers does, so these are
     stepped over.
     """
-    position = 2
+    position, num_frames = 2, 0
     while data[position : position + 1] == b"\xff":
         marker = data[position + 1 : position + 2]
         if marker == b"\xff":  # fill bytes may stand before a marker
             position += 1
             continue
         if marker == b"\xda":
-            return data.find(b"\xff\xd9", position) >= 0
+            # Of two frame headers one reader would take the first size, another the second.
+            return num_frames == 1 and data.find(b"\xff\xd9", position) >= 0
+        num_frames += marker in _FRAME_HEADERS
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False
 
@@ -245,18 +206,36 @@ def _has_deep_colour(opened: PilImage.Image, data: bytes) -> bool:
     if opened.format == "PNG":
         return data[24] == 16
     if opened.format == "TIFF":
-        return bool(max(opened.tag_v2.get(258, (8,))) > 8)  # type: ignore[attr-defined]
+        return bool(max(opened.tag_v2.get(_TIFF_BITS, (8,))) > 8)  # type: ignore[attr-defined]
     return False
+
+
+def _decode_other(data: bytes, path: Path) -> npt.NDArray[np.generic]:
+    """The samples of a TIFF of a kind that Pillow does not know: several float channels, say."""
+    if not data.startswith(_TIFF_MAGIC):
+        raise UnreadableImageError(
+            f"{path}: is no image, or one of an unknown format or badly damaged"
+        )
+    file = io.BytesIO(data)
+    head = file.read(16 if data[2:4] in (b"+\0", b"\0+") else 8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+    file.seek(tags.next)
+    tags.load(file)
+    if int(tags[_TIFF_WIDTH]) * int(tags[_TIFF_HEIGHT]) > MAX_PIXELS:
+        raise too_large(path)
+    return _decode_unchanged(data, path)
 
 
 def _decode_unchanged(data: bytes, path: Path) -> npt.NDArray[np.generic]:
     """The samples as stored: grey ``(h, w)``, or BGR or BGRA ``(h, w, 3 | 4)``."""
+    # Or it prints its own account of a damaged file beside our message.
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise _broken(path, str(error).splitlines()[0]) from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if pixels is None:
-        raise UserError(f"{path}: is no image, or one of an unknown format or badly damaged")
+        raise broken(path, "its data are damaged")
     return np.asarray(pixels)
 
 
@@ -280,7 +259,7 @@ def _to_uint8(values: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.uin
     numbers = values.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     if not (low >= 0 and high <= 65535):  # also true of NaN
-        raise UserError(
+        raise UnreadableImageError(
             f"{path}: its {values.dtype} samples lie between {low:g} and {high:g}; convert it to "
             "8 or 16 bits, since how bright these are meant to be is not known"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,25 @@ from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from retina.configuration import Config
-from retina.errors import RunError, UserError
+from retina.datasets.worker_faults import (
+    HangGuard,
+    end_with_this_process,
+    fault_of_workers,
+    kill_workers,
+)
+from retina.errors import UserError
 from retina.structures import Batch, BatchedTargets, Sample, SampleRequest, Size
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
 
+TIMEOUT_SECONDS = 600.0
+"""How long a batch may take before the process that makes it is taken to hang: a slow network
+storage answers within minutes."""
+
+
 class LoaderConfig(Config):
-    """How worker processes make batches; none of it changes a batch."""
+    """How batches are made; a batch changes only where an image in it cannot be read."""
 
     start_method: StartMethod | None = None
     """How worker processes are started; unset, as the platform does by itself."""
@@ -28,8 +40,21 @@ class LoaderConfig(Config):
     prefetch_factor: int = Field(default=2, ge=1)
     """Batches that each worker makes in advance."""
 
-    timeout: float = Field(default=0.0, ge=0)
-    """Seconds to wait for a batch before giving up; 0 waits for ever."""
+    timeout: float = Field(default=TIMEOUT_SECONDS, ge=0)
+    """Seconds to wait for a batch of a worker before giving up; 0 waits for ever."""
+
+    unreadable_images: Literal["error", "skip"] = "error"
+    """What becomes of a training image whose file is damaged, gone, or of another size than
+    annotated: `error` stops and names it; `skip` takes another image in its place and lists it in
+    ``unreadable_images.jsonl``. In an evaluation it is an error always. See docs/faults.md."""
+
+    max_unreadable_images: int = Field(default=100, ge=1)
+    """How many different files `skip` passes over in a run before it is an error after all."""
+
+    @property
+    def max_unreadable(self) -> int:
+        """How many files of the training set may be unreadable."""
+        return self.max_unreadable_images if self.unreadable_images == "skip" else 0
 
     def build(
         self,
@@ -60,10 +85,14 @@ def collate(
 ) -> Batch:
     """Stack samples into one batch, padded with zeros at the right and the bottom.
 
+    The padding is background like any other, so that its size counts in the loss: it is that of the
+    whole global batch, whichever part of it these samples are.
+
     Args:
         samples: at least one.
         size_divisor: the padded height and width are multiples of it.
-        pad_to: the padded size instead of the smallest that holds every sample.
+        pad_to: the padded size instead of the smallest that holds every sample and what the samples
+            ask for.
 
     Returns:
         images uint8 (B, 3, H, W), channels-last in memory; M is the count of objects of the fullest
@@ -73,7 +102,8 @@ def collate(
         UserError: a sample does not fit into ``pad_to``.
     """
     sizes = tuple(sample.size for sample in samples)
-    height, width = _padded_size(sizes, size_divisor, pad_to)
+    wanted = [sample.pad_at_least for sample in samples if sample.pad_at_least is not None]
+    height, width = _padded_size((*sizes, *wanted), size_divisor, pad_to)
     pixels = torch.empty(len(samples), height, width, 3, dtype=torch.uint8)
     for canvas, sample, (h, w) in zip(pixels, samples, sizes, strict=True):
         canvas[:h, :w] = sample.image.permute(1, 2, 0)
@@ -91,6 +121,7 @@ def collate(
         original_sizes=tuple(sample.original_size for sample in samples),
         image_sizes=sizes,
         crowd_rows=targets.crowd_rows,
+        unreadable=tuple(one for sample in samples for one in sample.unreadable),
     )
 
 
@@ -117,32 +148,57 @@ class Collate:
     pad_to: Size | None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """The batch of these samples."""
-        return collate(samples, size_divisor=self.size_divisor, pad_to=self.pad_to)
+        """The batch of these samples; in shared memory where it is made in a worker."""
+        batch = collate(samples, size_divisor=self.size_divisor, pad_to=self.pad_to)
+        if torch.utils.data.get_worker_info() is None:
+            return batch
+        # It would be moved there anyway, but by a thread whose errors nobody hears of: without
+        # room for it the batch would be lost, and the main process would wait for it for ever.
+        return batch.share_memory()
 
 
 class BatchLoader(DataLoader[Batch]):
-    """A DataLoader of batches that says what went wrong in a worker in one clear message."""
+    """A DataLoader of batches that says what went wrong in a worker in one clear message.
+
+    Attributes:
+        patience: seconds that a batch of a worker may take; 0 waits for ever.
+    """
+
+    patience: float = TIMEOUT_SECONDS
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a plain iterator is enough
         """The batches, in the planned order.
 
         Raises:
             UserError: an image cannot be read; the message is the one that the worker raised.
-            RunError: a worker died (killed for memory, say) or did not answer in time.
+            RunError: a worker died (killed for memory, say) or did not answer in time, or there is
+                no shared memory, file or process left for them.
         """
+        iterator: Iterator[Batch] = iter(())
+        guard = HangGuard(iterator, 0)
         try:
-            yield from super().__iter__()
+            if self.num_workers > 0:
+                # What PyTorch's queues are made of; where it fails inside them, they do not end
+                # without a traceback.
+                (self.multiprocessing_context or multiprocessing.get_context()).Semaphore()
+            iterator = super().__iter__()
+            end_with_this_process(iterator)
+            guard = HangGuard(iterator, self.patience if self.num_workers else 0)
+            with guard:
+                while True:
+                    with guard.waiting():
+                        batch = next(iterator)
+                    yield batch
+        except StopIteration:
+            return
         except UserError as error:
             raise UserError(original_message(error)) from error
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader"):
+        except (RuntimeError, OSError, EOFError) as error:
+            fault = guard.fault() if guard.has_acted else fault_of_workers(error)
+            if fault is None:
                 raise
-            raise RunError(
-                f"{error}\nA process that loads data died or hung. It may have been out of memory "
-                "or of shared memory (/dev/shm): try a smaller training.num_workers, or 0 to load "
-                "in the main process."
-            ) from error
+            kill_workers(iterator)
+            raise fault from error
 
 
 def original_message(error: UserError) -> str:
@@ -165,7 +221,7 @@ def build_loader(
     pin_memory: bool = False,
     start_method: StartMethod | None = None,
     prefetch_factor: int = 2,
-    timeout: float = 0.0,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> BatchLoader:
     """A loader of planned batches.
 
@@ -187,16 +243,18 @@ def build_loader(
             "worker_init_fn": _set_up_worker,
             "multiprocessing_context": start_method,
             "prefetch_factor": prefetch_factor,
-            "timeout": timeout,
         }
-    return BatchLoader(
+    loader = BatchLoader(
         dataset,  # type: ignore[arg-type]  # the collation turns its samples into batches
         batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
         collate_fn=Collate(size_divisor, pad_to),
         num_workers=num_workers,
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # else every loader would draw from the global one
         **workers,
     )
+    loader.patience = timeout
+    return loader
 
 
 def _set_up_worker(worker_id: int) -> None:

@@ -18,7 +18,7 @@ from typing import Literal, Unpack
 import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array
-from retina.datasets.coco_file import refuse_outside_path
+from retina.datasets.coco_file import refuse_outside_path, refuse_unprintable
 from retina.datasets.folder import FolderConfig, FolderDataset, FolderOptions
 from retina.datasets.images import IMAGE_SUFFIXES
 from retina.datasets.voc_file import VocImage, read_voc_file
@@ -91,6 +91,7 @@ class VocConfig(FolderConfig):
         *,
         antialias: bool = False,
         check_images: bool = True,
+        max_unreadable: int = 0,
     ) -> VocDataset:
         """Read the split.
 
@@ -98,6 +99,7 @@ class VocConfig(FolderConfig):
             categories: those of the training set or the detector; None to define them here.
             antialias: see `DetectionDataset`.
             check_images: see `FolderDataset`.
+            max_unreadable: see `DetectionDataset`.
         """
         return VocDataset(
             self.images,
@@ -105,7 +107,12 @@ class VocConfig(FolderConfig):
             split=self.split,
             one_based=self.one_based,
             difficult_as_crowd=self.difficult_as_crowd,
-            **self.options(categories=categories, antialias=antialias, check_images=check_images),
+            **self.options(
+                categories=categories,
+                antialias=antialias,
+                check_images=check_images,
+                max_unreadable=max_unreadable,
+            ),
         )
 
 
@@ -127,6 +134,8 @@ def read_voc_folder(
     file_names, renamed = _file_names(names, parsed, images)
     objects = [one for image in parsed for one in image.objects]
     listed = Categories.from_names(sorted({one.name for one in objects}))
+    for name in listed.names:
+        refuse_unprintable(name, f"{annotations}: a <name>")
     label_of = {name: label for label, name in enumerate(listed.names)}
     boxes = np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4)
     boxes[:, :2] -= 1.0 if one_based else 0.0

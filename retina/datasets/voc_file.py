@@ -112,6 +112,6 @@ def _number(element: ElementTree.Element, tag: str, path: Path) -> float | None:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
+    if not math.isfinite(number) or abs(number) >= 2**31:
         raise UserError(f"{path}: <{tag.replace('/', '><')}> must be a number, is '{text[:60]}'")
     return number

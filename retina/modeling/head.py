@@ -24,9 +24,9 @@ _WEIGHT_STD = 0.01
 class HeadConfig(Config):
     """The class subnet and the box subnet."""
 
-    num_convs: Annotated[int, Field(ge=0)] = 4
+    num_convs: Annotated[int, Field(ge=0, le=64)] = 4
     """3×3 convolutions of each subnet before its output layer."""
-    channels: Annotated[int, Field(ge=1)] | None = None
+    channels: Annotated[int, Field(ge=1, le=16_384)] | None = None
     """Width of these convolutions; null takes the pyramid's."""
     norm: HeadNorm = "none"
     """Normalisation after each of them."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +21,30 @@ StateDict = dict[str, Tensor]
 
 _COUNTER = ".num_batches_tracked"
 """Ending of the entries that only count the batches a BatchNorm has seen: no weights."""
+
+
+UNREADABLE = (
+    *(OSError, EOFError, SafetensorError, zipfile.BadZipFile, struct.error),
+    *(RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError),
+    *(AssertionError, OverflowError, MemoryError),
+)
+"""What reading a damaged or malicious weight file may raise."""
+
+
+def refuse_compressed(file: Path | IO[bytes]) -> None:
+    """Refuse an archive of ``torch.save`` with compressed records, which it never writes.
+
+    A few kilobytes of them can swell to any size. Files that are no such archive pass.
+
+    Raises:
+        ValueError: names the record.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"the record {record.filename!r} is compressed")
 
 
 def read_state_dict(path: Path | str) -> StateDict:
@@ -35,6 +62,7 @@ def read_state_dict(path: Path | str) -> StateDict:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
         else:
+            refuse_compressed(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weight file") from None
@@ -43,7 +71,7 @@ def read_state_dict(path: Path | str) -> StateDict:
             f"{path}: not a plain state dict (it is damaged or holds more than tensors): "
             f"{_first_line(error)}"
         ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read as weights: {_first_line(error)}") from None
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

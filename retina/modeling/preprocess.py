@@ -17,7 +17,7 @@ from retina.geometry.resizing import canvas_for, fit_into
 from retina.structures import Size
 
 ChannelOrder = Literal["rgb", "bgr"]
-Pixels = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
 PerChannel = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 

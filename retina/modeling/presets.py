@@ -35,6 +35,7 @@ def _model(
             "frozen_stages": 2,
             "norm": norm,
             "norm_eps": 1e-5,
+            "finest_map": "c3",
         },
         "pyramid": {"channels": 256, "p6_from": p6_from},
         "head": {

@@ -20,7 +20,7 @@ CoarseSource = Literal["c5", "p5"]
 class PyramidConfig(Config):
     """The feature pyramid."""
 
-    channels: Annotated[int, Field(ge=1)] = 256
+    channels: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Width of every level."""
     p6_from: CoarseSource = "c5"
     """Which map P6 is computed from: the backbone's last or the pyramid's last."""

@@ -204,7 +204,7 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
     write_dataset(tmp_path, 2)
     dataset = DeadlyDataset(tmp_path, tmp_path / "annotations.json")
     loader = build_loader(dataset, evaluation_batches(2, 2), num_workers=1, size_divisor=32)
-    with pytest.raises(RunError, match=r"smaller training\.num_workers"):
+    with pytest.raises(RunError, match=r"lower training\.num_workers"):
         list(loader)
 
 

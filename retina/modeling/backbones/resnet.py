@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -29,6 +30,8 @@ TrunkName = Literal[
     "resnext101_64x4d",
 ]
 
+FinestMap = Literal["c2", "c3"]
+
 _WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
@@ -49,6 +52,9 @@ class ResNetConfig(Config):
     `sync`: live, over all processes (CUDA only)."""
     norm_eps: Annotated[float, Field(ge=0)] = 1e-5
     """Added to the variance. No state dict says which value its weights were trained with."""
+    finest_map: FinestMap = "c3"
+    """The finest feature map that is used. `c2` adds a pyramid level of stride 4 (P2) for objects
+    of a few pixels: four times as many anchors, and `anchors.sizes` needs one more entry."""
 
     def build(self) -> ResNet:
         """The trunk, with its pretrained weights if it has any.
@@ -61,6 +67,7 @@ class ResNetConfig(Config):
             frozen_stages=self.frozen_stages,
             norm=self.norm,
             norm_eps=self.norm_eps,
+            finest_map=self.finest_map,
         )
         if self.weights is not None:
             trunk.load_pretrained(
@@ -77,10 +84,17 @@ class ResNet(Backbone):
         frozen_stages: how many stages never learn, counted from the stem.
         norm: the kind of normalisation.
         norm_eps: added to the variance.
+        finest_map: the first of the maps that `forward` gives.
     """
 
     def __init__(
-        self, *, name: TrunkName, frozen_stages: int, norm: NormKind, norm_eps: float
+        self,
+        *,
+        name: TrunkName,
+        frozen_stages: int,
+        norm: NormKind,
+        norm_eps: float,
+        finest_map: FinestMap = "c3",
     ) -> None:
         super().__init__()
         network = torchvision.models.get_model(
@@ -94,8 +108,10 @@ class ResNet(Backbone):
         self.layer2: nn.Module = network.layer2
         self.layer3: nn.Module = network.layer3
         self.layer4: nn.Module = network.layer4
-        channels = network.inplanes // 4  # of C3; inplanes are the channels of C5
-        self._feature_specs = tuple(FeatureSpec(channels << i, 8 << i) for i in range(3))
+        channels = network.inplanes // 8  # of C2; inplanes are the channels of C5
+        self._num_maps = {"c2": 4, "c3": 3}[finest_map]
+        specs = tuple(FeatureSpec(channels << i, 4 << i) for i in range(4))
+        self._feature_specs = specs[-self._num_maps :]
         self.frozen_stages = frozen_stages
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -103,7 +119,7 @@ class ResNet(Backbone):
 
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """Width and stride of C3, C4 and C5."""
+        """Width and stride of C3, C4 and C5, and of C2 before them where it is used."""
         return self._feature_specs
 
     def _frozen_modules(self) -> list[nn.Module]:
@@ -118,7 +134,7 @@ class ResNet(Backbone):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """C3, C4 and C5 of normalised images ``(B, 3, H, W)``."""
+        """The feature maps, C5 last, of normalised images ``(B, 3, H, W)``."""
         features = images
         maps: list[Tensor] = []
         stages: tuple[Callable[[Tensor], Tensor], ...] = (
@@ -133,7 +149,7 @@ class ResNet(Backbone):
             with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
                 features = stage(features)
             maps.append(features)
-        return tuple(maps[2:])
+        return tuple(maps[-self._num_maps :])
 
     def _stem(self, images: Tensor) -> Tensor:
         features: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -192,8 +208,10 @@ def pretrained_state_dict(name: TrunkName, weights: str) -> StateDict:
         )
     entry = known[weights]
     try:
-        state_dict: StateDict = entry.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        state_dict: StateDict = entry.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"backbone.weights: '{weights}' of {name} could not be fetched from {entry.url} "
             f"({error}); give a local file, or null to start from random weights"

@@ -213,5 +213,5 @@ def load_sample(path: Path, key: str) -> LabSample | None:
                 other_classes=LogitHistogram(*file.get_tensor("other_classes")),
                 own_class=file.get_tensor("own_class"),
             )
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None

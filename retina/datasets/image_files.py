@@ -1,0 +1,119 @@
+"""Image files as they lie on disk: opened, identified and bounded before anything is decoded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import cv2
+from PIL import Image as PilImage
+from PIL import UnidentifiedImageError
+
+from retina.errors import UnreadableImageError, UserError
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused, since a small file can claim to hold any number of pixels: Pillow's
+own bound."""
+
+MAX_FILE_BYTES = 2**31 - 1
+"""Larger files are refused: no decoder takes them, and reading them would fill the memory."""
+
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB"),
+    *("GIF", "PPM", "JPEG2000", "AVIF"),
+)
+"""What is read, by Pillow's names. Pillow knows more, but some of them are programs or start one:
+an EPS file is handed to Ghostscript."""
+
+
+@contextmanager
+def one_clear_error(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises on a broken file (it may be anything) becomes one message."""
+    try:
+        yield
+    except (MemoryError, UserError):
+        raise
+    except cv2.error as error:
+        if error.code == cv2.Error.STS_NO_MEM:
+            raise MemoryError(f"{path}: {error.err}") from None
+        raise broken(path, error.err or "its data are damaged") from None
+    except Exception as error:
+        raise broken(path, error) from None
+
+
+def open_image_file(path: Path) -> IO[bytes]:
+    """The file, open for reading; the caller closes it.
+
+    Raises:
+        UnreadableImageError: it is missing, empty, too large, or no file.
+    """
+    try:
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError:
+        raise UnreadableImageError(f"{path}: no such image file") from None
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImageError(f"{path}: the image cannot be opened: {reason}") from None
+    about = os.fstat(file.fileno())
+    problem = None
+    if not stat.S_ISREG(about.st_mode):
+        problem = "is no file, but a pipe or a device; remove it from the set"
+    elif about.st_size == 0:
+        problem = "the image file is empty (0 bytes); copy it again or remove it"
+    elif about.st_size > MAX_FILE_BYTES:
+        problem = f"the file is larger than {MAX_FILE_BYTES} bytes; cut the image into tiles"
+    if problem is not None:
+        file.close()
+        raise UnreadableImageError(f"{path}: {problem}")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # A pipe that nobody writes to would be waited for for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow can read."""
+    PilImage.init()
+    return tuple(name for name in FORMATS if name in PilImage.OPEN)
+
+
+def identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
+    """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format.
+
+    Raises:
+        UnreadableImageError: by its head it has too many pixels.
+    """
+    try:
+        opened = PilImage.open(file, formats=_known_formats())
+    except UnidentifiedImageError:
+        file.seek(0)
+        return None
+    except PilImage.DecompressionBombError:
+        raise too_large(path) from None
+    if opened.width * opened.height > MAX_PIXELS:
+        raise too_large(path)
+    return opened
+
+
+def too_large(path: Path) -> UnreadableImageError:
+    """The error of an image with more than `MAX_PIXELS`."""
+    return UnreadableImageError(
+        f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; it is broken, or has to "
+        "be cut into tiles"
+    )
+
+
+def broken(path: Path, error: Exception | str) -> UnreadableImageError:
+    """The error of an image whose decoder says ``error``."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UnreadableImageError(
+        f"{path}: the image cannot be decoded: {reason}; copy it again, or remove it from the set"
+    )

@@ -1,0 +1,336 @@
+"""Image files that are damaged or gone: named, or passed over by `skip`.
+
+What is passed over is counted, listed and bounded, and is the same on every rank and from any
+number of workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.coco import CocoDataset
+from retina.datasets.loading import LoaderConfig, build_loader
+from retina.datasets.planning import BatchPlanner, evaluation_batches
+from retina.errors import UnreadableImageError, UserError
+from retina.structures import Batch, UnreadableImage
+from retina.training.checkpoint import load_state
+from retina.training.unreadable import UnreadableImages
+from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
+
+SKIP = "loader.unreadable_images=skip"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A copy of a small data set, and the config of a training on it."""
+
+    config: Path
+    data: Path
+    run: Path
+
+    def image(self, number: int, split: str = "train") -> Path:
+        tree = json.loads((self.data / split / "annotations.json").read_text())
+        path: Path = self.data / split / "images" / tree["images"][number]["file_name"]
+        return path
+
+    def listed(self) -> list[dict[str, Any]]:
+        lines = (self.run / "unreadable_images.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def place(tmp_path: Path, synthetic_data: Path, tiny_config: Path) -> Place:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_data, data)
+    config = tmp_path / "experiment.yaml"
+    text = tiny_config.read_text().replace(str(synthetic_data), str(data))
+    config.write_text(f"{text}\noutput_dir: {tmp_path / 'run'}\n")
+    return Place(config, data, tmp_path / "run")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def read(place: Place, *, max_unreadable: int) -> CocoDataset:
+    folder = place.data / "train"
+    return CocoDataset(
+        folder / "images",
+        folder / "annotations.json",
+        check_images=False,
+        max_unreadable=max_unreadable,
+    )
+
+
+def batches_of(dataset: CocoDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
+    dataset.augmentation = AugmentationConfig(preset=preset).build()
+    plan = BatchPlanner(
+        image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
+    )
+    loader = build_loader(dataset, plan.epoch(0), num_workers=num_workers, size_divisor=32)
+    return list(loader)
+
+
+@pytest.mark.parametrize("preset", ["none", "strong"])  # strong: with mosaic
+def test_others_take_their_place_the_same_from_any_workers(place: Place, preset: str) -> None:
+    whole = batches_of(read(place, max_unreadable=5), 0, preset)
+    place.image(3).unlink()
+    truncate(place.image(10))
+    dataset = read(place, max_unreadable=5)
+    batches = batches_of(dataset, 0, preset)
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 4]
+    files = {one.file for batch in batches for one in batch.unreadable}
+    assert files == {str(place.image(3)), str(place.image(10))}
+    reasons = {one.reason for batch in batches for one in batch.unreadable}
+    assert any("no such image file" in reason for reason in reasons)
+    assert any("breaks off" in reason or "cannot be decoded" in reason for reason in reasons)
+    gone = {int(dataset.image_ids[3]), int(dataset.image_ids[10])}
+    for before, after in zip(whole, batches, strict=True):
+        assert not gone & set(after.image_ids)
+        for row, (old, new) in enumerate(zip(before.image_ids, after.image_ids, strict=True)):
+            assert (old == new) == (old not in gone)
+            if not after.unreadable:
+                assert torch.equal(before.images[row], after.images[row])
+    for num_workers in (1, 2):
+        again = batches_of(read(place, max_unreadable=5), num_workers, preset)
+        for one, other in zip(batches, again, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.boxes, other.boxes)
+            assert one.image_ids == other.image_ids
+            assert one.unreadable == other.unreadable
+
+
+def test_a_bad_tile_of_a_mosaic_is_replaced(place: Place) -> None:
+    dataset = read(place, max_unreadable=5)
+    dataset.augmentation = AugmentationConfig(mosaic_probability=1.0).build()
+    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    (requests,) = plan.epoch(0)
+    place.image(7).unlink()
+    samples = [dataset[request] for request in requests if request.index != 7]
+    met = [sample for sample in samples if sample.unreadable]
+    assert met  # 69 tiles of 24 images
+    assert {one.file for sample in met for one in sample.unreadable} == {str(place.image(7))}
+
+
+def test_the_image_in_its_place_has_the_same_orientation(place: Place) -> None:
+    dataset = read(place, max_unreadable=24)
+    wide = dataset.image_sizes[:, 1] >= dataset.image_sizes[:, 0]
+    assert 0 < wide.sum() < len(wide)
+    ids = dataset.image_ids.tolist()
+    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    (requests,) = plan.epoch(0)
+    for request in requests[:8]:
+        path = place.image(request.index)
+        kept = path.read_bytes()
+        path.unlink()
+        taken = ids.index(dataset[request].image_id)
+        assert taken != request.index
+        assert wide[taken] == wide[request.index]
+        path.write_bytes(kept)
+
+
+def test_where_nothing_can_be_read_the_image_that_was_asked_for_is_named(place: Place) -> None:
+    dataset = read(place, max_unreadable=24)
+    for path in (place.data / "train" / "images").iterdir():
+        path.unlink()
+    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    request = plan.epoch(0)[0][0]
+    with pytest.raises(UnreadableImageError, match=place.image(request.index).name):
+        dataset[request]
+
+
+def test_an_evaluation_never_takes_another_image(place: Place) -> None:
+    place.image(3).unlink()
+    dataset = read(place, max_unreadable=5)
+    (requests,) = evaluation_batches(len(dataset), len(dataset))
+    with pytest.raises(UnreadableImageError, match=place.image(3).name):
+        dataset[requests[3]]
+
+
+def test_the_list_counts_each_file_once_and_goes_on_after_a_resume(tmp_path: Path) -> None:
+    def batch(*files: str) -> Batch:
+        dummy = torch.zeros(1, 1)
+        return Batch(
+            images=torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
+            valid_sizes=torch.tensor([[2, 2]]),
+            boxes=torch.zeros(1, 1, 4),
+            labels=dummy.long(),
+            is_crowd=dummy.bool(),
+            is_object=dummy.bool(),
+            image_ids=(1,),
+            original_sizes=((2, 2),),
+            image_sizes=((2, 2),),
+            crowd_rows=(),
+            unreadable=tuple(UnreadableImage(file, f"{file}: broken") for file in files),
+        )
+
+    path, said = tmp_path / "unreadable_images.jsonl", []
+    images = UnreadableImages(path, limit=2)
+    images.note(batch("a.jpg", "a.jpg"))
+    images.settle(5, said.append)
+    images.note(batch("a.jpg"))
+    images.settle(6, said.append)
+    assert said == ["passed over (1 of at most 2): a.jpg: broken"]
+    assert len(images) == 1
+
+    again = UnreadableImages(path, limit=2)
+    again.note(batch("a.jpg", "b.jpg"))
+    again.settle(7, said.append)
+    assert said[1:] == ["passed over (2 of at most 2): b.jpg: broken"]
+    again.note(batch("c.jpg"))
+    with pytest.raises(UserError, match=r"3 image files .* allows \(2\); they are listed in"):
+        again.settle(8, said.append)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["step"], row["file"]) for row in rows] == [
+        *((5, "a.jpg"), (7, "b.jpg"), (8, "c.jpg"))
+    ]
+    assert rows[0]["reason"] == "a.jpg: broken"
+
+
+def test_error_is_the_default() -> None:
+    assert LoaderConfig().max_unreadable == 0
+    assert LoaderConfig(unreadable_images="skip").max_unreadable == 100
+
+
+def test_a_training_passes_over_what_it_may(invoke: Invoke, place: Place) -> None:
+    place.image(3).unlink()
+    truncate(place.image(10))
+    done = invoke("train", place.config, SKIP, "training.epochs=1")
+    assert done.code == 0, done.err
+    assert sorted(row["file"] for row in place.listed()) == sorted(
+        str(place.image(number)) for number in (3, 10)
+    )
+    assert "done: 3 steps" in done.out
+    for number in (3, 10):
+        assert done.out.count(f"of at most 100): {place.image(number)}") == 1
+
+
+def test_more_than_the_limit_is_an_error_before_the_training(invoke: Invoke, place: Place) -> None:
+    for number in (3, 10):
+        place.image(number).unlink()
+    done = invoke("train", place.config, SKIP, "loader.max_unreadable_images=1")
+    assert done.code == 2
+    assert "2 of 24 images are not in" in done.err
+
+
+def test_an_unreadable_validation_image_is_an_error_by_either_policy(
+    invoke: Invoke, place: Place
+) -> None:
+    bad = place.image(2, "validation")
+    truncate(bad)
+    done = invoke("train", place.config, SKIP)
+    assert done.code == 2
+    assert str(bad) in done.err
+
+
+def mid_epoch(place: Place, *terms: str, gone: range) -> subprocess.CompletedProcess[str]:
+    """A training whose images vanish after its second step."""
+    names = [str(place.image(number)) for number in gone]
+    program = f"""
+import os, sys
+from retina.training.trainer import Trainer
+from retina.__main__ import main
+advance = Trainer._advance
+def and_vanish(self, *arguments):
+    advance(self, *arguments)
+    if self._step == 2:
+        for name in {names!r}:
+            os.unlink(name)
+Trainer._advance = and_vanish
+sys.argv = ["retina", "train", {str(place.config)!r}, *{list(terms)!r}]
+main()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "300"},
+    )
+
+
+TERMS = [
+    *("training.batch_size=4", "training.checkpoint_every_steps=1", "training.num_workers=1"),
+    "loader.prefetch_factor=1",
+]
+
+
+def test_an_image_that_vanishes_in_mid_epoch_is_named_and_the_checkpoint_is_whole(
+    place: Place,
+) -> None:
+    done = mid_epoch(place, *TERMS, gone=range(12, 24))
+    assert done.returncode == 2, done.stderr
+    assert "no such image file" in done.stderr
+    assert str(place.data / "train" / "images") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 2 <= load_state(place.run / "checkpoints" / "last.pt").step < 12
+    assert not (place.run / "unreadable_images.jsonl").exists()
+
+
+def test_images_that_vanish_in_mid_epoch_are_passed_over_up_to_the_limit(place: Place) -> None:
+    done = mid_epoch(place, *TERMS, SKIP, "loader.max_unreadable_images=3", gone=range(14, 24))
+    assert done.returncode == 2, done.stderr
+    assert "more than loader.max_unreadable_images allows (3)" in done.stderr
+    listed = [row["file"] for row in place.listed()]
+    assert len(listed) == len(set(listed)) > 3
+    assert set(listed) <= {str(place.image(number)) for number in range(14, 24)}
+    step = load_state(place.run / "checkpoints" / "last.pt").step
+    assert 2 <= step < 12
+
+
+@pytest.mark.parametrize("num_processes", [2])
+def test_two_ranks_pass_over_the_same_files_as_one_does(
+    invoke: Invoke, place: Place, tmp_path: Path, num_processes: int
+) -> None:
+    place.image(3).unlink()
+    truncate(place.image(10))
+    terms = [
+        *(SKIP, "model.backbone.norm=frozen", "preprocess.pad_to=[96, 96]"),
+        *("optimizer={kind: sgd, lr: 0.02}", "training.epochs=1", "device=cpu"),
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert invoke("train", place.config, f"output_dir={one}", *terms).code == 0
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(num_processes), "-m", "retina", "train", str(place.config)),
+            *(f"output_dir={two}", *terms),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert launched.returncode == 0, launched.stderr
+    rows = [
+        sorted(
+            (json.loads(line)["file"], json.loads(line)["step"])
+            for line in (folder / "unreadable_images.jsonl").read_text().splitlines()
+        )
+        for folder in (one, two)
+    ]
+    assert len(rows[0]) == 2
+    assert rows[0] == rows[1]
+    losses = [
+        [
+            row["loss"]
+            for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            if row["kind"] == "train"
+        ]
+        for folder in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert np.isfinite(losses[0]).all()
