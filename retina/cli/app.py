@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retina import __version__
-from retina.cli import data, loss
+from retina.cli import data, debug, loss
 
 app = typer.Typer(
     name="retina",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(loss.app, name="loss")
+app.add_typer(debug.app, name="debug")
 import_app = typer.Typer(
     help="Turn other projects' weights into a detector file.\n\n"
     "Example: `retina import torchvision COCO_V1 --variant v2 --output coco.safetensors`",
@@ -107,6 +108,46 @@ def tune(
     if device is not None:
         changes.append(f"device={device}")
     run_tuning(config, changes, grid_path=grid, output=output)
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of single keys of the config."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder of doctor.json and the pictures; by default OUTPUT_DIR_doctor.",
+        ),
+    ] = None,
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Write CONFIG.mended.yaml: CONFIG with the mends."),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out what trains a few steps or measures speed.")
+    ] = False,
+    device: Annotated[str | None, typer.Option("--device", help="Short for device=…")] = None,
+) -> None:
+    """Examine a set-up before training it: data, anchors, learning rate, speed, memory.
+
+    Each finding says what is wrong, why it matters, and the change of the config that mends it.
+    The exit code is 1 where a finding is severe.
+
+    Example: `retina doctor configs/my_data.yaml --apply`
+    """
+    from retina.cli.doctor import DoctorRequest, run_doctor
+
+    changes = list(overrides or [])
+    if device is not None:
+        changes.append(f"device={device}")
+    run_doctor(
+        DoctorRequest(config=config, overrides=changes, output=output, quick=quick, apply=apply)
+    )
 
 
 @app.command()

@@ -120,6 +120,55 @@ def corrupt(
 
 
 @app.command()
+def anchors(
+    config: Annotated[
+        Path | None, typer.Argument(help="An experiment; or --images and --annotations.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of single keys of the config."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Folder of the images.")] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", help="COCO file, or folder of Pascal VOC XML files."),
+    ] = None,
+    split: Split = None,
+    min_size: Annotated[
+        int | None, typer.Option("--min-size", min=1, help="Shorter side of the input (else 800).")
+    ] = None,
+    max_size: Annotated[
+        int | None, typer.Option("--max-size", min=1, help="Limit of its longer side (else 1333).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write anchors.yaml, anchors.json and anchors.png there."),
+    ] = None,
+) -> None:
+    """Propose anchors (sizes, scales, ratios, a level P2) with the coverage before and after.
+
+    Example: `retina data anchors my_data.yaml --output anchors`
+
+    Example: `retina data anchors --images photos --annotations labels.json --min-size 640
+    --max-size 1066`
+    """
+    from retina.cli.anchors import AnchorsRequest, run_anchors
+
+    run_anchors(
+        AnchorsRequest(
+            config=config,
+            overrides=overrides or [],
+            images=images,
+            annotations=annotations,
+            split=split,
+            min_size=min_size,
+            max_size=max_size,
+            output=output,
+        )
+    )
+
+
+@app.command()
 def suspects(
     checkpoints: Annotated[
         list[Path],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from retina.cli.doctor import warn_at_start
 from retina.datasets.dataset import DatasetReport
 from retina.devices import pick_device
 from retina.distributed import is_main_process, process_group
@@ -17,10 +18,13 @@ from retina.experiment import Experiment, build_experiment, load_experiment
 def run_training(config_path: Path, overrides: Sequence[str], *, resume: bool) -> None:
     """Train, and exit with 128 + n where signal n stopped it."""
     config = load_experiment(config_path, overrides)
-    with process_group(pick_device(config.device).type):
+    minutes = config.training.collective_timeout_minutes
+    with process_group(pick_device(config.device).type, timeout_minutes=minutes):
         console = Console(quiet=not is_main_process(), highlight=False, soft_wrap=True)
         experiment = build_experiment(config, resume=resume)
         _introduce(experiment, console)
+        if is_main_process():
+            warn_at_start(experiment, console)
         outcome = experiment.trainer.run()
     folder = experiment.config.output_dir
     if outcome.signal is not None:
@@ -36,6 +40,8 @@ def run_training(config_path: Path, overrides: Sequence[str], *, resume: bool) -
 
 def _introduce(experiment: Experiment, console: Console) -> None:
     config = experiment.config
+    for change in experiment.changes:
+        console.print(f"changed since the last checkpoint: {change}", markup=False)
     parameters = sum(p.numel() for p in experiment.detector.parameters())
     console.print(
         f"{config.model.backbone.name}, {parameters / 1e6:.1f} M parameters, on "

@@ -1,0 +1,87 @@
+"""``retina doctor``, and its short form at the start of a training."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from retina.errors import UserError
+from retina.experiment import Experiment, load_experiment
+from retina.storage import make_folder
+from retina.studies.doctor.examination import examine, short_form
+from retina.studies.doctor.findings import Finding
+from retina.studies.doctor.patching import write_patched
+from retina.studies.doctor.report import conclusion, finding_lines, results_table, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorRequest:
+    """The arguments of the command, by their names."""
+
+    config: Path
+    overrides: Sequence[str]
+    output: Path | None
+    quick: bool
+    apply: bool
+
+
+def run_doctor(request: DoctorRequest) -> None:
+    """Examine, print, write doctor.json and the pictures; exit with 1 where anything is severe."""
+    _refuse_torchrun()
+    config = load_experiment(request.config, request.overrides)
+    folder = request.output or _default_output(config.output_dir)
+    make_folder(folder)
+    console = Console(highlight=False)
+    with console.status("reading") as status:
+        examination = examine(config, folder, quick=request.quick, announce=status.update)
+    console.print(results_table(examination))
+    for finding in examination.findings:
+        console.print()
+        for line in finding_lines(finding):
+            console.print(line)
+    write_json(examination, request.config, folder / "doctor.json")
+    console.print()
+    console.print(conclusion(examination), markup=False)
+    console.print(f"doctor.json and batch.png are in {folder}", markup=False, soft_wrap=True)
+    if request.apply:
+        _apply(request, examination.findings, console)
+    if examination.is_severe:
+        sys.exit(1)
+
+
+def _apply(request: DoctorRequest, findings: Sequence[Finding], console: Console) -> None:
+    written = write_patched(request.config, request.overrides, findings)
+    if written is None:
+        text = "nothing to apply: no finding can be mended by a change of the config"
+    else:
+        text = f"{written}: the config with the patches; go on with: retina doctor {written}"
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def warn_at_start(experiment: Experiment, console: Console) -> None:
+    """Print a line for each thing that looks wrong; nothing where all is well."""
+    splits = experiment.splits
+    for finding in short_form(experiment.config, splits["train"], splits.get("validation")):
+        console.print(finding.line(), markup=False)
+
+
+def _refuse_torchrun() -> None:
+    num_processes = os.environ.get("WORLD_SIZE", "1")
+    if num_processes not in ("", "1"):
+        raise UserError(
+            f"retina doctor was started in {num_processes} processes (WORLD_SIZE); it examines in "
+            "one: start it without torchrun"
+        )
+
+
+def _default_output(run: Path) -> Path:
+    """``runs/demo_doctor`` beside the run folder that the config names."""
+    folder = run if run.name not in ("", "..") else run.resolve()
+    if not folder.name:
+        raise UserError(f"output_dir={run}: nothing lies beside it; give a folder with --output")
+    return folder.with_name(f"{folder.name}_doctor")
