@@ -20,10 +20,26 @@ from retina.errors import RunError
 
 T = TypeVar("T")
 
+_is_alone = False
+
 
 def is_distributed() -> bool:
-    """Whether a process group is up."""
-    return dist.is_available() and dist.is_initialized()
+    """Whether a process group is up, and this is not inside of `alone`."""
+    return dist.is_available() and dist.is_initialized() and not _is_alone
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """In the block this process is a single one, that waits for no other.
+
+    For what one process may fail at while another does not: no collective may be under way then.
+    """
+    global _is_alone  # autograd's threads, too
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
 
 
 def world_size() -> int:

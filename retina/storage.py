@@ -11,7 +11,6 @@ from pathlib import Path
 
 from retina.errors import RunError, UserError
 
-
 _PART = ".part"
 
 

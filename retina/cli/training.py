@@ -49,6 +49,8 @@ def _introduce(experiment: Experiment, console: Console) -> None:
         f"{config.output_dir}",
         markup=False,
     )
+    for note in experiment.notes:
+        console.print(note, markup=False)
     for split, report in experiment.reports.items():
         for line in describe_report(split, report):
             console.print(line, markup=False)

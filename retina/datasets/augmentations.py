@@ -88,17 +88,30 @@ class AugmentationConfig(Config):
         """Whether batches draw their size where the sampling does not say otherwise."""
         return self.preset in ("multi_scale", "strong")
 
+    @property
+    def keeps_aspect(self) -> bool:
+        """Whether every image surely keeps its aspect ratio."""
+        return self.preset != "strong" and not self.transforms
+
+    @property
+    def has_mosaic(self) -> bool:
+        """Whether images are put together."""
+        return self._mosaics > 0
+
+    @property
+    def _mosaics(self) -> float:
+        if self.mosaic_probability is None:
+            return 0.3 if self.preset == "strong" else 0.0
+        return self.mosaic_probability
+
     def build(self) -> Pipeline | None:
         """The augmentation; None if it would change nothing."""
-        probability = self.mosaic_probability
-        if probability is None:
-            probability = 0.3 if self.preset == "strong" else 0.0
         transforms = (*_preset_transforms(self.preset), *self.transforms)
-        if not transforms and probability == 0:
+        if not transforms and not self.has_mosaic:
             return None
         rule = VisibilityRule(self.min_visibility, self.min_area)
         compose = partial(_compose, transforms, rule)
-        return Pipeline(compose, mosaic_probability=probability, rule=rule)
+        return Pipeline(compose, mosaic_probability=self._mosaics, rule=rule)
 
 
 def _preset_transforms(preset: str) -> tuple[TransformConfig, ...]:

@@ -86,6 +86,22 @@ class BatchPlanner:
         full, rest = divmod(self.num_samples, self._batch_size)
         return full + (1 if rest and not self._drop_last else 0)
 
+    def largest_size(self, *, keeps_aspect: bool) -> Size:
+        """The height and the width that no image of any epoch exceeds, each for itself.
+
+        Args:
+            keeps_aspect: every image keeps its aspect ratio until it is resized; else it may fill
+                the whole canvas that is planned for it.
+        """
+        if self._stretch:
+            return max(h for h, _ in self._sizes), max(w for _, w in self._sizes)
+        sizes = []
+        for size in {*self._image_sizes}:
+            for scale in self._sizes:
+                canvas = canvas_for(size, *scale)
+                sizes.append(fit_into(size, canvas) if keeps_aspect else canvas)
+        return max(h for h, _ in sizes), max(w for _, w in sizes)
+
     def epoch(self, epoch: int) -> list[list[SampleRequest]]:
         """The global batches of an epoch, counted from 0."""
         streams = np.random.SeedSequence((self._seed, epoch)).spawn(4)

@@ -12,11 +12,13 @@ from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
+from retina.datasets.planning import BatchPlanner
 from retina.devices import PrecisionChoice, pick_device, pick_precision
-from retina.distributed import barrier, is_main_process
+from retina.distributed import barrier, is_main_process, world_size
 from retina.errors import UserError
 from retina.evaluation.engines import Backend
 from retina.evaluation.evaluator import Evaluator
+from retina.experiment.batch_size import check_auto_batch, decide_batch_size
 from retina.experiment.checks import (
     check_frozen,
     check_objective,
@@ -48,6 +50,7 @@ class Experiment:
         load_report: what was taken from ``model.initialize_from``, or None.
         differences: what the file that it starts from says otherwise, a line each.
         changes: what the config says otherwise than when the run was last saved, a line each.
+        notes: what was decided, and how, a line each.
         detector: the network, on its device.
         splits: the data sets, by the split's name.
     """
@@ -58,6 +61,7 @@ class Experiment:
     load_report: LoadReport | None
     differences: tuple[str, ...]
     changes: tuple[str, ...]
+    notes: tuple[str, ...]
     detector: RetinaNet
     splits: dict[str, DetectionDataset]
 
@@ -85,7 +89,19 @@ def build_experiment(
     check_objective(config, train.categories)
     splits: dict[str, DetectionDataset] = {"train": train}
     reports = {"train": train.report}
+    counts = train.class_counts() if config.objective.classification.needs_class_counts else None
     detector, load_report, differences = build_detector(config, train.categories)
+    notes: tuple[str, ...] = ()
+    if config.training.batch_size == "auto":
+        config, note = decide_batch_size(
+            config,
+            detector=detector,
+            dataset=train,
+            planner=_build_planner(config, train, world_size() * config.training.accumulation_steps),
+            class_counts=counts,
+            device=device,
+        )
+        notes = (note,)
     detector = detector.to(device)
     preprocess = config.preprocess.build().to(device)
     evaluator = None
@@ -94,15 +110,7 @@ def build_experiment(
         splits["validation"] = validation
         reports["validation"] = validation.report
         evaluator = _build_evaluator(config, validation, detector, preprocess, device)
-    planner = config.sampling.build(
-        train,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        min_size=config.preprocess.min_size,
-        max_size=config.preprocess.max_size,
-        stretch=config.preprocess.stretch,
-        multi_scale=config.augmentation.multi_scale,
-    )
+    planner = _build_planner(config, train, config.training.decided_batch_size)
     total_steps = planner.num_batches * config.training.epochs
     if config.training.max_steps is not None:
         total_steps = min(total_steps, config.training.max_steps)
@@ -110,7 +118,6 @@ def build_experiment(
     make_folder(config.output_dir)
     if is_main_process():
         remove_parts(config.output_dir)
-    counts = train.class_counts() if config.objective.classification.needs_class_counts else None
     criterion = config.objective.build(detector.box_coder, class_counts=counts).to(device)
     trainer = Trainer(
         detector=detector,
@@ -122,7 +129,7 @@ def build_experiment(
         loader=config.loader,
         evaluator=evaluator,
         optimizer=config.optimizer.build(detector),
-        peak_lr=peak_learning_rate(config.optimizer, config.training.batch_size),
+        peak_lr=peak_learning_rate(config.optimizer, config.training.decided_batch_size),
         lr_factor=config.schedule.build(total_steps),
         total_steps=total_steps,
         config=config.training,
@@ -145,7 +152,23 @@ def build_experiment(
     )
     if is_main_process():
         write_text(config.output_dir / "config.yaml", to_yaml(config))
-    return Experiment(trainer, config, reports, load_report, differences, changes, detector, splits)
+    return Experiment(
+        trainer, config, reports, load_report, differences, changes, notes, detector, splits
+    )
+
+
+def _build_planner(
+    config: ExperimentConfig, train: DetectionDataset, batch_size: int
+) -> BatchPlanner:
+    return config.sampling.build(
+        train,
+        batch_size=batch_size,
+        seed=config.seed,
+        min_size=config.preprocess.min_size,
+        max_size=config.preprocess.max_size,
+        stretch=config.preprocess.stretch,
+        multi_scale=config.augmentation.multi_scale,
+    )
 
 
 def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArtifact:
@@ -192,11 +215,17 @@ def decide(
 
     What was decided when the run began stays: a run that goes on elsewhere is still the same run.
     """
-    precision = config.training.precision
-    if precision == "auto" and point is not None:
-        precision = parse_yaml(point.state.config, str(point.path))["training"]["precision"]
+    precision, batch_size = config.training.precision, config.training.batch_size
+    if point is not None:
+        before = parse_yaml(point.state.config, str(point.path))["training"]
+        precision = before["precision"] if precision == "auto" else precision
+        batch_size = before["batch_size"] if batch_size == "auto" else batch_size
+    if batch_size == "auto":  # decided once the detector is there
+        check_auto_batch(device)
     precision = pick_precision(precision, device)
-    training = config.training.model_copy(update={"precision": precision})
+    training = config.training.model_copy(
+        update={"precision": precision, "batch_size": batch_size}
+    )
     return config.model_copy(update={"training": training})
 
 

@@ -35,7 +35,7 @@ def check_shares(training: TrainingConfig) -> None:
         UserError: a part of the batch would have no image.
     """
     parts = world_size() * training.accumulation_steps
-    if training.batch_size < parts:
+    if training.batch_size != "auto" and training.batch_size < parts:
         raise UserError(
             f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
             f"processes in {training.accumulation_steps} parts each; make it at least {parts}, or "

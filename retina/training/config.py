@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from retina.configuration import Config
 from retina.devices import PrecisionChoice
+from retina.errors import UserError
 from retina.training.divergence_config import DivergencePolicy, StopConfig
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _checked_batch_size(value: Any) -> Any:
+    # One sentence about both; a union would give one about each.
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("input should be a whole number greater than or equal to 1, or 'auto'")
 
 
 class TrainingConfig(Config):
@@ -20,8 +28,9 @@ class TrainingConfig(Config):
     """Passes over the training set."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps, where that comes first."""
-    batch_size: Count = 16
-    """Images of one optimizer step, over all processes and accumulated parts."""
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(_checked_batch_size)] = 16
+    """Images of one optimizer step, over all processes and accumulated parts; ``auto`` takes the
+    most that the GPU holds when the training begins. See docs/configuration.md."""
     accumulation_steps: Count = 1
     """In how many parts a process computes its share of an optimizer step, to save memory."""
     num_workers: Annotated[int, Field(ge=0)] = 2
@@ -56,3 +65,17 @@ class TrainingConfig(Config):
     the validation of the slowest."""
     deterministic: bool = False
     """Use only deterministic algorithms; slower on a GPU."""
+
+    @property
+    def decided_batch_size(self) -> int:
+        """The number of ``batch_size``.
+
+        Raises:
+            UserError: it is still ``auto``.
+        """
+        if self.batch_size == "auto":
+            raise UserError(
+                "training.batch_size: 'auto' is decided when a training begins; here, write the "
+                "number that it was decided to (its run folder's config.yaml has it)"
+            )
+        return self.batch_size

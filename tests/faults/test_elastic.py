@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "
 TERMS = [
     "device=cpu",
     "model.backbone.norm=frozen",
-    "optimizer={kind: sgd, lr: 0.01}",
+    "optimizer={kind: sgd, lr: 0.003}",
     # The gradient of L1 jumps where a box is met; rounding alone decides on which side it is.
     "objective.box={kind: smooth_l1, beta: 1.0}",
     "training.batch_size=4",

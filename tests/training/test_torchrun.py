@@ -61,7 +61,10 @@ def test_two_processes_train_and_score_as_one_does(
     assert len({row["image_id"] for row in rows}) == 8  # the images of both ranks
 
 
-def train_on(processes: int, config: Path, folder: Path, *options: str) -> list[dict[str, dict[str, torch.Tensor]]]:
+Ends = dict[str, dict[str, torch.Tensor]]
+
+
+def train_on(processes: int, config: Path, folder: Path, *options: str) -> list[Ends]:
     """Train, and give what each rank ended with."""
     folder.mkdir()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]

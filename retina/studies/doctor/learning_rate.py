@@ -55,7 +55,7 @@ def expected_rate(optimizer: SGDConfig | AdamWConfig, known: KnownRate, batch_si
 def check_learning_rate(subject: Subject) -> Examined:
     """Compare the peak of the schedule with what is known to work at this batch size."""
     config = subject.config
-    batch_size = config.training.batch_size
+    batch_size = config.training.decided_batch_size
     peak = peak_learning_rate(config.optimizer, batch_size)
     known = known_rate(config)
     expected = expected_rate(config.optimizer, known, batch_size)
@@ -73,7 +73,7 @@ def _far_off(
     if _TOO_LOW <= ratio < _TOO_HIGH:
         return
     is_high = ratio >= _TOO_HIGH
-    kind, batch_size = config.optimizer.kind, config.training.batch_size
+    kind, batch_size = config.optimizer.kind, config.training.decided_batch_size
     rule = "in proportion" if kind == "sgd" else "with its square root"
     severity = "severe" if ratio >= _FAR_TOO_HIGH else "warning"
     times = f"{ratio:.1f} times" if is_high else f"one {1 / ratio:.0f}th of"
@@ -95,12 +95,12 @@ def _far_off(
 def lr_key(config: ExperimentConfig, peak: float) -> float:
     """What ``optimizer.lr`` must be for a peak: it may stand for another batch size."""
     reference = config.optimizer.reference_batch_size
-    return peak if reference is None else peak * reference / config.training.batch_size
+    return peak if reference is None else peak * reference / config.training.decided_batch_size
 
 
 def _batch_norm(config: ExperimentConfig) -> Iterator[Finding]:
     """Live batch statistics of one or two images."""
-    images = config.training.batch_size // config.training.accumulation_steps
+    images = config.training.decided_batch_size // config.training.accumulation_steps
     if config.model.backbone.norm != "batch" or images > 2:
         return
     is_pretrained = config.model.backbone.weights is not None

@@ -47,7 +47,7 @@ def probe_learning_rate(subject: Subject) -> Examined:
     the rate.
     """
     batches = _probe_batches(subject)
-    peak = peak_learning_rate(subject.config.optimizer, subject.config.training.batch_size)
+    peak = peak_learning_rate(subject.config.optimizer, subject.config.training.decided_batch_size)
     losses = _descend(start_trial(subject), batches, peak)
     first, last = _ends(losses)
     numbers: dict[str, Number] = {
@@ -184,7 +184,7 @@ def overfit_one_batch(subject: Subject, *, max_steps: int = _OVERFIT_STEPS) -> O
     started = time.monotonic()
     batch = load_batch(subject, plain_requests(subject, _OVERFIT_IMAGES))
     trial = start_trial(subject)
-    peak = peak_learning_rate(subject.config.optimizer, subject.config.training.batch_size)
+    peak = peak_learning_rate(subject.config.optimizer, subject.config.training.decided_batch_size)
     loss = math.nan
     for step in range(max_steps):
         loss = trial.advance([batch], peak * _factor(step, max_steps))

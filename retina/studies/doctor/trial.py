@@ -92,7 +92,7 @@ def planner_of(subject: Subject) -> BatchPlanner:
     subject.train.augmentation = config.augmentation.build()
     return config.sampling.build(
         subject.train,
-        batch_size=config.training.batch_size,
+        batch_size=config.training.decided_batch_size,
         seed=config.seed,
         min_size=config.preprocess.min_size,
         max_size=config.preprocess.max_size,
