@@ -276,7 +276,9 @@ def decide_batch_size(
     training = config.training.model_copy(update={"batch_size": largest * parts})
     shares = f"{largest} of up to {what} at a time"
     if parts > 1:
-        shares += f", in {training.accumulation_steps} parts on {world_size()} processes"
+        steps = training.accumulation_steps
+        shares += f", in {steps} part{'s' if steps > 1 else ''} on "
+        shares += "one process" if world_size() == 1 else f"each of {world_size()} processes"
     return config.model_copy(update={"training": training}), (
         f"training.batch_size: auto took {largest * parts} images ({shares}). "
         f"{_about_the_rate(config, largest * parts)}"

@@ -97,7 +97,9 @@ def build_experiment(
             config,
             detector=detector,
             dataset=train,
-            planner=_build_planner(config, train, world_size() * config.training.accumulation_steps),
+            planner=_build_planner(
+                config, train, world_size() * config.training.accumulation_steps
+            ),
             class_counts=counts,
             device=device,
         )
@@ -223,9 +225,7 @@ def decide(
     if batch_size == "auto":  # decided once the detector is there
         check_auto_batch(device)
     precision = pick_precision(precision, device)
-    training = config.training.model_copy(
-        update={"precision": precision, "batch_size": batch_size}
-    )
+    training = config.training.model_copy(update={"precision": precision, "batch_size": batch_size})
     return config.model_copy(update={"training": training})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,11 @@ from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import BatchPlanner, BatchStream
 from retina.devices import Precision
 from retina.distributed import (
-    barrier,
-    broadcast_object,
-    gather_objects,
-    is_distributed,
     is_main_process,
     rank,
     world_size,
 )
-from retina.errors import DivergedError, UserError
+from retina.errors import DivergedError
 from retina.evaluation.evaluator import Evaluator
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
@@ -31,10 +26,9 @@ from retina.objective.criterion import Criterion
 from retina.structures import Batch
 from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
-from retina.training.checkpoint import TrainingState, save_state
+from retina.training.checkpointing import Checkpoints, RunIdentity
 from retina.training.config import TrainingConfig
 from retina.training.divergence import DivergenceWatch, StepRecord
-from retina.training.generators import generator_states, restore_generators
 from retina.training.memory import naming_the_batch
 from retina.training.meter import StepMeter
 from retina.training.metric_log import MetricLog
@@ -124,7 +118,6 @@ class Trainer:
         self._dataset = dataset
         self._planner = planner
         self._loader = loader
-        self._fingerprint = fingerprint
         self._optimizer = optimizer
         self._peak_lr = peak_lr
         self._lr_factor = lr_factor
@@ -141,7 +134,6 @@ class Trainer:
         self._meter = StepMeter(device)
         self._validation = Validation(evaluator, folder, config.pictures)
         self._log_position: dict[str, int] | None = {} if resume else None
-        self._saved_at = time.monotonic()
         self._training_step = TrainingStep(
             detector=detector,
             preprocess=preprocess,
@@ -171,6 +163,15 @@ class Trainer:
             run_config=run_config,
             class_names=dataset.categories.names,
             class_counts=dataset.class_counts,
+        )
+        self._checkpoints = Checkpoints(
+            path=folder.last_state,
+            identity=RunIdentity(run_config, fingerprint, planner.num_batches),
+            config=config,
+            parts=self._parts,
+            meter=self._meter,
+            validation=self._validation,
+            watch=self._watch,
         )
         self._unreadable = UnreadableImages(
             folder.path / "unreadable_images.jsonl", limit=dataset.max_unreadable
@@ -224,7 +225,7 @@ class Trainer:
                 for message in self._resumed:
                     progress.message(message)
                 if self._watch.needs_checkpoint:  # also keeps what going back has changed
-                    self._save_state(log)
+                    self._save(log)
                 if not self._is_evaluated:
                     self._end_epoch(log, progress)
                 if self._is_over:
@@ -238,7 +239,9 @@ class Trainer:
                     )
                     signal = stop.agreed(self._step)
                     is_reported = ends_epoch or self._step % self._config.log_every_steps == 0
-                    is_saved = ends_epoch or signal is not None or self._is_checkpoint_due()
+                    is_saved = (
+                        ends_epoch or signal is not None or self._checkpoints.is_due(self._step)
+                    )
                     if is_reported or is_saved:
                         self._unreadable.settle(self._step, progress.message)
                     if is_reported:
@@ -246,7 +249,7 @@ class Trainer:
                     if is_saved:
                         with meter.paused():
                             self._is_evaluated = not ends_epoch
-                            self._save_state(log)
+                            self._save(log)
                     if signal is not None:
                         progress.message(f"stopped by signal {signal} after step {self._step}")
                         break
@@ -324,16 +327,6 @@ class Trainer:
                 yield group
                 group = []
 
-    def _is_checkpoint_due(self) -> bool:
-        """Whether a checkpoint is wanted now; several processes ask the clock every ten steps."""
-        every = self._config.checkpoint_every_steps
-        if every is not None and self._step % every == 0:
-            return True
-        minutes = self._config.checkpoint_every_minutes
-        if minutes is None or (is_distributed() and self._step % 10):
-            return False
-        return broadcast_object(time.monotonic() - self._saved_at >= 60 * minutes)
-
     def _report(self, meter: StepMeter, log: MetricLog | None, progress: TrainingProgress) -> None:
         self._watch.settle()
         report, lr = meter.flush(), self._lr
@@ -375,57 +368,20 @@ class Trainer:
         else:
             self._validation.keep_unscored(detector, self._step)
         self._is_evaluated = True
-        self._save_state(log)
+        self._save(log)
 
-    def _save_state(self, log: MetricLog | None) -> None:
-        """Write the checkpoint; every rank must call it, and only the first has a log."""
-        self._watch.settle()
-        if not self._parts.are_finite():
-            raise DivergedError(
-                f"the weights are not finite after step {self._step}; lower optimizer.lr, set "
-                "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
-                f"intact: {self._last}"
-            )
-        generators = gather_objects(generator_states())
-        if log is not None:
-            state = TrainingState(
-                config=self._run_config,
-                dataset=self._fingerprint,
-                step=self._step,
-                steps_per_epoch=self._planner.num_batches,
-                is_evaluated=self._is_evaluated,
-                best_metric=self._validation.best_ap,
-                epochs_without_gain=self._validation.evaluations_without_gain,
-                divergence=self._watch.state.state_dict(),
-                meter=self._meter.state_dict(),
-                log=log.position(),
-                generators=generators,
-                **self._parts.state_dicts(),
-            )
-            save_state(state, self._last)
-        self._saved_at = time.monotonic()
-        barrier()
+    def _save(self, log: MetricLog | None) -> None:
+        """Write the checkpoint; every rank must call it."""
+        self._checkpoints.save(log, step=self._step, is_evaluated=self._is_evaluated)
 
     def _restore(self, point: ResumePoint) -> list[str]:
         """Take over a state; returns what is to be said about it."""
-        state, path = point.state, point.path
-        if (state.dataset, state.steps_per_epoch) != (self._fingerprint, self._planner.num_batches):
-            raise UserError(
-                f"{path}: an epoch of that run had {state.steps_per_epoch} steps, here it has "
-                f"{self._planner.num_batches}, or the images or boxes have changed. Resume with "
-                "the data and the config.yaml of the run, or give another output_dir"
-            )
-        self._parts.restore(state, path)
-        if rank() < len(state.generators):
-            restore_generators(state.generators[rank()])
+        state = point.state
+        self._checkpoints.restore(state, point.path)
         self._step = state.step
         self._is_evaluated = state.is_evaluated
-        self._validation.best_ap = state.best_metric
-        self._validation.evaluations_without_gain = state.epochs_without_gain
-        self._watch.state.load_state_dict(state.divergence)
-        self._meter.load_state_dict(state.meter)
         self._log_position = state.log
-        messages = [f"resumed at step {self._step} from {path}"]
+        messages = [f"resumed at step {self._step} from {point.path}"]
         if point.passed_over:
             messages.insert(0, f"warning: {point.passed_over}; the state before it is taken")
         return messages

@@ -1,0 +1,40 @@
+"""A CPU that runs out of memory at so many images at a time, each rank at its own number.
+
+As a program, ``retina`` on such CPUs: ``small_device.py LIMIT,LIMIT… train …``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from retina.distributed import local_rank
+from retina.experiment import batch_size
+from retina.structures import Batch
+from retina.training.step import TrainingStep
+
+
+def install(limits: Sequence[int], replace: Callable[[object, str, object], None]) -> list[int]:
+    """Make the CPU small; the list returned is filled with what was tried."""
+    losses_of, tried = TrainingStep._losses, []
+
+    def losses(step: TrainingStep, batch: Batch, *rest: Any) -> Any:
+        tried.append(len(batch))
+        result = losses_of(step, batch, *rest)  # as in life, in the midst of a step
+        if len(batch) > limits[local_rank()]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return result
+
+    replace(TrainingStep, "_losses", losses)
+    replace(batch_size, "PROBED_DEVICES", ("cuda", "cpu"))
+    return tried
+
+
+if __name__ == "__main__":
+    from retina.__main__ import main
+
+    install([int(limit) for limit in sys.argv.pop(1).split(",")], setattr)
+    main()
