@@ -14,15 +14,15 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from retina.analysis.suspects import (
+from retina.analysis.suspects.detector import SuspectDetector
+from retina.analysis.suspects.document import suspects_document
+from retina.analysis.suspects.finding import (
     KINDS,
     Suspect,
     best_first,
     find_suspects,
 )
-from retina.analysis.suspects_detector import SuspectDetector
-from retina.analysis.suspects_document import suspects_document
-from retina.analysis.suspects_page import suspects_page
+from retina.analysis.suspects.page import suspects_page
 from retina.artifact import Artifact, load_artifact
 from retina.cli.choices import one_of
 from retina.cli.datasets import read_dataset

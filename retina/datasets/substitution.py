@@ -7,15 +7,14 @@ worker, on every rank and after a resume, as long as the same files cannot be re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from retina.errors import UnreadableImageError
-from retina.structures import UnreadableImage
+from retina.structures import IntArray, UnreadableImage
 
-if TYPE_CHECKING:
-    from retina.datasets.dataset import AnnotatedImage, DetectionDataset
+T_co = TypeVar("T_co", covariant=True)
 
 MAX_ATTEMPTS = 10
 """How many images are tried in the place of one; where none of them can be read, most of the set
@@ -24,7 +23,24 @@ cannot, and that is an error."""
 _NUM_CANDIDATES = 50
 
 
-class Substitution:
+class ImageSet(Protocol[T_co]):
+    """What images are read from, a `DetectionDataset`."""
+
+    @property
+    def image_sizes(self) -> IntArray:
+        """``(I, 2)`` height and width."""
+        ...
+
+    def load(self, index: int) -> T_co:
+        """An image, or an `UnreadableImageError`."""
+        ...
+
+    def file_path(self, index: int) -> str:
+        """Its file, for messages."""
+        ...
+
+
+class Substitution(Generic[T_co]):
     """Reads the images of one sample, and notes which of them others took the place of.
 
     Args:
@@ -35,16 +51,16 @@ class Substitution:
         unreadable: the files that could not be read so far.
     """
 
-    def __init__(self, dataset: DetectionDataset, seed: int) -> None:
+    def __init__(self, dataset: ImageSet[T_co], seed: int) -> None:
         self._dataset = dataset
         self._seed = seed
         self.unreadable: list[UnreadableImage] = []
 
-    def load(self, index: int) -> AnnotatedImage:
+    def load(self, index: int) -> T_co:
         """An image of the set, or the one in its place."""
         return self.load_with_index(index)[0]
 
-    def load_with_index(self, index: int) -> tuple[AnnotatedImage, int]:
+    def load_with_index(self, index: int) -> tuple[T_co, int]:
         """The same, and the index of the image that was read.
 
         Raises:

@@ -17,18 +17,18 @@ import PIL.Image
 import pytest
 import torch
 
-from retina.analysis.suspects import (
+from retina.analysis.suspects.detector import SuspectDetector
+from retina.analysis.suspects.document import suspects_document
+from retina.analysis.suspects.evidence import DenseEvidence
+from retina.analysis.suspects.finding import (
     KINDS,
     Suggestion,
     Suspect,
     best_first,
     find_suspects,
 )
-from retina.analysis.suspects_detector import SuspectDetector
-from retina.analysis.suspects_document import suspects_document
-from retina.analysis.suspects_evidence import DenseEvidence
-from retina.analysis.suspects_hypotheses import LabelledObjects, imagine_errors
-from retina.analysis.suspects_page import suspects_page
+from retina.analysis.suspects.hypotheses import LabelledObjects, imagine_errors
+from retina.analysis.suspects.page import suspects_page
 from retina.artifact import load_artifact
 from retina.datasets import CocoConfig
 from retina.datasets.coco_export import common_folder

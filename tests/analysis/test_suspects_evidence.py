@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from retina.analysis import suspects_evidence
-from retina.analysis.suspects_evidence import (
+from retina.analysis.suspects import evidence as suspects_evidence
+from retina.analysis.suspects.evidence import (
     DenseEvidence,
     Hypotheses,
     ImageEvidence,

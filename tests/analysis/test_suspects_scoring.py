@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from retina.analysis.suspects_scoring import (
+from retina.analysis.suspects.scoring import (
     ASSUMED_RATE,
     detection_design,
     error_probabilities,

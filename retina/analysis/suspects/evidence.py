@@ -2,7 +2,7 @@
 
 A label is described by a few numbers that can be taken of a label that does not exist as well
 (another class, a moved box, a box on the background), and a detection by numbers that can be taken
-as if a label were not there. So the errors that `retina.analysis.suspects_hypotheses` makes up are
+as if a label were not there. So the errors that `retina.analysis.suspects.hypotheses` makes up are
 described exactly as the labels under suspicion.
 
 Letters: R anchors, K classes, P predictions looked at, N labels, H hypotheses, D detections.

@@ -30,7 +30,7 @@ def label_design(features: Tensor, labels: Tensor, is_real: Tensor) -> Tensor:
     """The regression's input for labels.
 
     Args:
-        features: ``(S, 7)`` as `retina.analysis.suspects_evidence.LabelEvidence` has them.
+        features: ``(S, 7)`` as `retina.analysis.suspects.evidence.LabelEvidence` has them.
         labels: ``(S,)`` int64.
         is_real: ``(S,)`` bool, labels as they are; they say what is usual.
 
@@ -57,7 +57,7 @@ def detection_design(features: Tensor, labels: Tensor, is_matched: Tensor) -> Te
     """The regression's input for detections.
 
     Args:
-        features: ``(S, 6)`` as `retina.analysis.suspects_evidence.DetectionEvidence` has them.
+        features: ``(S, 6)`` as `retina.analysis.suspects.evidence.DetectionEvidence` has them.
         labels: ``(S,)`` int64.
         is_matched: ``(S,)`` bool, detections of labelled objects; they say what is usual.
 

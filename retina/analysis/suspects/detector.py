@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from retina.analysis.suspects_evidence import DenseEvidence
+from retina.analysis.suspects.evidence import DenseEvidence
 from retina.artifact import Artifact
 from retina.datasets.dataset import Image
 from retina.devices import Precision

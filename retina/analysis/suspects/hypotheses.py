@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retina.analysis.suspects_evidence import Hypotheses
+from retina.analysis.suspects.evidence import Hypotheses
 from retina.datasets.corrupted_boxes import free_box, shifted_box
 from retina.geometry.boxes import xywh_to_xyxy
 from retina.structures import BoolArray, FloatArray, GroundTruth, IntArray, Size

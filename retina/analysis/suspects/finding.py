@@ -1,9 +1,9 @@
 """Probable label errors, ranked: missing boxes, wrong classes, badly placed and spurious boxes.
 
 The detector is not asked whether it agrees with a label, but how much its outputs look like those
-at labels that are certainly wrong: `retina.analysis.suspects_hypotheses` makes such labels up,
-`retina.analysis.suspects_evidence` describes them and the real ones alike, and
-`retina.analysis.suspects_scoring` tells them apart.
+at labels that are certainly wrong: `retina.analysis.suspects.hypotheses` makes such labels up,
+`retina.analysis.suspects.evidence` describes them and the real ones alike, and
+`retina.analysis.suspects.scoring` tells them apart.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from retina.analysis.suspects_evidence import (
+from retina.analysis.suspects.evidence import (
     DenseEvidence,
     DetectionEvidence,
     ImageEvidence,
     LabelEvidence,
 )
-from retina.analysis.suspects_hypotheses import (
+from retina.analysis.suspects.hypotheses import (
     LABEL_KINDS,
     ImageHypotheses,
     LabelledObjects,
     imagine_errors,
 )
-from retina.analysis.suspects_scoring import (
+from retina.analysis.suspects.scoring import (
     detection_design,
     error_probabilities,
     label_design,
@@ -115,7 +115,7 @@ def find_suspects(
 
     Args:
         detector: gives the dense outputs for an image, such as a
-            `retina.analysis.suspects_detector.SuspectDetector`; trained on this split or not.
+            `retina.analysis.suspects.detector.SuspectDetector`; trained on this split or not.
         dataset: the split, with the detector's labels.
         seed: of the errors that are made up.
         on_progress: called with the number of images done since the last call.

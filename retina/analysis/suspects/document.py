@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from retina.analysis.suspects import KINDS, Suspect
+from retina.analysis.suspects.finding import KINDS, Suspect
 from retina.datasets.dataset import DetectionDataset
 
 

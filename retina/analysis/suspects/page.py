@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 from PIL import ImageDraw
 
-from retina.analysis.suspects import KINDS, Corners, Suspect
+from retina.analysis.suspects.finding import KINDS, Corners, Suspect
 from retina.datasets.dataset import DetectionDataset, Image
 
 CROP_HEIGHT = 220

@@ -1,0 +1,84 @@
+"""Loads an epoch and looks at the processes: ``watched_epoch.py FILE FOLDER IMAGES``.
+
+The data set has so many images, whose entries share a few small files in FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retina.datasets import CocoDataset
+from retina.datasets.loading import LoaderConfig
+from retina.datasets.planning import BatchStream
+from retina.datasets.sampling import SamplingConfig
+from tests.steady.watching import Holdings, look, write  # type: ignore[import-not-found]
+
+BATCH_SIZE = 50
+NUM_FILES = 10
+NUM_MOMENTS = 20
+
+
+def make_data(folder: Path, num_images: int) -> Path:
+    folder.mkdir(parents=True)
+    dice = np.random.default_rng(0)
+    for number in range(NUM_FILES):
+        pixels = dice.integers(0, 256, (16, 16 + 2 * number, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    images = [
+        {
+            "id": index,
+            "file_name": f"{index % NUM_FILES}.png",
+            "height": 16,
+            "width": 16 + 2 * (index % NUM_FILES),
+        }
+        for index in range(num_images)
+    ]
+    annotations = [
+        {"id": row, "image_id": row // 3, "category_id": 1 + row % 3, "bbox": [row % 8, 1, 5, 6]}
+        for row in range(3 * num_images)
+    ]
+    categories = [{"id": number, "name": f"class {number}"} for number in (1, 2, 3)]
+    file = folder / "annotations.json"
+    file.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return file
+
+
+def main(file: Path, folder: Path, num_images: int) -> None:
+    dataset = CocoDataset(folder, make_data(folder, num_images))
+    planner = SamplingConfig().build(
+        dataset, batch_size=BATCH_SIZE, seed=0, min_size=16, max_size=32
+    )
+    stream = BatchStream(planner, first_step=0, stop_step=planner.num_batches)
+    loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
+    moments: list[Holdings] = []
+    seen = np.zeros(num_images, dtype=np.int64)
+    every = planner.num_batches // NUM_MOMENTS
+    started = time.monotonic()
+    for step, batch in enumerate(loader):
+        np.add.at(seen, list(batch.image_ids), 1)
+        if step % every == 0:
+            workers = sorted(process.pid or 0 for process in multiprocessing.active_children())
+            moments.append(look(step, workers))
+    seconds = time.monotonic() - started
+    assert (seen == 1).all()
+    table = dataset.table
+    stored = [table.image_ids, table.file_names, table.image_sizes]
+    stored += [table.annotation_ids, table.image_indices, table.labels, table.boxes_xywh]
+    stored += [table.areas, table.is_crowd, table.occluded_fractions]
+    objects = dataset._objects
+    stored += [objects.starts, objects.boxes, objects.labels, objects.is_crowd]
+    bytes_per_image = sum(array.nbytes for array in stored) / num_images
+    print(f"{num_images / seconds:.0f} images/s, {bytes_per_image:.0f} bytes of annotations/image")
+    write(file, moments)
+
+
+main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
