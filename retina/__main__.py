@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 
+_LESS_MEMORY = (
+    "lower the batch size (training.batch_size and evaluation.batch_size, or --batch-size) or the "
+    "image size (preprocess.min_size and max_size)"
+)
+
 
 def main() -> None:
     """Run the command line.
@@ -30,9 +35,15 @@ def main() -> None:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _say(f"error: {error.filename}: permission denied; choose another folder")
             sys.exit(2)
-        raise
+        from retina.datasets.worker_faults import fault_of_workers
+
+        fault = fault_of_workers(error)
+        if fault is None:
+            raise
+        _say(f"failed: {fault}")
+        sys.exit(3)
     except MemoryError:
-        _say("failed: the machine is out of memory; lower training.batch_size or the image size")
+        _say(f"failed: the machine is out of memory; {_LESS_MEMORY}")
         sys.exit(3)
     except RuntimeError as error:
         from retina.datasets.worker_faults import fault_of_workers
@@ -44,10 +55,7 @@ def main() -> None:
             sys.exit(3)
         if "out of memory" not in text.lower() and "can't allocate memory" not in text:
             raise
-        _say(
-            f"failed: the device is out of memory ({text.splitlines()[0]}); lower "
-            "training.batch_size, raise training.accumulation_steps, or lower preprocess.min_size"
-        )
+        _say(f"failed: the device is out of memory ({text.splitlines()[0]}); {_LESS_MEMORY}")
         sys.exit(3)
 
 

@@ -7,13 +7,11 @@ are JSON in the file's metadata. Nothing in it is code, and nothing is unpickled
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -23,6 +21,7 @@ from retina.configuration import Config, validate
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
+from retina.modeling.loading import build_with_weights
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.storage import replacing
@@ -85,13 +84,11 @@ class Artifact:
         """
         model, num_classes = self.config.model, len(self.categories)
         try:
-            # First without memory: a small file may claim to hold a network of any size.
-            with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-                model.build(num_classes).load_state_dict(dict(self.state_dict))
-        except (RuntimeError, TypeError) as error:
+            detector = build_with_weights(lambda: model.build(num_classes), self.state_dict)
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"the weights do not fit the architecture: {error}") from None
-        detector = model.build(num_classes)
-        detector.load_state_dict(dict(self.state_dict))
         return detector.eval()
 
     def save(self, path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
 
-from retina.errors import UserError
+from retina.errors import RunError, UserError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""What the RuntimeErrors of torch's allocators and of cuDNN and cuBLAS say, in lower case."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -66,6 +70,33 @@ def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the network runs at this precision."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, the device's or the machine's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error).lower() for sign in _OUT_OF_MEMORY
+    )
+
+
+@contextmanager
+def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory in the block into an error that says what was too large.
+
+    Args:
+        explain: gives the message.
+
+    Raises:
+        RunError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RunError) or not is_out_of_memory(error):
+            raise
+        raise RunError(explain()) from None
 
 
 def _cpu_has_bf16() -> bool:

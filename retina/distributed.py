@@ -113,7 +113,7 @@ def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterato
     Without torchrun (no rank and address in the environment) this does nothing.
 
     Args:
-        device_type: ``cuda`` takes NCCL, anything else gloo.
+        device_type: with ``cuda`` tensors on a device go over NCCL; all else goes over gloo.
         timeout_minutes: how long to wait for another process before giving it up.
 
     Raises:
@@ -124,8 +124,10 @@ def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterato
         return
     if device_type == "cuda":
         torch.cuda.set_device(local_rank())
+    # Objects (signals, states) go over the processor, so that no step waits for the device.
     dist.init_process_group(
-        "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(minutes=timeout_minutes)
+        "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
+        timeout=timedelta(minutes=timeout_minutes),
     )
     try:
         yield

@@ -34,8 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        bring_to_disk(aside)
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
         _sync_folder(path.parent)
@@ -67,6 +66,12 @@ def make_folder(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _as_ours(path, error) from None
+
+
+def bring_to_disk(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:

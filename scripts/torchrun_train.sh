@@ -14,7 +14,16 @@ fi
 endpoint=$1 machines=$2 gpus=$3
 shift 3
 
+# torchrun passes SIGUSR1 on, and gives the processes time to save; older ones cannot.
+patience=()
+options=$(torchrun --help)
+case $options in *--signals-to-handle*)
+    patience+=(--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1) ;;
+esac
+case $options in *--shutdown-timeout*) patience+=(--shutdown-timeout 150) ;; esac
+
 exec torchrun \
     --nnodes "1:$machines" --nproc-per-node "$gpus" --max-restarts "${MAX_RESTARTS:-3}" \
+    "${patience[@]}" \
     --rdzv-backend c10d --rdzv-endpoint "$endpoint" --rdzv-id "${RDZV_ID:-retina}" \
     -m retina train "$@" --resume

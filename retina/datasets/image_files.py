@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -30,14 +31,32 @@ FORMATS = (
 """What is read, by Pillow's names. Pillow knows more, but some of them are programs or start one:
 an EPS file is handed to Ghostscript."""
 
+_FAULTS_OF_FILES = frozenset(
+    {
+        *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP),
+        *(errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL),
+    }
+)
+"""Where the file itself is at fault. ENXIO is what opening a socket says; EINVAL is a name that no
+file can have, or an offset in a damaged file that lies before its start. Anything else (no more
+open files, no memory, a storage that does not answer) is a fault of the machine: the image may be
+whole, and must not be passed over."""
+
 
 @contextmanager
 def one_clear_error(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises on a broken file (it may be anything) becomes one message."""
+    """Whatever a decoder raises on a broken file (it may be anything) becomes one message.
+
+    Faults of the machine pass: a `MemoryError`, and an `OSError` that is not the file's.
+    """
     try:
         yield
     except (MemoryError, UserError):
         raise
+    except OSError as error:  # decoders raise some without a number
+        if error.errno is not None and error.errno not in _FAULTS_OF_FILES:
+            raise _about(path, error) from None
+        raise broken(path, error) from None
     except cv2.error as error:
         if error.code == cv2.Error.STS_NO_MEM:
             raise MemoryError(f"{path}: {error.err}") from None
@@ -51,14 +70,20 @@ def open_image_file(path: Path) -> IO[bytes]:
 
     Raises:
         UnreadableImageError: it is missing, empty, too large, or no file.
+        OSError: the machine or the storage failed.
     """
     try:
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such image file") from None
-    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise UnreadableImageError(f"{path}: the image cannot be opened: {reason}") from None
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_FILES:
+            raise
+        raise UnreadableImageError(
+            f"{path}: the image cannot be opened: {error.strerror}"
+        ) from None
+    except ValueError as error:  # a NUL in the name
+        raise UnreadableImageError(f"{path}: the image cannot be opened: {error}") from None
     about = os.fstat(file.fileno())
     problem = None
     if not stat.S_ISREG(about.st_mode):
@@ -101,6 +126,11 @@ def identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
     if opened.width * opened.height > MAX_PIXELS:
         raise too_large(path)
     return opened
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The same, naming the file: reading does not, only opening."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def too_large(path: Path) -> UnreadableImageError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import math
+import os
 import threading
 import time
 import weakref
@@ -18,14 +20,19 @@ from retina.errors import RunError
 _SHARED_MEMORY = ("bus error", "shared memory", "shm", "/torch_", "no space left on device")
 _OPEN_FILES = ("too many open files", "ancdata")
 _NO_PROCESS = ("resource temporarily unavailable", "cannot allocate memory")
+_STORAGE = tuple(
+    os.strerror(getattr(errno, name)).lower()
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "ENODEV", "EREMOTEIO")
+    if hasattr(errno, name)
+)
 
 
 def fault_of_workers(error: Exception) -> RunError | None:
-    """The fault that an error of PyTorch's loader stands for; None where it is another error.
+    """The fault that an error in loading images stands for; None where it is another error.
 
     Args:
-        error: a `RuntimeError` or `OSError` that the loader raised, or that reached the main
-            process as a signal while it did something else.
+        error: a `RuntimeError` or `OSError` that the loader or an image file raised, or that
+            reached the main process as a signal while it did something else.
     """
     text = str(error)
     is_of_loader = text.startswith("DataLoader") or isinstance(error, OSError)
@@ -34,8 +41,8 @@ def fault_of_workers(error: Exception) -> RunError | None:
     said, reason = text.lower(), _last_line(text)
     if any(word in said for word in _OPEN_FILES):
         return RunError(
-            f"the processes that load images have too many files open ({reason}): raise the limit "
-            "of the shell (ulimit -n 65536), or lower training.num_workers"
+            f"too many files are open ({reason}): raise the limit of the shell (ulimit -n 65536), "
+            "or lower training.num_workers"
         )
     if any(word in said for word in _SHARED_MEMORY):
         return RunError(
@@ -52,8 +59,13 @@ def fault_of_workers(error: Exception) -> RunError | None:
         )
     if any(word in said for word in _NO_PROCESS):
         return RunError(
-            f"the processes that load images cannot be started ({reason}): lower "
-            "training.num_workers, or free memory and processes"
+            f"the processes that load images cannot be started, or have no memory ({reason}): "
+            "lower training.num_workers, or free memory and processes"
+        )
+    if any(word in said for word in _STORAGE):
+        return RunError(
+            f"the storage failed ({reason}): is it within reach, and the disk sound? The file "
+            "itself may be whole, so it is not passed over"
         )
     return None
 

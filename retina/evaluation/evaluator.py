@@ -16,7 +16,7 @@ from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import DetectionMetrics
-from retina.modeling.detection import forward_images
+from retina.modeling.detection import forward_images, naming_the_images
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import Preprocess
@@ -58,6 +58,7 @@ class Evaluator:
         loader: how they do it; None for its defaults.
         max_detections: how many detections of one category in one image count; COCO says 100.
         backend: the scoring engine.
+        memory_remedy: what the error says to do where memory runs out.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Evaluator:
         loader: LoaderConfig | None = None,
         max_detections: int = 100,
         backend: Backend = "hotcoco",
+        memory_remedy: str = "lower its batch_size",
     ) -> None:
         self.dataset = dataset
         self.postprocess = postprocess
@@ -84,6 +86,7 @@ class Evaluator:
         self._loader = loader or LoaderConfig()
         self._backend: Backend = backend
         self._max_detections = max_detections
+        self._memory_remedy = memory_remedy
 
     @torch.no_grad()
     def run(
@@ -99,6 +102,9 @@ class Evaluator:
             detector: is in the mode afterwards that it was in before.
             criterion: also compute the losses on the split.
             on_progress: called with the number of images done since the last call.
+
+        Raises:
+            RunError: memory ran out.
         """
         metrics = CocoMetrics(
             self.dataset.ground_truth(),
@@ -108,26 +114,15 @@ class Evaluator:
         totals = torch.zeros(5, device=self._device)
         seen: list[tuple[int, Detections]] = []
         for batch in self._batches():
-            images = [
-                batch.images[row, :, :height, :width].to(self._device)
-                for row, (height, width) in enumerate(batch.image_sizes)
-            ]
-            forward = forward_images(
-                images,
-                detector=detector,
+            with naming_the_images(
+                batch.image_sizes,
                 preprocess=self._preprocess,
                 device=self._device,
-                precision=self._precision,
-            )
-            if criterion is not None:
-                totals += self._loss_sums(
-                    criterion, forward.predictions, forward.anchors, batch, forward.sizes
-                )
-            found = self.postprocess(forward.predictions, forward.anchors, forward.sizes)
-            detections = [
-                one.rescaled(size, original).cpu()
-                for one, size, original in zip(found, forward.sizes, batch.image_sizes, strict=True)
-            ]
+                remedy=self._memory_remedy,
+            ):
+                detections, losses = self._detect(batch, detector, criterion)
+            if losses is not None:
+                totals += losses
             metrics.update(batch.image_ids, detections)
             seen += zip(batch.image_ids, detections, strict=True)
             if on_progress is not None:
@@ -139,6 +134,33 @@ class Evaluator:
             image_ids=tuple(image_id for image_id, _ in everything),
             detections=tuple(found for _, found in everything),
         )
+
+    def _detect(
+        self, batch: Batch, detector: RetinaNet, criterion: Criterion | None
+    ) -> tuple[list[Detections], Tensor | None]:
+        """What is found in a batch, in host memory, and its `LossSums` as ``(5,)`` if asked for."""
+        images = [
+            batch.images[row, :, :height, :width].to(self._device)
+            for row, (height, width) in enumerate(batch.image_sizes)
+        ]
+        forward = forward_images(
+            images,
+            detector=detector,
+            preprocess=self._preprocess,
+            device=self._device,
+            precision=self._precision,
+        )
+        losses = None
+        if criterion is not None:
+            losses = self._loss_sums(
+                criterion, forward.predictions, forward.anchors, batch, forward.sizes
+            )
+        found = self.postprocess(forward.predictions, forward.anchors, forward.sizes)
+        detections = [
+            one.rescaled(size, original).cpu()
+            for one, size, original in zip(found, forward.sizes, batch.image_sizes, strict=True)
+        ]
+        return detections, losses
 
     def _batches(self) -> torch.utils.data.DataLoader[Batch]:
         plan = evaluation_batches(

@@ -14,7 +14,7 @@ from retina.analysis.anatomy.measuring import trained_loss
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import collate
 from retina.datasets.planning import BatchPlanner
-from retina.devices import pick_precision
+from retina.devices import is_out_of_memory, pick_precision
 from retina.distributed import alone, gather_objects, is_distributed, world_size
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig
@@ -23,7 +23,6 @@ from retina.structures import Batch, Sample, Size, Targets
 from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
 from retina.training.generators import generator_states, restore_generators
-from retina.training.memory import is_out_of_memory
 from retina.training.optimization import peak_learning_rate
 from retina.training.step import TrainingStep
 

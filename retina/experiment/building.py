@@ -207,6 +207,7 @@ def _build_evaluator(
         num_workers=config.training.num_workers,
         loader=config.loader,
         backend=config.evaluation.backend,
+        memory_remedy="lower evaluation.batch_size, or preprocess.min_size and max_size",
     )
 
 
@@ -336,4 +337,5 @@ def build_artifact_evaluator(
         num_workers=num_workers,
         max_detections=100 if max_detections is None else max_detections,
         backend=backend,
+        memory_remedy="lower the batch size (--batch-size)",
     )

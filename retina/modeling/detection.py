@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retina.devices import Precision, autocast
+from retina.devices import Precision, autocast, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess
@@ -70,6 +71,34 @@ def forward_images(
             predictions.feature_shapes, prepared.padded_size, prepared.images.device
         )
     return ForwardedImages(predictions, anchors, prepared.sizes)
+
+
+@contextmanager
+def naming_the_images(
+    sizes: Sequence[Size], *, preprocess: Preprocess, device: torch.device | str, remedy: str
+) -> Iterator[None]:
+    """Turn running out of memory in the block into an error that says what was too large.
+
+    Args:
+        sizes: (height, width) of each image of the batch, as it is given.
+        preprocess: how they become the network's input.
+        device: where to compute.
+        remedy: what to do about it.
+
+    Raises:
+        RunError: memory ran out.
+    """
+
+    def explain() -> str:
+        shape = " × ".join(map(str, preprocess.input_shape(sizes)))
+        height, width = max(sizes, key=math.prod)
+        return (
+            f"out of memory on {device}, with a batch of {shape} (the largest image is {height} × "
+            f"{width}); {remedy}"
+        )
+
+    with explaining_out_of_memory(explain):
+        yield
 
 
 def detect(

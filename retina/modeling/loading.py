@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import pickle
-import struct
-import zipfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retina.errors import UserError
+from retina.modeling.torch_files import UNREADABLE, check_records, first_line
 
 StateDict = dict[str, Tensor]
 
 _COUNTER = ".num_batches_tracked"
 """Ending of the entries that only count the batches a BatchNorm has seen: no weights."""
-
-
-UNREADABLE = (
-    *(OSError, EOFError, SafetensorError, zipfile.BadZipFile, struct.error),
-    *(RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError),
-    *(AssertionError, OverflowError, MemoryError),
-)
-"""What reading a damaged or malicious weight file may raise."""
-
-
-def refuse_compressed(file: Path | IO[bytes]) -> None:
-    """Refuse an archive of ``torch.save`` with compressed records, which it never writes.
-
-    A few kilobytes of them can swell to any size. Files that are no such archive pass.
-
-    Raises:
-        ValueError: names the record.
-    """
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        for record in archive.infolist():
-            if record.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"the record {record.filename!r} is compressed")
 
 
 def read_state_dict(path: Path | str) -> StateDict:
@@ -62,17 +37,17 @@ def read_state_dict(path: Path | str) -> StateDict:
         if path.suffix == ".safetensors":
             content: object = load_file(path)
         else:
-            refuse_compressed(path)
+            check_records(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weight file") from None
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: not a plain state dict (it is damaged or holds more than tensors): "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read as weights: {_first_line(error)}") from None
+        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from None
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -84,8 +59,28 @@ def read_state_dict(path: Path | str) -> StateDict:
     return tensors
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def build_with_weights(build: Callable[[], ModuleT], state_dict: Mapping[str, Tensor]) -> ModuleT:
+    """A network with its weights, which must fit it entirely.
+
+    Args:
+        build: makes the network; called first without memory, since a small file may claim to hold
+            a network of any size.
+        state_dict: its weights.
+
+    Raises:
+        ValueError: the weights do not fit the architecture.
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            build().load_state_dict(dict(state_dict))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+    network = build()
+    network.load_state_dict(dict(state_dict))
+    return network
 
 
 @dataclass(frozen=True, slots=True)

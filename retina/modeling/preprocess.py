@@ -141,6 +141,14 @@ class Preprocess(nn.Module):
             row[:, :image_height, :image_width] = image
         return PreparedImages(batch, sizes)
 
+    def input_shape(self, sizes: Sequence[Size]) -> tuple[int, int, int, int]:
+        """The shape ``(B, 3, H, W)`` of the batch that `prepare` makes of images of these sizes.
+
+        Raises:
+            UserError: a resized image is larger than ``pad_to``.
+        """
+        return len(sizes), 3, *self._padded_size([self.target_size(size) for size in sizes])
+
     def target_size(self, size: Size) -> Size:
         """The size that an image of this size is resized to."""
         if self.stretch:

@@ -14,7 +14,7 @@ from retina.artifact import Artifact, load_artifact
 from retina.datasets.images import decode_image
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
-from retina.modeling.detection import detect
+from retina.modeling.detection import detect, naming_the_images
 from retina.structures import Categories, Detections
 
 ImageSource = npt.NDArray[np.uint8] | Path | str
@@ -68,20 +68,27 @@ class Predictor:
 
         Raises:
             UserError: an image file cannot be read.
+            RunError: memory ran out.
             ValueError: an array is no uint8 RGB image.
         """
         threshold = self.display_threshold if score_threshold is None else score_threshold
         found: list[Detections] = []
         for start in range(0, len(images), batch_size):
             tensors = [_as_tensor(image) for image in images[start : start + batch_size]]
-            found += detect(
-                tensors,
-                detector=self.detector,
+            with naming_the_images(
+                [(int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors],
                 preprocess=self.preprocess,
-                postprocess=self.postprocess,
                 device=self.device,
-                precision=self.precision,
-            )
+                remedy="lower the batch size (--batch-size), or cut the images into tiles",
+            ):
+                found += detect(
+                    tensors,
+                    detector=self.detector,
+                    preprocess=self.preprocess,
+                    postprocess=self.postprocess,
+                    device=self.device,
+                    precision=self.precision,
+                )
         return [detections.cpu().above(threshold) for detections in found]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from retina.configuration import parse_yaml, validate
-from retina.devices import Precision
+from retina.devices import Precision, is_out_of_memory
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig
+from retina.modeling.loading import build_with_weights
 from retina.structures import Batch
 from retina.training.divergence_report import describe_examinations, describe_images, remedy
 from retina.training.examination import Examination, examine
-from retina.training.memory import is_out_of_memory
 from retina.training.replay_file import ReplayFile, load_replay
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
@@ -74,12 +74,14 @@ def replay_step(path: Path, device: torch.device) -> StepReplay:
     trained: Precision = file.precision
     source = f"{path}: its config"
     config = validate(parse_yaml(file.config, source), ExperimentConfig, source=source)
-    detector = config.model.without_pretrained_weights().build(len(file.class_names))
-    criterion = config.objective.build(detector.box_coder, class_counts=file.class_counts)
+    model, num_classes = config.model.without_pretrained_weights(), len(file.class_names)
     try:
-        detector.load_state_dict(file.detector)
+        detector = build_with_weights(lambda: model.build(num_classes), file.detector)
+        criterion = config.objective.build(detector.box_coder, class_counts=file.class_counts)
         criterion.load_state_dict(file.criterion)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: its weights do not fit its config: {' '.join(str(error).split())[:300]}"
         ) from None

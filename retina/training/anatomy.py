@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -63,6 +64,15 @@ class TrainingAnatomy:
     def observer(self, step: int) -> Observer | None:
         """What shall see the batches of this step, counted from 1."""
         return self._observe if self._is_due(step) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the warning depends on, for a checkpoint."""
+        return self._watch.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; what was seen of a step that was given up is forgotten."""
+        self._watch.load_state_dict(state)
+        self._meter.reset()
 
     def _observe(
         self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import struct
 import types
 import typing
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,8 @@ from typing import Any
 import torch
 
 from retina.errors import UserError
-from retina.modeling.loading import refuse_compressed
-from retina.storage import replacing
+from retina.modeling.torch_files import load_plain
+from retina.storage import bring_to_disk, replacing
 
 FORMAT_VERSION = 2
 
@@ -39,6 +35,7 @@ class TrainingState:
         epochs_without_gain: evaluations since then.
         divergence: what became of steps that were not finite.
         meter: the sums of the losses since the last line of the log.
+        anatomy: whether easy negatives have dominated the last reports.
         log: the length of each log file in bytes, by its path in the run folder.
         generators: the states of the random number generators of each rank.
         format_version: of this layout.
@@ -58,6 +55,7 @@ class TrainingState:
     epochs_without_gain: int
     divergence: dict[str, Any]
     meter: dict[str, Any]
+    anatomy: dict[str, Any]
     log: dict[str, int]
     generators: list[dict[str, Any]]
     format_version: int = FORMAT_VERSION
@@ -77,6 +75,7 @@ def save_state(state: TrainingState, path: Path) -> None:
     torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, content)
     with replacing(path) as aside:
         aside.write_bytes(content.getbuffer())
+        bring_to_disk(aside)  # before the older state is touched
         if path.exists():
             _keep(path, previous_of(path))
 
@@ -106,11 +105,9 @@ def load_state(path: Path) -> TrainingState:
     if not content:
         raise UserError(f"{path}: the checkpoint is empty (0 bytes); remove it to start anew")
     try:
-        _check_sums(content)
-        fields = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable training state: {reason}") from None
+        fields = load_plain(content)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable training state: {error}") from None
     if not isinstance(fields, dict) or "format_version" not in fields:
         raise UserError(f"{path}: not a training state of this project")
     version = fields["format_version"]
@@ -134,37 +131,3 @@ def _plain(kind: Any) -> Any:
     members = [typing.get_origin(one) or one for one in typing.get_args(kind)]
     is_union = isinstance(kind, types.UnionType)
     return tuple(members) if is_union else typing.get_origin(kind) or kind
-
-
-_UNREADABLE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    AssertionError,
-    OSError,
-    struct.error,
-)
-"""What reading a damaged file may raise."""
-
-
-def _check_sums(content: bytes) -> None:
-    """Compare each record with its checksum, which torch writes but does not read.
-
-    Raises:
-        zipfile.BadZipFile: a record is not what was written.
-    """
-    refuse_compressed(io.BytesIO(content))
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        damaged = file.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the record {damaged} is damaged (its CRC-32 differs)")

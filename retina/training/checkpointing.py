@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retina.distributed import barrier, broadcast_object, gather_objects, is_distributed, rank
 from retina.errors import DivergedError, UserError
+from retina.training.anatomy import TrainingAnatomy
 from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
 from retina.training.divergence import DivergenceWatch
@@ -41,7 +42,7 @@ class Checkpoints:
         path: of the newest state.
         identity: of the run.
         config: how often.
-        parts, meter, validation, watch: what changes, besides the position.
+        parts, meter, validation, watch, anatomy: what changes, besides the position.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Checkpoints:
     meter: StepMeter
     validation: Validation
     watch: DivergenceWatch
+    anatomy: TrainingAnatomy
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_due(self, step: int) -> bool:
@@ -92,6 +94,7 @@ class Checkpoints:
                 epochs_without_gain=self.validation.evaluations_without_gain,
                 divergence=self.watch.state.state_dict(),
                 meter=self.meter.state_dict(),
+                anatomy=self.anatomy.state_dict(),
                 log=log.position(),
                 generators=generators,
                 **self.parts.state_dicts(),
@@ -120,3 +123,4 @@ class Checkpoints:
         self.validation.evaluations_without_gain = state.epochs_without_gain
         self.watch.state.load_state_dict(state.divergence)
         self.meter.load_state_dict(state.meter)
+        self.anatomy.load_state_dict(state.anatomy)

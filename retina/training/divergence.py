@@ -31,13 +31,13 @@ from retina.training.divergence_report import (
     sentence,
 )
 from retina.training.examination import Examination, examine
-from retina.training.finite_guard import PendingVerdict, Verdict
+from retina.training.finite_guard import PendingVerdict, RunningState, Verdict
 from retina.training.metric_log import MetricLog
 from retina.training.progress import TrainingProgress
 from retina.training.replay_file import ReplayFile, batch_fields, on_host, save_replay
 
 MAX_REPLAY_FILES = 5
-"""Of a process in one run: each holds the weights of the detector."""
+"""Of a process from its start to its end: each holds the weights of the detector."""
 
 MAX_OVERFLOWS = 20
 """So many steps in a row may overflow in fp16 while the gradient scaler looks for its scale: it
@@ -95,6 +95,7 @@ class DivergenceWatch:
         detector: the trained one.
         preprocess: of the training.
         criterion: of the training.
+        running: what a step moves on its way.
         device: where it trains.
         precision: of the network.
         folder: of the run; replay files go to ``divergence/`` in it.
@@ -111,6 +112,7 @@ class DivergenceWatch:
         detector: RetinaNet,
         preprocess: Preprocess,
         criterion: Criterion,
+        running: RunningState,
         device: torch.device,
         precision: Precision,
         folder: Path,
@@ -122,6 +124,7 @@ class DivergenceWatch:
         self.state = DivergenceState()
         self._policy = policy
         self._detector, self._preprocess, self._criterion = detector, preprocess, criterion
+        self._running = running
         self._device = device
         self._precision: Precision = precision
         self._folder, self._checkpoint = folder / "divergence", checkpoint
@@ -204,7 +207,8 @@ class DivergenceWatch:
         return self._overflows < MAX_OVERFLOWS
 
     def _judge(self, record: StepRecord, verdict: Verdict) -> None:
-        findings = self._look_into(record, verdict)
+        with self._running.as_remembered():  # the next step may be under way and have moved it
+            findings = self._look_into(record, verdict)
         message = sentence(record.step, verdict, findings)
         can_go_on = not any(finding.has_bad_weights for finding in findings)
         if isinstance(self._policy, SkipConfig) and can_go_on:

@@ -5,7 +5,8 @@ A flag on the device masks the update; the host learns of it one step later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -91,14 +92,30 @@ class RunningState:
     def restore_where(self, masked: Tensor) -> None:
         """Go back to what was remembered where the flag ``()`` is not 0; else nothing changes."""
         for group, before in zip(self._groups, self._before, strict=True):
-            kept = torch.where(masked != 0, before, _flat(group))
-            parts = kept.split_with_sizes([tensor.numel() for tensor in group])
-            shaped = [part.view(tensor.shape) for part, tensor in zip(parts, group, strict=True)]
-            torch._foreach_copy_(group, shaped)
+            _write(group, torch.where(masked != 0, before, _flat(group)))
+
+    @contextmanager
+    def as_remembered(self) -> Iterator[None]:
+        """The tensors as they were remembered in the block, and as they are now after it."""
+        now = [_flat(group) for group in self._groups]
+        for group, before in zip(self._groups, self._before, strict=True):
+            _write(group, before)
+        try:
+            yield
+        finally:
+            for group, values in zip(self._groups, now, strict=True):
+                _write(group, values)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+@torch.no_grad()
+def _write(group: list[Tensor], values: Tensor) -> None:
+    parts = values.split_with_sizes([tensor.numel() for tensor in group])
+    shaped = [part.view(tensor.shape) for part, tensor in zip(parts, group, strict=True)]
+    torch._foreach_copy_(group, shaped)
 
 
 def running_statistics(module: nn.Module) -> list[Tensor]:

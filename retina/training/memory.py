@@ -8,19 +8,9 @@ from pathlib import Path
 
 import torch
 
-from retina.errors import RunError
+from retina.devices import explaining_out_of_memory
 from retina.structures import Batch
 from retina.training.divergence_report import kept_checkpoint
-
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-"""What the RuntimeErrors of torch's allocators and of cuDNN and cuBLAS say, in lower case."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, the device's or the machine's."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 @contextmanager
@@ -38,16 +28,14 @@ def naming_the_batch(
     Raises:
         RunError: memory ran out.
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RunError) or not is_out_of_memory(error):
-            raise
-        raise RunError(
+    with explaining_out_of_memory(
+        lambda: (
             f"out of memory on {device} at step {step}, with {_describe(parts)}; lower "
             "training.batch_size, raise training.accumulation_steps, or lower preprocess.min_size "
             f"and max_size. {kept_checkpoint(checkpoint)}"
-        ) from None
+        )
+    ):
+        yield
 
 
 def _describe(parts: Sequence[Batch]) -> str:

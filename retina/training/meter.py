@@ -25,7 +25,7 @@ class StepMeter:
 
     def _reset(self) -> None:
         self._losses = torch.zeros(6, device=self._device)  # the last counts the steps
-        self._steps = self._images = 0
+        self._images = 0
         self._waited = 0.0
         self._started = time.monotonic()
 
@@ -44,7 +44,6 @@ class StepMeter:
         """Note a step, without its losses where they are not finite; does not wait."""
         values = torch.cat([losses.detach_stack(), torch.ones_like(self._losses[:1])])
         self._losses += torch.where(values.isfinite().all(), values, 0.0)
-        self._steps += 1
         self._images += num_images * world_size()
 
     def flush(self) -> dict[str, float]:
@@ -77,9 +76,15 @@ class StepMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last `flush`, for a checkpoint between two lines of the log."""
-        return {"losses": self._losses.cpu(), "steps": self._steps, "images": self._images}
+        return {
+            "losses": self._losses.cpu(),
+            "images": self._images,
+            "seconds": time.monotonic() - self._started,
+            "waited": self._waited,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with these sums; their time is that of this run."""
-        self._losses = state["losses"].to(self._device)
-        self._steps, self._images = state["steps"], state["images"]
+        """Go on with these sums."""
+        self._losses = state["losses"].to(self._device, copy=True)
+        self._images, self._waited = state["images"], state["waited"]
+        self._started = time.monotonic() - state["seconds"]

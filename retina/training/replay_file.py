@@ -6,8 +6,6 @@ Letters as in `retina.structures`.
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from retina.errors import UserError
+from retina.modeling.torch_files import load_plain
 from retina.storage import replacing
 from retina.structures import Batch
 
@@ -106,10 +105,9 @@ def load_replay(path: Path) -> ReplayFile:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable replay file: {reason}") from None
+        values = load_plain(content)
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable replay file: {error}") from None
     expected = {field.name for field in fields(ReplayFile)}
     if not isinstance(values, dict) or "format_version" not in values or "parts" not in values:
         raise UserError(
@@ -155,20 +153,3 @@ def _check(batches: Sequence[Batch]) -> None:
             raise ValueError(f"images must be uint8, not {batch.images.dtype}")
         if not batch.boxes.dtype == torch.float32 or batch.labels.dtype != torch.int64:
             raise ValueError("boxes must be float32 and labels int64")
-
-
-_UNREADABLE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-)
-"""What reading a damaged file may raise."""

@@ -44,6 +44,9 @@ class ResumePoint:
 def find_resume_point(last: Path) -> ResumePoint | None:
     """The newest training state that is whole, or None where there is none; all ranks must call it.
 
+    A damaged newest one is renamed to ``last.damaged``: the next one that is saved would make it
+    the state before, in the place of the only good one.
+
     Args:
         last: where the newest is.
 
@@ -56,6 +59,8 @@ def find_resume_point(last: Path) -> ResumePoint | None:
     path, passed_over, failure = broadcast_object(found)
     if failure:
         raise UserError(failure)
+    if passed_over and is_main_process():
+        last.replace(last.with_suffix(".damaged"))
     return None if path is None else ResumePoint(load_state(path), path, passed_over)
 
 

@@ -61,7 +61,8 @@ class TrainingStep:
         self._criterion = criterion
         self._optimizer = optimizer
         self._guarded = GuardedOptimizer(optimizer)
-        self._running = RunningState([*running_statistics(detector), *criterion.buffers()])
+        self.running = RunningState([*running_statistics(detector), *criterion.buffers()])
+        """What a step moves on its way, and as it was before the last step that began."""
         self._device = device
         self._precision: Precision = precision
         self._clip_norm = clip_norm
@@ -74,7 +75,11 @@ class TrainingStep:
         self._model: nn.Module = detector
         if is_distributed():
             ids = [device.index] if device.type == "cuda" else None
-            self._model = DistributedDataParallel(detector, device_ids=ids)
+            # What frozen norms hold never changes, so that nobody needs to be told.
+            has_statistics = bool(running_statistics(detector))
+            self._model = DistributedDataParallel(
+                detector, device_ids=ids, broadcast_buffers=has_statistics
+            )
 
     def __call__(
         self,
@@ -97,13 +102,13 @@ class TrainingStep:
             The losses over all ranks and parts, divided by the step's normalizer; the counts are
             as they are. All on the device: reading one waits for the step.
         """
-        self._running.remember()
+        self.running.remember()
         try:
             own = self._gradients(parts, progress, observer)
             if before_update is not None:
                 before_update()
         except BaseException:
-            self._running.restore_where(torch.ones_like(self.masked))
+            self.running.restore_where(torch.ones_like(self.masked))
             raise
         totals = sum_over_ranks(own)
         # Data-parallel training averages the gradients over the ranks: undo that, too.
@@ -114,7 +119,7 @@ class TrainingStep:
         self.masked = self._update(
             self._divisor * world_size() / divisor, reported.total.isfinite()
         )
-        self._running.restore_where(self.masked)
+        self.running.restore_where(self.masked)
         self.verdict = PendingVerdict(self.masked, reported, own.isfinite().all())
         return reported
 

@@ -156,6 +156,7 @@ class Trainer:
             detector=detector,
             preprocess=preprocess,
             criterion=criterion,
+            running=self._training_step.running,
             device=device,
             precision=precision,
             folder=folder.path,
@@ -172,6 +173,7 @@ class Trainer:
             meter=self._meter,
             validation=self._validation,
             watch=self._watch,
+            anatomy=anatomy,
         )
         self._unreadable = UnreadableImages(
             folder.path / "unreadable_images.jsonl", limit=dataset.max_unreadable
@@ -189,11 +191,12 @@ class Trainer:
             DivergedError: the loss or the weights are not finite, and the policy ends it there.
             RunError: the disk is full, or memory ran out. The last checkpoint is intact.
         """
-        while True:
-            try:
-                return self._run()
-            except DivergedError as error:
-                self._rewind(error)
+        with StopRequest() as stop:
+            while True:
+                try:
+                    return self._run(stop)
+                except DivergedError as error:
+                    self._rewind(error)
 
     def _rewind(self, error: DivergedError) -> None:
         """Go back to the last checkpoint, if that is the policy; every rank must call it."""
@@ -208,7 +211,7 @@ class Trainer:
             f"{state.lr_factor:g} (rewind {state.num_rewinds})"
         ]
 
-    def _run(self) -> TrainingOutcome:
+    def _run(self, stop: StopRequest) -> TrainingOutcome:
         """`run` without going back."""
         log = None
         if is_main_process():
@@ -216,11 +219,10 @@ class Trainer:
             if not self._resumed:
                 log.text("config", self._run_config, self._step)
         progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
-        meter = self._meter
         steps_per_epoch = self._planner.num_batches
         signal: int | None = None
         try:
-            with StopRequest() as stop, progress:
+            with progress:
                 self._watch.tell(log, progress)
                 for message in self._resumed:
                     progress.message(message)
@@ -231,8 +233,8 @@ class Trainer:
                 if self._is_over:
                     progress.message("the training is already complete")
                     return self._outcome(stop.agreed_now())
-                for parts in self._batches(meter):
-                    self._advance(parts, meter)
+                for parts in self._batches():
+                    self._advance(parts)
                     self._anatomy.report(self._step, log, progress)
                     ends_epoch = (
                         self._step % steps_per_epoch == 0 or self._step == self._total_steps
@@ -245,16 +247,16 @@ class Trainer:
                     if is_reported or is_saved:
                         self._unreadable.settle(self._step, progress.message)
                     if is_reported:
-                        self._report(meter, log, progress)  # refuses to go on with a NaN
+                        self._report(log, progress)
                     if is_saved:
-                        with meter.paused():
+                        with self._meter.paused():
                             self._is_evaluated = not ends_epoch
                             self._save(log)
                     if signal is not None:
                         progress.message(f"stopped by signal {signal} after step {self._step}")
                         break
                     if ends_epoch:
-                        with meter.paused():
+                        with self._meter.paused():
                             self._end_epoch(log, progress)
                     if self._has_stalled:
                         progress.message("early stop: the validation AP no longer rises")
@@ -281,7 +283,7 @@ class Trainer:
     def _is_over(self) -> bool:
         return self._step >= self._total_steps or self._has_stalled
 
-    def _advance(self, parts: list[Batch], meter: StepMeter) -> None:
+    def _advance(self, parts: list[Batch]) -> None:
         """One optimizer step."""
         self._lr = self._peak_lr * self._lr_factor(self._step) * self._watch.state.lr_factor
         set_learning_rate(self._optimizer, self._lr)
@@ -296,12 +298,12 @@ class Trainer:
             )
         assert step.verdict is not None
         self._watch.note(StepRecord(number, parts, done, self._lr, step.verdict))
-        meter.add(losses, sum(len(part) for part in parts))
+        self._meter.add(losses, sum(len(part) for part in parts))
         if self._parts.average is not None:
             self._parts.average.update(self._parts.detector, self._step, masked=step.masked)
         self._step = number
 
-    def _batches(self, meter: StepMeter) -> Iterator[list[Batch]]:
+    def _batches(self) -> Iterator[list[Batch]]:
         """This rank's share of every global batch that is left, in accumulated parts."""
         parts = self._config.accumulation_steps
         loader = self._loader.build(
@@ -320,25 +322,17 @@ class Trainer:
             pin_memory=self._device.type == "cuda",
         )
         group: list[Batch] = []
-        for batch in meter.timed(iter(loader)):
+        for batch in self._meter.timed(iter(loader)):
             group.append(batch)
             self._unreadable.note(batch)
             if len(group) == parts:
                 yield group
                 group = []
 
-    def _report(self, meter: StepMeter, log: MetricLog | None, progress: TrainingProgress) -> None:
+    def _report(self, log: MetricLog | None, progress: TrainingProgress) -> None:
         self._watch.settle()
-        report, lr = meter.flush(), self._lr
+        report, lr = self._meter.flush(), self._lr
         epoch = (self._step - 1) // self._planner.num_batches + 1
-        # A whole report of left-out steps has no loss.
-        if not math.isfinite(report["loss"]) and not self._watch.state.num_skips:
-            raise DivergedError(
-                f"the loss is not finite at step {self._step} (classification "
-                f"{report['classification']}, box regression {report['box_regression']}); lower "
-                f"optimizer.lr (now {lr:.2e}), set training.clip_norm, or use "
-                f"training.precision=fp32. The last checkpoint is intact: {self._last}"
-            )
         if log is not None:
             found = {**self._criterion.doubts(), **self._watch.counts}
             log.scalars("train", self._step, {**report, **found, "lr": lr, "epoch": epoch})

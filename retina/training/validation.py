@@ -6,9 +6,11 @@ import time
 from dataclasses import dataclass
 
 from retina.distributed import broadcast_buffers, is_main_process
+from retina.errors import RunError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.modeling.detector import RetinaNet
 from retina.objective.criterion import Criterion
+from retina.training.divergence_report import kept_checkpoint
 from retina.training.metric_log import MetricLog
 from retina.training.pictures import validation_pictures
 from retina.training.progress import TrainingProgress
@@ -50,11 +52,19 @@ class Validation:
         step: int,
         epoch: int,
     ) -> None:
-        """Evaluate, save the detector, and log; every rank must call it."""
+        """Evaluate, save the detector, and log; every rank must call it.
+
+        Raises:
+            RunError: memory ran out, or a process that loads images failed.
+        """
         assert self.evaluator is not None
         started = time.monotonic()
         broadcast_buffers(detector)  # running statistics differ between ranks
-        result = self.evaluator.run(detector, criterion=criterion)
+        try:
+            result = self.evaluator.run(detector, criterion=criterion)
+        except RunError as error:
+            kept = kept_checkpoint(self.folder.last_state)
+            raise RunError(f"while the validation set was evaluated: {error}. {kept}") from None
         assert result.losses is not None
         ap = result.metrics.AP
         is_best = self.best_ap is None or ap > self.best_ap

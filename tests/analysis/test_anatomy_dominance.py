@@ -43,3 +43,15 @@ def test_with_a_high_gamma_the_advice_is_another() -> None:
     assert text is not None
     assert "whether the anchors fit the objects" in text
     assert "Raise objective" not in text
+
+
+def test_a_resumed_training_goes_on_counting_and_does_not_warn_again() -> None:
+    def watch() -> DominanceWatch:
+        return DominanceWatch(FocalSetting(gamma=0.0, alpha=None), total_steps=1000)
+
+    first, second, third = watch(), watch(), watch()
+    assert [first.look(step, breakdown(0.6)) for step in (200, 300)] == [None, None]
+    second.load_state_dict(first.state_dict())
+    assert second.look(400, breakdown(0.6)) is not None
+    third.load_state_dict(second.state_dict())
+    assert [third.look(step, breakdown(0.6)) for step in (500, 600, 700)] == [None] * 3

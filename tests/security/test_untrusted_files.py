@@ -24,11 +24,12 @@ from retina.artifact import load_artifact, make_artifact
 from retina.configuration import ConfigError, parse_yaml
 from retina.datasets.image_files import MAX_PIXELS
 from retina.datasets.images import decode_image, read_header
+from retina.datasets.loading import collate
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.structures import Categories
+from retina.structures import Categories, Sample
 from tests.conftest import Done, Invoke  # type: ignore[import-not-found]
 
 
@@ -154,23 +155,116 @@ def test_a_poisoned_download_cache_is_not_unpickled(
     assert not mark.exists()
 
 
-def test_a_training_state_that_swells_is_refused(tmp_path: Path) -> None:
-    from retina.modeling.loading import read_state_dict
-
-    plain = io.BytesIO()
-    torch.save({"a": torch.zeros(1 << 22)}, plain)
+def deflated(content: bytes) -> bytes:
+    """The same archive with compressed records."""
     swelling = io.BytesIO()
     with (
-        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(io.BytesIO(content)) as source,
         zipfile.ZipFile(swelling, "w", zipfile.ZIP_DEFLATED) as file,
     ):
         for record in source.namelist():
             file.writestr(record, source.read(record))
-    path = tmp_path / "swells.pt"
-    path.write_bytes(swelling.getvalue())
+    return swelling.getvalue()
+
+
+def with_a_changed_byte(content: bytes) -> bytes:
+    """A byte of the largest record is another one, which only its checksum can tell."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        largest = max(file.infolist(), key=lambda record: record.file_size)
+        inside = content.index(file.read(largest)) + largest.file_size // 2
+    return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
+
+
+def read_weights(path: Path) -> object:
+    from retina.modeling.loading import read_state_dict
+
+    return read_state_dict(path)
+
+
+def read_replay(path: Path) -> object:
+    from retina.training.replay_file import load_replay
+
+    return load_replay(path)
+
+
+def read_state(path: Path) -> object:
+    from retina.training.checkpoint import load_state
+
+    return load_state(path)
+
+
+READERS = [read_weights, read_replay, read_state]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(deflated, "is compressed"), (with_a_changed_byte, r"is damaged \(its CRC-32 differs\)")],
+)
+def test_an_archive_that_swells_or_is_damaged_is_refused(
+    read: Callable[[Path], object], change: Callable[[bytes], bytes], words: str, tmp_path: Path
+) -> None:
+    plain = io.BytesIO()
+    torch.save({"a": torch.zeros(1 << 22) if change is deflated else torch.arange(512)}, plain)
+    path = tmp_path / "evil.pt"
+    path.write_bytes(change(plain.getvalue()))
     assert path.stat().st_size < 100_000  # of 16 MB
-    with pytest.raises(UserError, match=r"swells\.pt: .* is compressed"):
-        read_state_dict(path)
+    with pytest.raises(UserError, match=rf"evil\.pt: .* {words}"):
+        read(path)
+
+
+@pytest.mark.parametrize("head", ["{num_convs: 1000000000}", "{num_convs: 60, channels: 16000}"])
+def test_a_replay_file_that_claims_a_network_of_terabytes(
+    invoke: Invoke, head: str, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retina.structures import Targets
+    from retina.training.replay_file import ReplayFile, batch_fields, save_replay
+
+    taken: list[int] = []
+    convolution = torch.nn.Conv2d.__init__
+
+    def counting(module: torch.nn.Conv2d, *arguments: Any, **options: Any) -> None:
+        convolution(module, *arguments, **options)
+        if module.weight.device.type != "meta":
+            taken.append(module.weight.numel())
+            raise MemoryError("the network was made before it was compared with its weights")
+
+    image = Sample(
+        torch.zeros(3, 64, 64, dtype=torch.uint8),
+        Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0).bool()),
+        1,
+        (64, 64),
+    )
+    artifact = load_artifact(detector)
+    replay = ReplayFile(
+        config=REPLAYED.format(head=head),
+        class_names=("cat", "dog"),
+        class_counts=(1, 1),
+        step=1,
+        rank=0,
+        progress=0.0,
+        precision="fp32",
+        lr=0.1,
+        parts=batch_fields([collate([image], size_divisor=32)]),
+        detector=dict(artifact.state_dict),
+        criterion={},
+    )
+    path = tmp_path / "evil.pt"
+    save_replay(replay, path)
+    monkeypatch.setattr(torch.nn.Conv2d, "__init__", counting)
+    message = refusal(invoke("debug", "replay", path, "--device", "cpu"))
+    assert "evil.pt: its " in message
+    assert not taken
+
+
+REPLAYED = """
+dataset: {{train: {{images: images, annotations: a.json}}}}
+model:
+  backbone: {{kind: resnet, name: resnet18, weights: null}}
+  pyramid: {{channels: 16}}
+  head: {head}
+output_dir: run
+"""
 
 
 # -- YAML ------------------------------------------------------------------------------------------

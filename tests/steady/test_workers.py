@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.faults.run_folders import (  # type: ignore[import-not-found]
     EVERYTHING_ON,
@@ -12,6 +14,7 @@ from tests.faults.run_folders import (  # type: ignore[import-not-found]
 )
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_the_number_of_workers_changes_no_bit(
     invoke: Invoke, tiny_config: Path, tmp_path: Path
 ) -> None:

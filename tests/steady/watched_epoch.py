@@ -1,6 +1,7 @@
-"""Loads an epoch and looks at the processes: ``watched_epoch.py FILE FOLDER IMAGES``.
+"""Loads an epoch and looks at the processes: ``watched_epoch.py FILE FOLDER IMAGES STORE``.
 
-The data set has so many images, whose entries share a few small files in FOLDER.
+The data set has so many images, whose entries share a few small files in FOLDER. STORE is
+``arrays``, as the project keeps its annotations, or ``dicts``, the fault that is to be seen.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import cv2
 import numpy as np
 
 from retina.datasets import CocoDataset
+from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.planning import BatchStream
 from retina.datasets.sampling import SamplingConfig
-from tests.steady.watching import Holdings, look, write  # type: ignore[import-not-found]
+from tests.steady.watching import look, note  # type: ignore[import-not-found]
 
 BATCH_SIZE = 50
 NUM_FILES = 10
@@ -52,14 +54,29 @@ def make_data(folder: Path, num_images: int) -> Path:
     return file
 
 
-def main(file: Path, folder: Path, num_images: int) -> None:
-    dataset = CocoDataset(folder, make_data(folder, num_images))
+class DatasetOfDicts(CocoDataset):
+    """Keeps a dict an image: to look at one writes its reference count, and copies its page."""
+
+    def keep_dicts(self) -> None:
+        self.dicts = [{"row": index, "box": [0.0, 0.0, 1.0, 1.0]} for index in range(len(self))]
+
+    def load(self, index: int) -> AnnotatedImage:
+        assert self.dicts[index]["row"] == index
+        return super().load(index)
+
+
+def main(file: Path, folder: Path, num_images: int, store: str) -> None:
+    annotations = make_data(folder, num_images)
+    if store == "dicts":
+        dataset = DatasetOfDicts(folder, annotations)
+        dataset.keep_dicts()
+    else:
+        dataset = CocoDataset(folder, annotations)
     planner = SamplingConfig().build(
         dataset, batch_size=BATCH_SIZE, seed=0, min_size=16, max_size=32
     )
     stream = BatchStream(planner, first_step=0, stop_step=planner.num_batches)
     loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
-    moments: list[Holdings] = []
     seen = np.zeros(num_images, dtype=np.int64)
     every = planner.num_batches // NUM_MOMENTS
     started = time.monotonic()
@@ -67,7 +84,7 @@ def main(file: Path, folder: Path, num_images: int) -> None:
         np.add.at(seen, list(batch.image_ids), 1)
         if step % every == 0:
             workers = sorted(process.pid or 0 for process in multiprocessing.active_children())
-            moments.append(look(step, workers))
+            note(file, look(step, workers))
     seconds = time.monotonic() - started
     assert (seen == 1).all()
     table = dataset.table
@@ -78,7 +95,6 @@ def main(file: Path, folder: Path, num_images: int) -> None:
     stored += [objects.starts, objects.boxes, objects.labels, objects.is_crowd]
     bytes_per_image = sum(array.nbytes for array in stored) / num_images
     print(f"{num_images / seconds:.0f} images/s, {bytes_per_image:.0f} bytes of annotations/image")
-    write(file, moments)
 
 
-main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

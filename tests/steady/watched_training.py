@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from retina.__main__ import main
 from retina.training.trainer import Trainer
-from tests.steady.watching import Holdings, look, write  # type: ignore[import-not-found]
+from tests.steady.watching import look, note  # type: ignore[import-not-found]
 
 
 class Narrow(ResNet):
@@ -31,19 +31,15 @@ def narrow(name: str, *, weights: None, norm_layer: Any) -> ResNet:
 
 file, every = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
 advance = Trainer._advance
-moments: list[Holdings] = []
 
 
 def watched(trainer: Trainer, *rest: Any) -> None:
     if trainer._step and trainer._step % every == 0:
         workers = sorted(process.pid or 0 for process in multiprocessing.active_children())
-        moments.append(look(trainer._step, workers))
+        note(file, look(trainer._step, workers))
     advance(trainer, *rest)
 
 
 Trainer._advance = watched  # type: ignore[method-assign]
 torchvision.models.get_model = narrow
-try:
-    main()
-finally:
-    write(file, moments)
+main()

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 import pickle
 import random
 from pathlib import Path
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from retina.errors import UserError
+from retina.errors import RunError, UserError
 from retina.training.checkpoint import TrainingState, load_state, previous_of, save_state
 from retina.training.generators import generator_states, restore_generators
 from retina.training.resuming import ResumePoint, changes_since, find_resume_point
@@ -28,7 +30,8 @@ def make_state() -> TrainingState:
         best_metric=0.5,
         epochs_without_gain=1,
         divergence={},
-        meter={"losses": torch.zeros(5), "steps": 2, "images": 8},
+        meter={"losses": torch.zeros(6), "images": 8, "seconds": 0.5, "waited": 0.1},
+        anatomy={"shares": [0.1], "has_warned": False},
         log={"metrics.jsonl": 120},
         generators=[generator_states()],
     )
@@ -80,7 +83,13 @@ def test_every_flipped_byte_of_the_weights_is_noticed(tmp_path: Path) -> None:
             load_state(path)
 
 
-def test_a_damaged_newest_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def full_disk(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_damaged_newest_state_gives_way_to_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.pt"
     assert find_resume_point(path) is None
     for step in (1, 2):
@@ -93,6 +102,16 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(tmp_path: Path) -> N
     assert point is not None
     assert (point.state.step, point.path) == (1, previous_of(path))
     assert "last.pt: not a readable training state" in point.passed_over
+    # A fault in the next save must not cost the only good state.
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.damaged", "previous.pt"]
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(RunError, match="the disk is full"):
+        save_state(make_state(), path)
+    monkeypatch.undo()
+    point = find_resume_point(path)
+    assert point is not None
+    assert (point.state.step, point.passed_over) == (1, "")
+    path.write_bytes(b"PK")
     previous_of(path).write_bytes(b"")
     with pytest.raises(UserError, match=r"last\.pt: .*previous\.pt: the checkpoint is empty"):
         find_resume_point(path)

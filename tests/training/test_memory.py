@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from retina.datasets.loading import collate
+from retina.devices import is_out_of_memory
 from retina.errors import DivergedError, RunError
 from retina.training.checkpoint import load_state
-from retina.training.memory import is_out_of_memory, naming_the_batch
+from retina.training.memory import naming_the_batch
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 from tests.training.test_step import make_samples  # type: ignore[import-not-found]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from retina.analysis.anatomy.elements import FocalSetting
 from retina.analysis.anatomy.result import Breakdown
@@ -36,6 +37,15 @@ class DominanceWatch:
         self._first_step = WARM_UP * total_steps
         self._shares: deque[float] = deque(maxlen=REPORTS_IN_A_ROW)
         self._has_warned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last shares, and whether the warning was given."""
+        return {"shares": list(self._shares), "has_warned": self._has_warned}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._shares = deque(state["shares"], maxlen=REPORTS_IN_A_ROW)
+        self._has_warned = bool(state["has_warned"])
 
     def look(self, step: int, overall: Breakdown) -> str | None:
         """The warning, in the report that makes it due; None in every other."""
