@@ -16,6 +16,7 @@ from retina.training.trainer import Trainer
 
 CLOCK = {"images_per_second", "data_wait"}
 """What no two runs share."""
+_CLOCK_STATE = {".meter.seconds", ".meter.waited"}
 
 EVERYTHING_ON = (
     "training.deterministic=true",
@@ -47,10 +48,11 @@ def board_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def flat_state(folder: Path) -> dict[str, Any]:
-    """The last training state by dotted names, without config and file lengths."""
+    """The last training state by dotted names, without config, file lengths and clock."""
     state = load_state(folder / "checkpoints" / "last.pt")
     names = set(type(state).__slots__) - {"config", "log"}
-    return _flat({name: getattr(state, name) for name in names})
+    flat = _flat({name: getattr(state, name) for name in names})
+    return {name: value for name, value in flat.items() if name not in _CLOCK_STATE}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -5,6 +5,8 @@ number of workers."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -12,12 +14,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
 
+from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.coco import CocoDataset
 from retina.datasets.loading import LoaderConfig, build_loader
@@ -334,3 +337,101 @@ def test_two_ranks_pass_over_the_same_files_as_one_does(
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert np.isfinite(losses[0]).all()
+
+
+# -- faults of the machine, for which no image may be passed over ----------------------------------
+
+
+HEADERS = 24
+"""All images of the training set are looked at before the training begins."""
+
+
+def fail_once(patch: pytest.MonkeyPatch, code: int, *, at: int, in_read: bool = False) -> None:
+    """Opening, or reading, the image file that is the so-many-th from now on fails."""
+    opened: list[Path] = []
+    real = images.open_image_file
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(code, os.strerror(code))
+
+    def refused(path: str, *_: object) -> int:
+        raise OSError(code, os.strerror(code), path)
+
+    def opening(path: Path) -> IO[bytes]:
+        opened.append(path)
+        if len(opened) != at:
+            return real(path)
+        if in_read:
+            return Failing()
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(image_files, "_without_waiting", refused)
+            return real(path)
+
+    patch.setattr(images, "open_image_file", opening)
+
+
+FAULTS = {
+    errno.EMFILE: "too many files are open",
+    errno.EIO: "the storage failed",
+    errno.ESTALE: "the storage failed",
+    errno.ENOMEM: "have no memory",
+}
+
+
+@pytest.mark.parametrize("at", [5, HEADERS + 5])
+@pytest.mark.parametrize("in_read", [False, True])
+@pytest.mark.parametrize("code", FAULTS)
+def test_a_fault_of_the_machine_is_no_bad_image(
+    code: int, in_read: bool, at: int, place: Place, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_once(monkeypatch, code, at=at, in_read=in_read)
+    steps = "training.max_steps=2"
+    done = invoke("train", place.config, SKIP, steps, "dataset.validation=null")
+    assert done.code == 3, done.err
+    assert "Traceback" not in done.err
+    assert "failed: " in done.err
+    assert FAULTS[code] in done.err
+    assert os.strerror(code) in done.err
+    assert ".png" in done.err or ".jpg" in done.err
+    assert not (place.run / "unreadable_images.jsonl").exists()
+
+
+def test_a_fault_of_the_storage_in_a_worker_is_one_clear_error(
+    place: Place, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_once(monkeypatch, errno.EIO, at=HEADERS + 5)
+    options = ["training.max_steps=2", "training.num_workers=1", "dataset.validation=null"]
+    done = invoke("train", place.config, SKIP, *options)
+    assert done.code == 3, done.err
+    assert "the storage failed (OSError: [Errno 5]" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EISDIR, errno.ELOOP]
+)
+def test_a_fault_of_the_file_is_a_bad_image(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str, *_: object) -> int:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(image_files, "_without_waiting", refused)
+    with pytest.raises(UnreadableImageError, match=r"a\.png"):
+        images.decode_image(tmp_path / "a.png")
+
+
+def test_predict_ends_where_the_storage_fails(
+    place: Place, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with exit code 1 and the rest of the images listed as unreadable."""
+    assert (
+        invoke("train", place.config, "training.max_steps=1", "dataset.validation=null").code == 0
+    )
+    fail_once(monkeypatch, errno.EIO, at=5)
+    detector = place.run / "checkpoints" / "last.safetensors"
+    folder = place.data / "train" / "images"
+    done = invoke("predict", detector, folder, "--output", place.run / "out", "--device", "cpu")
+    assert done.code == 3, done.err
+    assert "failed: the storage failed ([Errno 5]" in done.err

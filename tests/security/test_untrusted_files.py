@@ -29,7 +29,7 @@ from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.structures import Categories, Sample
+from retina.structures import Categories, Sample, Targets
 from tests.conftest import Done, Invoke  # type: ignore[import-not-found]
 
 
@@ -175,6 +175,20 @@ def with_a_changed_byte(content: bytes) -> bytes:
     return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
 
 
+def with_two_directories(content: bytes) -> bytes:
+    """Compressed by the list of records that torch reads, stored by the one that Python reads."""
+    content = deflated(content)
+    end = content.rindex(b"PK\5\6")
+    size, start = struct.unpack("<II", content[end + 12 : end + 20])
+    other = bytearray(content[start : start + size])
+    at = 0
+    while at < size:
+        name, extra, comment = struct.unpack("<HHH", other[at + 28 : at + 34])
+        other[at + 10 : at + 12] = b"\0\0"
+        at += 46 + name + extra + comment
+    return content[:end] + bytes(other) + content[end:]
+
+
 def read_weights(path: Path) -> object:
     from retina.modeling.loading import read_state_dict
 
@@ -199,13 +213,19 @@ READERS = [read_weights, read_replay, read_state]
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(deflated, "is compressed"), (with_a_changed_byte, r"is damaged \(its CRC-32 differs\)")],
+    [
+        (deflated, "is compressed"),
+        (with_two_directories, "its list of records is not where it says"),
+        (with_a_changed_byte, r"is damaged \(its CRC-32 differs\)"),
+    ],
 )
 def test_an_archive_that_swells_or_is_damaged_is_refused(
     read: Callable[[Path], object], change: Callable[[bytes], bytes], words: str, tmp_path: Path
 ) -> None:
     plain = io.BytesIO()
-    torch.save({"a": torch.zeros(1 << 22) if change is deflated else torch.arange(512)}, plain)
+    torch.save(
+        {"a": torch.arange(512) if change is with_a_changed_byte else torch.zeros(1 << 22)}, plain
+    )
     path = tmp_path / "evil.pt"
     path.write_bytes(change(plain.getvalue()))
     assert path.stat().st_size < 100_000  # of 16 MB
@@ -213,11 +233,31 @@ def test_an_archive_that_swells_or_is_damaged_is_refused(
         read(path)
 
 
-@pytest.mark.parametrize("head", ["{num_convs: 1000000000}", "{num_convs: 60, channels: 16000}"])
+REPLAYED = """
+dataset: {{train: {{images: images, annotations: a.json}}}}
+model:
+  backbone: {{kind: resnet, name: resnet18, weights: null}}
+  pyramid: {{channels: 16}}
+  head: {head}
+output_dir: run
+"""
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("{num_convs: 1000000000}", "model.head.num_convs"),
+        ("{num_convs: 60, channels: 16000}", "its weights do not fit its config"),
+    ],
+)
 def test_a_replay_file_that_claims_a_network_of_terabytes(
-    invoke: Invoke, head: str, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke,
+    head: str,
+    words: str,
+    detector: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from retina.structures import Targets
     from retina.training.replay_file import ReplayFile, batch_fields, save_replay
 
     taken: list[int] = []
@@ -254,17 +294,8 @@ def test_a_replay_file_that_claims_a_network_of_terabytes(
     monkeypatch.setattr(torch.nn.Conv2d, "__init__", counting)
     message = refusal(invoke("debug", "replay", path, "--device", "cpu"))
     assert "evil.pt: its " in message
+    assert words in message
     assert not taken
-
-
-REPLAYED = """
-dataset: {{train: {{images: images, annotations: a.json}}}}
-model:
-  backbone: {{kind: resnet, name: resnet18, weights: null}}
-  pyramid: {{channels: 16}}
-  head: {head}
-output_dir: run
-"""
 
 
 # -- YAML ------------------------------------------------------------------------------------------

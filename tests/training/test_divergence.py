@@ -56,6 +56,34 @@ def test_stop_names_the_step_and_keeps_the_checkpoint_of_the_step_before(
         assert torch.equal(replay.detector[name], value), name  # as they were before the step
 
 
+def test_the_replay_file_holds_the_statistics_of_before_the_step(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict on the second step is read in the third, whose forward has moved them."""
+    poison_trainings(monkeypatch.setattr, {2: 1})
+    run = tmp_path / "run"
+    options = ["training.max_steps=4", "training.log_every_steps=50", "dataset.validation=null"]
+    loss = "objective.classification={kind: equalized_focal}"
+    skip = "training.on_divergence={kind: skip}"
+    done = invoke("train", tiny_config, f"output_dir={run}", loss, skip, *options)
+    assert done.code == 0, done.err
+    replay = load_replay(run / "divergence" / "step_000002.pt")
+    assert replay.detector["backbone.bn1.num_batches_tracked"] == 1
+    state = load_state(run / "checkpoints" / "last.pt")
+    assert state.detector["backbone.bn1.num_batches_tracked"] == 3  # of four steps
+    one_step = tmp_path / "one"
+    options[0] = "training.max_steps=1"
+    assert invoke("train", tiny_config, f"output_dir={one_step}", loss, *options).code == 0
+    first = load_state(one_step / "checkpoints" / "last.pt")
+    moved = [name for name in first.criterion if "moving_average" not in name]
+    assert moved
+    for name in moved:
+        assert torch.equal(replay.criterion[name], first.criterion[name]), name
+    for name in ("running_mean", "running_var"):
+        name = f"backbone.bn1.{name}"
+        assert torch.equal(replay.detector[name], first.detector[name]), name
+
+
 def test_skip_goes_on_and_counts_until_there_are_too_many(
     invoke: Invoke, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,3 +262,16 @@ def test_scaled_gradients_that_overflow_are_masked_until_the_scale_fits() -> Non
     after = run.state()["detector"]
     assert not torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
     assert all(value.isfinite().all() for value in after.values())
+
+
+def test_what_was_remembered_is_there_for_a_look_and_then_gone() -> None:
+    average, count = torch.tensor([1.0, 2.0]), torch.tensor(3)
+    state = RunningState([average, count])
+    state.remember()
+    average += 10
+    count += 1
+    with state.as_remembered():
+        assert average.tolist() == [1.0, 2.0]
+        assert count == 3
+    assert average.tolist() == [11.0, 12.0]
+    assert count == 4

@@ -13,9 +13,11 @@ import torch
 from retina.datasets.loading import collate
 from retina.devices import is_out_of_memory
 from retina.errors import DivergedError, RunError
+from retina.modeling.postprocess import Postprocess
+from retina.modeling.preprocess import PreprocessConfig
 from retina.training.checkpoint import load_state
 from retina.training.memory import naming_the_batch
-from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
+from tests.conftest import REPOSITORY, Done, Invoke  # type: ignore[import-not-found]
 from tests.training.test_step import make_samples  # type: ignore[import-not-found]
 
 STARVED = """
@@ -104,3 +106,76 @@ def test_other_errors_pass(error: Exception) -> None:
         naming_the_batch(parts, step=4, device=torch.device("cpu"), checkpoint=Path("last.pt")),
     ):
         raise error
+
+
+def starve(patch: pytest.MonkeyPatch) -> None:
+    """What turns predictions into detections, which no training step does, gets no memory."""
+
+    def starved(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes")
+
+    patch.setattr(Postprocess, "__call__", starved)
+
+
+def failure(done: Done) -> str:
+    assert done.code == 3, done.err
+    assert "Traceback" not in done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("failed:")]
+    return str(line)
+
+
+def test_out_of_memory_in_a_validation_names_its_batch_and_keeps_the_checkpoint(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    starve(monkeypatch)
+    options = ["training.max_steps=1", "evaluation.batch_size=3"]
+    line = failure(invoke("train", tiny_config, f"output_dir={run}", *options))
+    assert (
+        "while the validation set was evaluated: out of memory on cpu, with a batch of 3 × 3 × "
+        in line
+    )
+    assert "; lower evaluation.batch_size, or preprocess.min_size and max_size. The last" in line
+    last = run / "checkpoints" / "last.pt"
+    assert line.endswith(f"The last checkpoint is intact: {last}")
+    state = load_state(last)
+    assert (state.step, state.is_evaluated) == (1, False)
+    monkeypatch.undo()
+    assert invoke("train", run / "config.yaml", "--resume").code == 0
+    assert load_state(last).is_evaluated
+
+
+def test_out_of_memory_in_evaluate_and_predict_names_their_batch(
+    invoke: Invoke,
+    tiny_config: Path,
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, split = tmp_path / "run", synthetic_data / "validation"
+    options = ["training.max_steps=1", "dataset.validation=null"]
+    assert invoke("train", tiny_config, f"output_dir={run}", *options).code == 0
+    detector = run / "checkpoints" / "last.safetensors"
+    starve(monkeypatch)
+    device = ["--device", "cpu", "--batch-size", "2"]
+    data = ["--images", split / "images", "--annotations", split / "annotations.json"]
+    line = failure(invoke("evaluate", detector, *data, *device))
+    assert "failed: out of memory on cpu, with a batch of 2 × 3 × " in line
+    assert "(the largest image is " in line
+    assert line.endswith("; lower the batch size (--batch-size)")
+    output = ["--output", tmp_path / "out"]
+    line = failure(invoke("predict", detector, split / "images", *output, *device))
+    assert "failed: out of memory on cpu, with a batch of 2 × 3 × " in line
+    assert "lower the batch size (--batch-size)" in line
+    assert "training." not in line
+
+
+def test_the_named_shape_is_that_of_the_networks_input() -> None:
+    preprocess = PreprocessConfig(min_size=64, max_size=96).build()
+    images = [
+        torch.zeros(3, 128, 256, dtype=torch.uint8),
+        torch.zeros(3, 99, 30, dtype=torch.uint8),
+    ]
+    sizes = [(128, 256), (99, 30)]
+    prepared = preprocess.prepare(images)
+    assert preprocess.input_shape(sizes) == tuple(prepared.images.shape)
