@@ -127,6 +127,7 @@ def test_a_run_is_bit_identical_to_one_with_the_number_written_down(
     assert batch_size_of(automatic) == 10
 
 
+@pytest.mark.slow
 def test_processes_agree_on_what_fits_on_each_of_them(tiny_config: Path, tmp_path: Path) -> None:
     program = REPOSITORY / "tests" / "experiment" / "small_device.py"
     done = subprocess.run(

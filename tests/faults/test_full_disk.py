@@ -43,7 +43,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("at_step", [1, 4])
+@pytest.mark.parametrize("at_step", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
     at_step: int,
     invoke: Invoke,

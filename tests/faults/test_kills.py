@@ -65,7 +65,7 @@ def kill_and_resume(
     print(f"{done} kills in {trainings} trainings")
 
 
-@pytest.mark.parametrize("in_writes", [True, False])
+@pytest.mark.parametrize("in_writes", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_few_kills(in_writes: bool, tiny_config: Path, undisturbed: Path, tmp_path: Path) -> None:
     kill_and_resume(tiny_config, tmp_path, undisturbed, kills=2, in_writes=in_writes, seed=1)
 

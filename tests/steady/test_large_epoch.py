@@ -43,6 +43,7 @@ def test_an_epoch_over_100_000_images_grows_no_process(tmp_path: Path) -> None:
         assert late[-1].workers[worker] - moments[0].workers[worker] < MOST_OF_A_WORKER
 
 
+@pytest.mark.slow
 def test_a_dict_for_each_image_would_be_seen(tmp_path: Path) -> None:
     moments = watch(tmp_path, 30_000, "dicts")  # less than a third of that epoch
     for worker in range(2):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from retina.errors import DivergedError, RunError
 from retina.studies.tuning import Tuning, runs
 from retina.training.parts import TrainedParts
-from retina.training.trainer import Trainer
+from retina.training.validation import Validation
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 GRID = """
@@ -211,15 +211,15 @@ def test_help_gives_examples(invoke: Invoke) -> None:
 def test_a_signal_during_the_last_evaluation_stops_the_search(
     invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, evaluate = tmp_path / "tune", Trainer._evaluate
+    folder, score = tmp_path / "tune", Validation.score
 
-    def interrupted(trainer: Trainer, *arguments: Any) -> None:
-        evaluate(trainer, *arguments)
+    def interrupted(validation: Validation, *arguments: Any, **options: Any) -> None:
+        score(validation, *arguments, **options)
         signal.raise_signal(signal.SIGINT)
 
     command = ("tune", tiny_config, "--grid", grid, "--output", folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_evaluate", interrupted)
+        patch.setattr(Validation, "score", interrupted)
         stopped = invoke(*command)
     assert stopped.code == 130
     assert "run 2 of 2" not in stopped.out

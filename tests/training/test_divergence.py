@@ -145,7 +145,10 @@ def test_rewind_goes_back_and_on_with_a_lower_rate_also_after_a_resume(
     assert "gone back 3 times already (training.on_divergence.max_rewinds)" in done.err
 
 
-@pytest.mark.parametrize("kind", ["stop", "skip", "rewind"])
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("stop", "skip")), "rewind"],
+)
 def test_two_processes_decide_alike_when_one_of_them_sees_a_nan(
     kind: str, tiny_config: Path, tmp_path: Path
 ) -> None:
