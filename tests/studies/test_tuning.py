@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from retina.errors import DivergedError, RunError
 from retina.studies.tuning import Tuning, runs
 from retina.training.parts import TrainedParts
+from retina.training.trainer import Trainer
 from retina.training.validation import Validation
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
