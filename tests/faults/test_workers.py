@@ -4,6 +4,7 @@ message that names the remedy and exit code 3; nothing hangs, and the last check
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def test_a_killed_worker_ends_the_training_and_its_checkpoint_is_gone_on_with(
         os.kill(workers[0], signal.SIGKILL)
         message = failure_of(process)
     assert "a process that loads images died" in message
-    assert "killed by signal: Killed" in message
+    # Its pid; whether PyTorch says how it died depends on where the training was just then.
+    assert re.search(rf"DataLoader worker \(pid(\(s\))? {workers[0]}\)", message)
     assert "lower training.num_workers" in message
     assert not any(map(is_alive, workers))
     step = load_state(folder / "checkpoints" / "last.pt").step
