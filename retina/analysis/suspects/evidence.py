@@ -26,9 +26,6 @@ NUM_PREDICTIONS = 2000
 LOWEST_SCORE = 0.02
 """Detections below this are no evidence of an object without a label."""
 
-LABEL_FEATURES = ("own", "other", "any", "overlap", "seen", "own_anchors", "other_anchors")
-DETECTION_FEATURES = ("score", "mass", "overlap", "overlap_of_unseen", "covered", "covers")
-
 _SAME_OBJECT_IOU = 0.5
 _MISPLACED_IOU = 0.25
 _AGREEING_IOU = 0.6
