@@ -28,9 +28,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.coco import CocoDataset
 from retina.datasets.loading import collate
-from retina.datasets.planning import BatchPlanner
 
 
 def generate(folder: Path, count: int) -> Path:
@@ -54,14 +54,14 @@ def generate(folder: Path, count: int) -> Path:
 
 
 def ours(dataset: CocoDataset, size: tuple[int, int]) -> Callable[[int], object]:
-    """An epoch through planner, data set, augmentation and collation."""
+    """An epoch through batch_sampler, data set, augmentation and collation."""
     dataset.augmentation = AugmentationConfig(preset="flip").build()
-    planner = BatchPlanner(
+    batch_sampler = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=8, seed=0, sizes=[size], stretch=True
     )
 
     def run(epoch: int) -> object:
-        for batch in planner.epoch(epoch):
+        for batch in batch_sampler.epoch(epoch):
             last = collate([dataset[request] for request in batch])
         return last
 

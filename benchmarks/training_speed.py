@@ -25,9 +25,9 @@ import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retina.configuration import merge, validate
+from retina.datasets.batch_sampling import BatchSampler, BatchStream
 from retina.datasets.coco import CocoDataset
 from retina.datasets.loading import build_loader
-from retina.datasets.planning import BatchPlanner, BatchStream
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig
 from retina.modeling.config import ModelConfig
@@ -167,14 +167,14 @@ def main() -> None:
         folder = Path(name)
         annotations = write_photos(folder, max(64, 4 * arguments.batch))
         dataset = CocoDataset(folder / "images", annotations)
-        planner = BatchPlanner(
+        batch_sampler = BatchSampler(
             image_sizes=dataset.image_sizes,
             batch_size=arguments.batch,
             seed=0,
             sizes=[(config.preprocess.min_size, config.preprocess.max_size)],
             drop_last=True,
         )
-        stream = BatchStream(planner, 0, 4)
+        stream = BatchStream(batch_sampler, 0, 4)
         batches = list(build_loader(dataset, stream, num_workers=0, size_divisor=32))
         ready = [batch.to(device) for batch in batches]
 
@@ -193,7 +193,7 @@ def main() -> None:
 
         loader = build_loader(
             dataset,
-            BatchStream(planner, 0, arguments.steps),
+            BatchStream(batch_sampler, 0, arguments.steps),
             num_workers=arguments.num_workers,
             size_divisor=32,
             pin_memory=device.type == "cuda",

@@ -151,7 +151,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One sample that the batch planner asks a data set for.
+    """One sample that the batch sampler asks a data set for.
 
     It is planned for the global batch, so a sample is the same whichever worker or rank makes it.
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from retina.analysis.anatomy.elements import FocalSetting
-from retina.analysis.anatomy.measuring import TrainedLoss, measure_anatomy
-from retina.analysis.anatomy.pictures import write_pictures
-from retina.analysis.anatomy.report import anatomy_table, summary, write_anatomy
 from retina.artifact import load_artifact
 from retina.cli.loss_source import LossSource, find_source, picture_title
 from retina.cli.training import describe_report
 from retina.devices import pick_device
 from retina.errors import UserError
+from retina.instruments.anatomy.elements import FocalSetting
+from retina.instruments.anatomy.measuring import TrainedLoss, measure_anatomy
+from retina.instruments.anatomy.pictures import write_pictures
+from retina.instruments.anatomy.report import anatomy_table, summary, write_anatomy
 from retina.losses.focal import check_alpha
 from retina.storage import make_folder
 

@@ -13,16 +13,16 @@ from retina.datasets import CocoConfig
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset, load_experiment
 from retina.experiment.config import SplitsConfig
-from retina.modeling.preprocess import PreprocessConfig
-from retina.storage import make_folder
-from retina.studies.doctor.anchor_report import (
+from retina.instruments.doctor.anchor_report import (
     advice,
     coverage_table,
     settings_table,
     write_anchor_files,
 )
-from retina.studies.doctor.proposing import Proposals, propose
-from retina.studies.doctor.subject import Subject
+from retina.instruments.doctor.proposing import Proposals, propose
+from retina.instruments.doctor.subject import Subject
+from retina.modeling.preprocess import PreprocessConfig
+from retina.storage import make_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from rich.console import Console
 from retina.cli.datasets import read_dataset
 from retina.cli.training import describe_report
 from retina.datasets.coco_export import to_coco
-from retina.datasets.corruption import CorruptionRates, corrupt, corruption_files
 from retina.errors import UserError
+from retina.instruments.label_errors.corruption import CorruptionRates, corrupt, corruption_files
 from retina.storage import make_folder, write_text
 
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retina.training.examination import Examination
+    from retina.instruments.replay.layer_check import Examination
 
 app = typer.Typer(
     help="Look into a training that went wrong.\n\n"
@@ -42,7 +42,7 @@ def replay(
     from rich.console import Console
 
     from retina.devices import pick_device
-    from retina.studies.step_replay import describe_step, replay_step
+    from retina.instruments.replay.replaying import describe_step, replay_step
 
     console = Console(highlight=False)
     result = replay_step(file, pick_device(device))

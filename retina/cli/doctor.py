@@ -12,11 +12,11 @@ from rich.console import Console
 
 from retina.errors import UserError
 from retina.experiment import Experiment, load_experiment
+from retina.instruments.doctor.examination import examine, short_form
+from retina.instruments.doctor.findings import Finding
+from retina.instruments.doctor.patching import write_patched
+from retina.instruments.doctor.report import conclusion, finding_lines, results_table, write_json
 from retina.storage import make_folder
-from retina.studies.doctor.examination import examine, short_form
-from retina.studies.doctor.findings import Finding
-from retina.studies.doctor.patching import write_patched
-from retina.studies.doctor.report import conclusion, finding_lines, results_table, write_json
 
 
 @dataclass(frozen=True, slots=True)

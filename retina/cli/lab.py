@@ -13,20 +13,20 @@ from retina.artifact import Artifact, load_artifact
 from retina.cli.loss_source import LossSource, find_source, picture_title, run_folder
 from retina.devices import pick_device
 from retina.errors import UserError
-from retina.losses.focal import check_alpha
-from retina.storage import make_folder
-from retina.studies.lab.figure import write_heat_maps
-from retina.studies.lab.replay import replay
-from retina.studies.lab.report import lab_table, write_lab
-from retina.studies.lab.sample import (
+from retina.instruments.anatomy.lab.figure import write_heat_maps
+from retina.instruments.anatomy.lab.replay import replay
+from retina.instruments.anatomy.lab.report import lab_table, write_lab
+from retina.instruments.anatomy.lab.sample import (
     LabSample,
     fingerprint,
     load_sample,
     save_sample,
     take_sample,
 )
-from retina.studies.lab.suggestion import CAVEAT, suggest
-from retina.studies.notation import off_is_none, shown
+from retina.instruments.anatomy.lab.suggestion import CAVEAT, suggest
+from retina.instruments.number_formatting import off_is_none, shown
+from retina.losses.focal import check_alpha
+from retina.storage import make_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from retina.analysis.anatomy.measuring import TrainedLoss, needs_counting, trained_loss
 from retina.cli.choices import one_of
 from retina.datasets.coco import CocoConfig
 from retina.datasets.dataset import DetectionDataset
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset, load_experiment
+from retina.instruments.anatomy.measuring import TrainedLoss, needs_counting, trained_loss
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Categories
 

@@ -14,15 +14,6 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from retina.analysis.suspects.detector import SuspectDetector
-from retina.analysis.suspects.document import suspects_document
-from retina.analysis.suspects.finding import (
-    KINDS,
-    Suspect,
-    best_first,
-    find_suspects,
-)
-from retina.analysis.suspects.page import suspects_page
 from retina.artifact import Artifact, load_artifact
 from retina.cli.choices import one_of
 from retina.cli.datasets import read_dataset
@@ -32,6 +23,15 @@ from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
 from retina.experiment import build_dataset, load_experiment
+from retina.instruments.label_errors.detector import SuspectDetector
+from retina.instruments.label_errors.document import suspects_document
+from retina.instruments.label_errors.finding import (
+    KINDS,
+    Suspect,
+    best_first,
+    find_suspects,
+)
+from retina.instruments.label_errors.page import suspects_page
 from retina.storage import make_folder, write_text
 
 FORMAT_VERSION = 1

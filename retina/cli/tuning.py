@@ -12,20 +12,20 @@ from rich.console import Console
 from retina.configuration import load_config
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, load_experiment
-from retina.objective.classification import FocalConfig
-from retina.studies.notation import shown
-from retina.studies.tuning.comparison import Stage
-from retina.studies.tuning.figure import write_figure
-from retina.studies.tuning.grid import GridConfig
-from retina.studies.tuning.report import (
+from retina.instruments.number_formatting import shown
+from retina.instruments.tuning.comparison import Stage
+from retina.instruments.tuning.figure import write_figure
+from retina.instruments.tuning.grid import GridConfig
+from retina.instruments.tuning.report import (
     caveat,
     conclusion,
     failures,
     stage_table,
     write_reports,
 )
-from retina.studies.tuning.runs import RunInTurn, TuningStoppedError
-from retina.studies.tuning.search import Tuning
+from retina.instruments.tuning.runs import RunInTurn, TuningStoppedError
+from retina.instruments.tuning.search import Tuning
+from retina.objective.classification import FocalConfig
 
 
 def run_tuning(

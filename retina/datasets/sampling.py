@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from retina.configuration import Config
+from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.planning import BatchPlanner
 from retina.errors import UserError
 from retina.structures import FloatArray, IntArray
 
@@ -50,8 +50,8 @@ class SamplingConfig(Config):
         max_size: int,
         stretch: bool = False,
         multi_scale: bool = False,
-    ) -> BatchPlanner:
-        """The planner for training on a data set.
+    ) -> BatchSampler:
+        """The batch sampler for training on a data set.
 
         Args:
             dataset: whose image sizes and labels are looked at (no image is decoded).
@@ -75,7 +75,7 @@ class SamplingConfig(Config):
                 repeats = repeat_factors(labels, len(dataset.categories), self.repeat_threshold)
             if self.empty_images == "drop":
                 repeats[[len(image) == 0 for image in labels]] = 0.0
-        planner = BatchPlanner(
+        batch_sampler = BatchSampler(
             image_sizes=dataset.image_sizes,
             batch_size=batch_size,
             seed=seed,
@@ -85,12 +85,12 @@ class SamplingConfig(Config):
             repeat_factors=repeats,
             drop_last=self.drop_last,
         )
-        if planner.num_batches == 0:
+        if batch_sampler.num_batches == 0:
             raise UserError(
                 f"no batch of {batch_size} images can be made of {len(dataset)} training images: "
                 "make training.batch_size smaller or set sampling.drop_last=false"
             )
-        return planner
+        return batch_sampler
 
 
 def scaled_sizes(

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retina.datasets.batch_sampling import evaluation_batches
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig
-from retina.datasets.planning import evaluation_batches
 from retina.devices import Precision
 from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import DetectionMetrics
-from retina.modeling.detection import forward_images, naming_the_images
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
+from retina.runtime.torch_runtime import forward_images, naming_the_images
 from retina.structures import Anchors, Batch, DensePredictions, Detections, Size
 
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from retina.analysis.anatomy.measuring import trained_loss
+from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import collate
-from retina.datasets.planning import BatchPlanner
 from retina.devices import is_out_of_memory, pick_precision
 from retina.distributed import alone, gather_objects, is_distributed, world_size
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig
+from retina.instruments.anatomy.hook import AnatomyHook
+from retina.instruments.anatomy.measuring import trained_loss
 from retina.modeling.detector import RetinaNet
 from retina.structures import Batch, Sample, Size, Targets
-from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
 from retina.training.generators import generator_states, restore_generators
 from retina.training.optimization import peak_learning_rate
@@ -67,13 +67,13 @@ class LargestImage:
 
 
 def largest_image(
-    config: ExperimentConfig, dataset: DetectionDataset, planner: BatchPlanner
+    config: ExperimentConfig, dataset: DetectionDataset, batch_sampler: BatchSampler
 ) -> LargestImage:
     """The bounds that no batch of the plan exceeds, whatever the augmentations do.
 
     Height and width are bounded each by itself: wide and upright images can meet in one batch.
     """
-    height, width = planner.largest_size(keeps_aspect=config.augmentation.keeps_aspect)
+    height, width = batch_sampler.largest_size(keeps_aspect=config.augmentation.keeps_aspect)
     divisor = config.preprocess.size_divisor
     padded = -(-height // divisor) * divisor, -(-width // divisor) * divisor
     truth = dataset.ground_truth()
@@ -181,7 +181,7 @@ class StepProbe:
             precision=pick_precision(training.precision, device),
             clip_norm=training.clip_norm,
         )
-        anatomy = TrainingAnatomy(
+        anatomy = AnatomyHook(
             detector=detector,
             class_names=self._class_names,
             assigner=criterion.assigner,
@@ -232,7 +232,7 @@ def decide_batch_size(
     *,
     detector: RetinaNet,
     dataset: DetectionDataset,
-    planner: BatchPlanner,
+    batch_sampler: BatchSampler,
     class_counts: Sequence[int] | None,
     device: torch.device,
 ) -> tuple[ExperimentConfig, str]:
@@ -242,7 +242,7 @@ def decide_batch_size(
         config: the experiment, its precision decided.
         detector: not yet on the device.
         dataset: the training set.
-        planner: its plan at any batch size.
+        batch_sampler: its plan at any batch size.
         class_counts: for the losses that balance classes.
         device: where it trains.
 
@@ -252,7 +252,7 @@ def decide_batch_size(
     Raises:
         UserError: not even one image of each part fits.
     """
-    image = largest_image(config, dataset, planner)
+    image = largest_image(config, dataset, batch_sampler)
     probe = StepProbe(
         config,
         detector=detector,
@@ -263,7 +263,7 @@ def decide_batch_size(
     )
     parts = world_size() * config.training.accumulation_steps
     largest = largest_fitting(
-        lambda count: all(gather_objects(probe(count))), max(1, planner.num_samples // parts)
+        lambda count: all(gather_objects(probe(count))), max(1, batch_sampler.num_samples // parts)
     )
     what = f"3 × {image.size[0]} × {image.size[1]} pixels and {image.num_objects} objects"
     if not largest:

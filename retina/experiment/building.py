@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from retina.analysis.anatomy.measuring import trained_loss
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
+from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DatasetReport, DetectionDataset
-from retina.datasets.planning import BatchPlanner
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.distributed import barrier, is_main_process, world_size
 from retina.errors import UserError
@@ -27,12 +26,13 @@ from retina.experiment.checks import (
     seed_everything,
 )
 from retina.experiment.config import ExperimentConfig
+from retina.instruments.anatomy.hook import AnatomyHook
+from retina.instruments.anatomy.measuring import trained_loss
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport, load_matching
 from retina.modeling.preprocess import Preprocess
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
-from retina.training.anatomy import TrainingAnatomy
 from retina.training.optimization import peak_learning_rate
 from retina.training.resuming import ResumePoint, changes_since, find_resume_point, leaves
 from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
@@ -97,7 +97,7 @@ def build_experiment(
             config,
             detector=detector,
             dataset=train,
-            planner=_build_planner(
+            batch_sampler=_build_batch_sampler(
                 config, train, world_size() * config.training.accumulation_steps
             ),
             class_counts=counts,
@@ -112,8 +112,8 @@ def build_experiment(
         splits["validation"] = validation
         reports["validation"] = validation.report
         evaluator = _build_evaluator(config, validation, detector, preprocess, device)
-    planner = _build_planner(config, train, config.training.decided_batch_size)
-    total_steps = planner.num_batches * config.training.epochs
+    batch_sampler = _build_batch_sampler(config, train, config.training.decided_batch_size)
+    total_steps = batch_sampler.num_batches * config.training.epochs
     if config.training.max_steps is not None:
         total_steps = min(total_steps, config.training.max_steps)
 
@@ -127,7 +127,7 @@ def build_experiment(
         preprocess=preprocess,
         dataset=train,
         fingerprint=fingerprint(train),
-        planner=planner,
+        batch_sampler=batch_sampler,
         loader=config.loader,
         evaluator=evaluator,
         optimizer=config.optimizer.build(detector),
@@ -135,7 +135,7 @@ def build_experiment(
         lr_factor=config.schedule.build(total_steps),
         total_steps=total_steps,
         config=config.training,
-        anatomy=TrainingAnatomy(
+        anatomy=AnatomyHook(
             detector=detector,
             class_names=train.categories.names,
             assigner=criterion.assigner,
@@ -159,9 +159,9 @@ def build_experiment(
     )
 
 
-def _build_planner(
+def _build_batch_sampler(
     config: ExperimentConfig, train: DetectionDataset, batch_size: int
-) -> BatchPlanner:
+) -> BatchSampler:
     return config.sampling.build(
         train,
         batch_size=batch_size,

@@ -15,8 +15,8 @@ from retina.datasets.coco_results import write_results
 from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.prediction.drawing import Picture, draw_detections
+from retina.prediction.image_grids import enlarged
 from retina.prediction.predictor import Predictor
-from retina.prediction.sheets import enlarged
 from retina.storage import make_folder, replacing
 from retina.structures import Categories, Detections
 

@@ -14,7 +14,7 @@ from retina.artifact import Artifact, load_artifact
 from retina.datasets.images import decode_image
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
-from retina.modeling.detection import detect, naming_the_images
+from retina.runtime.torch_runtime import detect, naming_the_images
 from retina.structures import Categories, Detections
 
 ImageSource = npt.NDArray[np.uint8] | Path | str

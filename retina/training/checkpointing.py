@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retina.distributed import barrier, broadcast_object, gather_objects, is_distributed, rank
 from retina.errors import DivergedError, UserError
-from retina.training.anatomy import TrainingAnatomy
+from retina.instruments.anatomy.hook import AnatomyHook
 from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
 from retina.training.divergence import DivergenceWatch
@@ -52,7 +52,7 @@ class Checkpoints:
     meter: StepMeter
     validation: Validation
     watch: DivergenceWatch
-    anatomy: TrainingAnatomy
+    anatomy: AnatomyHook
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_due(self, step: int) -> bool:

@@ -17,6 +17,8 @@ import torch
 from retina.devices import Precision
 from retina.distributed import gather_objects, rank
 from retina.errors import DivergedError, RunError, UserError
+from retina.instruments.replay.file import ReplayFile, batch_fields, on_host, save_replay
+from retina.instruments.replay.layer_check import Examination, examine
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
@@ -30,11 +32,9 @@ from retina.training.divergence_report import (
     remedy,
     sentence,
 )
-from retina.training.examination import Examination, examine
 from retina.training.finite_guard import PendingVerdict, RunningState, Verdict
 from retina.training.metric_log import MetricLog
 from retina.training.progress import TrainingProgress
-from retina.training.replay_file import ReplayFile, batch_fields, on_host, save_replay
 
 MAX_REPLAY_FILES = 5
 """Of a process from its start to its end: each holds the weights of the detector."""

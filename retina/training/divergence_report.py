@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from retina.devices import Precision
+from retina.instruments.replay.layer_check import Examination
 from retina.structures import Batch
-from retina.training.examination import Examination
 from retina.training.finite_guard import Verdict
 
 _SHOWN = 16

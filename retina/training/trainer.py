@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from retina.datasets.batch_sampling import BatchSampler, BatchStream
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig
-from retina.datasets.planning import BatchPlanner, BatchStream
 from retina.devices import Precision
 from retina.distributed import (
     is_main_process,
@@ -20,11 +20,11 @@ from retina.distributed import (
 )
 from retina.errors import DivergedError
 from retina.evaluation.evaluator import Evaluator
+from retina.instruments.anatomy.hook import AnatomyHook
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
 from retina.structures import Batch
-from retina.training.anatomy import TrainingAnatomy
 from retina.training.averaging import WeightAverage
 from retina.training.checkpointing import Checkpoints, RunIdentity
 from retina.training.config import TrainingConfig
@@ -70,7 +70,7 @@ class Trainer:
         preprocess: how uint8 batches become the network's input.
         dataset: the training set.
         fingerprint: of the training set; the checkpoint of another one is refused.
-        planner: which images make up which batch.
+        batch_sampler: which images make up which batch.
         loader: how batches are loaded.
         evaluator: scores the validation set; None trains without.
         optimizer: of the detector's trainable parameters.
@@ -96,7 +96,7 @@ class Trainer:
         preprocess: Preprocess,
         dataset: DetectionDataset,
         fingerprint: str,
-        planner: BatchPlanner,
+        batch_sampler: BatchSampler,
         loader: LoaderConfig,
         evaluator: Evaluator | None,
         optimizer: torch.optim.Optimizer,
@@ -104,7 +104,7 @@ class Trainer:
         lr_factor: LRFactor,
         total_steps: int,
         config: TrainingConfig,
-        anatomy: TrainingAnatomy,
+        anatomy: AnatomyHook,
         precision: Precision,
         device: torch.device,
         run_config: str,
@@ -116,7 +116,7 @@ class Trainer:
         self._criterion = criterion
         self._preprocess = preprocess
         self._dataset = dataset
-        self._planner = planner
+        self._batch_sampler = batch_sampler
         self._loader = loader
         self._optimizer = optimizer
         self._peak_lr = peak_lr
@@ -167,7 +167,7 @@ class Trainer:
         )
         self._checkpoints = Checkpoints(
             path=folder.last_state,
-            identity=RunIdentity(run_config, fingerprint, planner.num_batches),
+            identity=RunIdentity(run_config, fingerprint, batch_sampler.num_batches),
             config=config,
             parts=self._parts,
             meter=self._meter,
@@ -219,7 +219,7 @@ class Trainer:
             if not self._resumed:
                 log.text("config", self._run_config, self._step)
         progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
-        steps_per_epoch = self._planner.num_batches
+        steps_per_epoch = self._batch_sampler.num_batches
         signal: int | None = None
         try:
             with progress:
@@ -309,7 +309,7 @@ class Trainer:
         loader = self._loader.build(
             self._dataset,
             BatchStream(
-                self._planner,
+                self._batch_sampler,
                 first_step=self._step,
                 stop_step=self._total_steps,
                 rank=rank(),
@@ -332,7 +332,7 @@ class Trainer:
     def _report(self, log: MetricLog | None, progress: TrainingProgress) -> None:
         self._watch.settle()
         report, lr = self._meter.flush(), self._lr
-        epoch = (self._step - 1) // self._planner.num_batches + 1
+        epoch = (self._step - 1) // self._batch_sampler.num_batches + 1
         if log is not None:
             found = {**self._criterion.doubts(), **self._watch.counts}
             log.scalars("train", self._step, {**report, **found, "lr": lr, "epoch": epoch})
@@ -351,7 +351,7 @@ class Trainer:
 
     def _end_epoch(self, log: MetricLog | None, progress: TrainingProgress) -> None:
         """Evaluate where it is due, and save the detectors and that it is done."""
-        epoch = math.ceil(self._step / self._planner.num_batches)
+        epoch = math.ceil(self._step / self._batch_sampler.num_batches)
         is_last = self._step == self._total_steps
         is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
         detector = self._parts.best_weights

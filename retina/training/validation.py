@@ -12,9 +12,9 @@ from retina.modeling.detector import RetinaNet
 from retina.objective.criterion import Criterion
 from retina.training.divergence_report import kept_checkpoint
 from retina.training.metric_log import MetricLog
-from retina.training.pictures import validation_pictures
 from retina.training.progress import TrainingProgress
 from retina.training.run_folder import RunFolder
+from retina.training.validation_images import validation_pictures
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.batch_sampling import BatchSampler, BatchStream, evaluation_batches
 from retina.datasets.coco import CocoDataset
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.loading import LoaderConfig, build_loader, collate, original_message
-from retina.datasets.planning import BatchPlanner, BatchStream, evaluation_batches
 from retina.errors import RunError, UserError
 from retina.structures import Batch, Sample, Targets
 
@@ -101,8 +101,8 @@ def test_collate_to_a_fixed_size() -> None:
         collate([sample(33, 20, 1, 1)], pad_to=(32, 50))
 
 
-def planned(dataset: CocoDataset) -> BatchPlanner:
-    return BatchPlanner(
+def planned(dataset: CocoDataset) -> BatchSampler:
+    return BatchSampler(
         image_sizes=dataset.image_sizes,
         batch_size=5,
         seed=3,

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from retina.datasets.planning import BatchPlanner
+from retina.datasets.batch_sampling import BatchSampler
 from retina.experiment import batch_size, build_experiment, load_experiment
 from retina.experiment.batch_size import LargestImage, largest_fitting, largest_image
 from retina.experiment.building import build_dataset
@@ -65,12 +65,14 @@ def test_it_doubles_and_then_halves_the_rest() -> None:
     ],
 )
 def test_the_largest_size_of_a_plan(sizes: list[Size], keeps_aspect: bool, expected: Size) -> None:
-    planner = BatchPlanner(
+    batch_sampler = BatchSampler(
         image_sizes=np.array(sizes * 4), batch_size=3, seed=0, sizes=[(400, 800), (480, 800)]
     )
-    assert planner.largest_size(keeps_aspect=keeps_aspect) == expected
+    assert batch_sampler.largest_size(keeps_aspect=keeps_aspect) == expected
     if keeps_aspect:
-        planned = [r.pad_at_least for e in range(20) for batch in planner.epoch(e) for r in batch]
+        planned = [
+            r.pad_at_least for e in range(20) for batch in batch_sampler.epoch(e) for r in batch
+        ]
         assert max(size[0] for size in planned if size) == expected[0]
         assert max(size[1] for size in planned if size) == expected[1]
 
@@ -82,11 +84,13 @@ def test_the_batches_that_are_tried_are_as_large_and_full_as_any(tiny_config: Pa
     )
     train = build_dataset(plain, "train")
     fullest = max(len(train.targets(index)) for index in range(len(train)))
-    planner = BatchPlanner(image_sizes=train.image_sizes, batch_size=8, seed=0, sizes=[(64, 96)])
-    image = largest_image(plain, train, planner)
+    batch_sampler = BatchSampler(
+        image_sizes=train.image_sizes, batch_size=8, seed=0, sizes=[(64, 96)]
+    )
+    image = largest_image(plain, train, batch_sampler)
     assert image.size[0] % 32 == image.size[1] % 32 == 0
     assert image.num_objects == fullest
-    assert largest_image(strong, train, planner).num_objects == 4 * fullest  # mosaic
+    assert largest_image(strong, train, batch_sampler).num_objects == 4 * fullest  # mosaic
 
     batch = LargestImage(size=(64, 96), num_objects=50, num_crowd=2).batch(3)
     assert batch.images.shape == (3, 3, 64, 96)

@@ -22,9 +22,9 @@ import torch
 
 from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
+from retina.datasets.batch_sampling import BatchSampler, evaluation_batches
 from retina.datasets.coco import CocoDataset
 from retina.datasets.loading import LoaderConfig, build_loader
-from retina.datasets.planning import BatchPlanner, evaluation_batches
 from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, UnreadableImage
 from retina.training.checkpoint import load_state
@@ -78,7 +78,7 @@ def read(place: Place, *, max_unreadable: int) -> CocoDataset:
 
 def batches_of(dataset: CocoDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset=preset).build()
-    plan = BatchPlanner(
+    plan = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
     )
     loader = build_loader(dataset, plan.epoch(0), num_workers=num_workers, size_divisor=32)
@@ -117,7 +117,7 @@ def test_others_take_their_place_the_same_from_any_workers(place: Place, preset:
 def test_a_bad_tile_of_a_mosaic_is_replaced(place: Place) -> None:
     dataset = read(place, max_unreadable=5)
     dataset.augmentation = AugmentationConfig(mosaic_probability=1.0).build()
-    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
     (requests,) = plan.epoch(0)
     place.image(7).unlink()
     samples = [dataset[request] for request in requests if request.index != 7]
@@ -131,7 +131,7 @@ def test_the_image_in_its_place_has_the_same_orientation(place: Place) -> None:
     wide = dataset.image_sizes[:, 1] >= dataset.image_sizes[:, 0]
     assert 0 < wide.sum() < len(wide)
     ids = dataset.image_ids.tolist()
-    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
     (requests,) = plan.epoch(0)
     for request in requests[:8]:
         path = place.image(request.index)
@@ -147,7 +147,7 @@ def test_where_nothing_can_be_read_the_image_that_was_asked_for_is_named(place: 
     dataset = read(place, max_unreadable=24)
     for path in (place.data / "train" / "images").iterdir():
         path.unlink()
-    plan = BatchPlanner(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
+    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
     request = plan.epoch(0)[0][0]
     with pytest.raises(UnreadableImageError, match=place.image(request.index).name):
         dataset[request]

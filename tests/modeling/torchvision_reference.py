@@ -10,11 +10,11 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 from torchvision.ops import FrozenBatchNorm2d
 
 from retina.configuration import merge, validate
-from retina.modeling.detection import detect
 from retina.modeling.importers.torchvision import Variant, convert_state_dict, model_config
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.presets import MODEL_PRESETS
+from retina.runtime.torch_runtime import detect
 from retina.structures import Detections
 
 BOX_TOLERANCE = 1e-2

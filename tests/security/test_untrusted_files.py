@@ -196,7 +196,7 @@ def read_weights(path: Path) -> object:
 
 
 def read_replay(path: Path) -> object:
-    from retina.training.replay_file import load_replay
+    from retina.instruments.replay.file import load_replay
 
     return load_replay(path)
 
@@ -258,7 +258,7 @@ def test_a_replay_file_that_claims_a_network_of_terabytes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from retina.training.replay_file import ReplayFile, batch_fields, save_replay
+    from retina.instruments.replay.file import ReplayFile, batch_fields, save_replay
 
     taken: list[int] = []
     convolution = torch.nn.Conv2d.__init__

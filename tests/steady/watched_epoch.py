@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from retina.datasets import CocoDataset
+from retina.datasets.batch_sampling import BatchStream
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.loading import LoaderConfig
-from retina.datasets.planning import BatchStream
 from retina.datasets.sampling import SamplingConfig
 from tests.steady.watching import look, note  # type: ignore[import-not-found]
 
@@ -72,13 +72,13 @@ def main(file: Path, folder: Path, num_images: int, store: str) -> None:
         dataset.keep_dicts()
     else:
         dataset = CocoDataset(folder, annotations)
-    planner = SamplingConfig().build(
+    batch_sampler = SamplingConfig().build(
         dataset, batch_size=BATCH_SIZE, seed=0, min_size=16, max_size=32
     )
-    stream = BatchStream(planner, first_step=0, stop_step=planner.num_batches)
+    stream = BatchStream(batch_sampler, first_step=0, stop_step=batch_sampler.num_batches)
     loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
     seen = np.zeros(num_images, dtype=np.int64)
-    every = planner.num_batches // NUM_MOMENTS
+    every = batch_sampler.num_batches // NUM_MOMENTS
     started = time.monotonic()
     for step, batch in enumerate(loader):
         np.add.at(seen, list(batch.image_ids), 1)

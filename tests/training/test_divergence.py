@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from retina.instruments.replay.file import load_replay
 from retina.training.checkpoint import load_state
 from retina.training.divergence import DivergenceState
-from retina.training.replay_file import load_replay
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
 from tests.training.poison import MAGIC, poison_trainings  # type: ignore[import-not-found]
 

@@ -1,0 +1,7 @@
+"""The loss lab: what other γ and α would make of the logits that a detector has."""
+
+from retina.instruments.anatomy.lab.replay import LabCell, replay
+from retina.instruments.anatomy.lab.sample import LabSample, take_sample
+from retina.instruments.anatomy.lab.suggestion import Suggestion, suggest
+
+__all__ = ["LabCell", "LabSample", "Suggestion", "replay", "suggest", "take_sample"]

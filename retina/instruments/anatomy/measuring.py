@@ -1,0 +1,147 @@
+"""Takes the anatomy of the loss that a saved detector has on a split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from retina.artifact import Artifact
+from retina.datasets.dataset import DetectionDataset
+from retina.instruments.anatomy.elements import FocalSetting
+from retina.instruments.anatomy.meter import AnatomyMeter
+from retina.instruments.anatomy.result import LossAnatomy
+from retina.modeling.detector import RetinaNet
+from retina.objective.assignment import Assigner
+from retina.objective.classification import (
+    ClassBalancedFocalConfig,
+    EqualizedFocalConfig,
+    FocalClassification,
+    FocalConfig,
+    QualityFocalConfig,
+    VarifocalConfig,
+)
+from retina.objective.criterion import ObjectiveConfig
+from retina.runtime.splits import forward_split, spread_indices
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedLoss:
+    """The focal loss that stands for the one of a config.
+
+    Attributes:
+        parameters: its γ and α.
+        kind: of the training's loss.
+        difference: what the training's loss does otherwise, a clause for people; None where it is
+            the very loss of the training.
+    """
+
+    parameters: FocalSetting
+    kind: str
+    difference: str | None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the very loss of the training."""
+        return self.difference is None
+
+
+def trained_loss(
+    objective: ObjectiveConfig, class_counts: Sequence[int] | None = None
+) -> TrainedLoss:
+    """What to take apart for the classification loss of an objective.
+
+    A loss that is no plain sigmoid focal loss is looked at through one with its γ, and its α where
+    that means the same: the same logits and the same groups, but not the same sums. So is one that
+    believes some labels less than others.
+
+    Args:
+        objective: of the training.
+        class_counts: the objects of each class in the training set, where `needs_counting` says so.
+    """
+    classification = objective.classification
+    gamma: float = 0.0
+    alpha: float | tuple[float, ...] | None = None
+    difference: str | None = f"it is {classification.kind}, which weighs them otherwise"
+    match classification:
+        case FocalConfig():
+            gamma, alpha, difference = classification.gamma, classification.alpha, None
+        case ClassBalancedFocalConfig():
+            counts = classification.class_counts or class_counts
+            gamma, alpha = classification.gamma, classification.alpha
+            if counts is None:
+                difference = "its α of each class needs the class counts, which are not known"
+            else:
+                alpha, difference = _alpha_of(classification.build(counts)), None
+        case EqualizedFocalConfig():
+            gamma, alpha = classification.gamma, classification.alpha
+        case QualityFocalConfig():
+            gamma = classification.beta  # the same exponent of the error
+        case VarifocalConfig():
+            gamma = classification.gamma
+    if objective.label_noise is not None:
+        noise = "objective.label_noise makes suspect labels count less than here"
+        difference = noise if difference is None else f"{difference}, and {noise}"
+    return TrainedLoss(FocalSetting(gamma, alpha), classification.kind, difference)
+
+
+def needs_counting(objective: ObjectiveConfig) -> bool:
+    """Whether `trained_loss` has to be told the class counts of the training set."""
+    classification = objective.classification
+    return (
+        isinstance(classification, ClassBalancedFocalConfig) and classification.class_counts is None
+    )
+
+
+def _alpha_of(loss: FocalClassification) -> tuple[float, ...]:
+    return tuple(torch.as_tensor(loss.alpha).tolist())
+
+
+def level_names(detector: RetinaNet) -> tuple[str, ...]:
+    """P3, P4 …: the level of stride 2^n is Pn (Lin et al. 2017, "Feature Pyramid Networks")."""
+    return tuple(f"P{round(math.log2(stride))}" for stride in detector.pyramid.strides)
+
+
+def measure_anatomy(
+    artifact: Artifact,
+    dataset: DetectionDataset,
+    *,
+    assigner: Assigner,
+    parameters: FocalSetting,
+    device: torch.device,
+    images_limit: int | None = None,
+    batch_size: int = 4,
+    num_workers: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> LossAnatomy:
+    """Run a detector over a split and add up what its loss is made of.
+
+    Args:
+        artifact: the detector.
+        dataset: the split, with the detector's labels.
+        assigner: decides which anchors are foreground.
+        parameters: of the loss.
+        device: where to compute.
+        images_limit: look at no more images than these, evenly spread over the split.
+        batch_size: images at a time.
+        num_workers: processes that load images.
+        on_progress: called with the number of images done since the last call.
+    """
+    detector = artifact.build_detector().to(device)
+    meter = AnatomyMeter(level_names(detector), artifact.categories.names, parameters, device)
+    batches = forward_split(
+        dataset,
+        spread_indices(len(dataset), images_limit),
+        detector=detector,
+        preprocess=artifact.config.preprocess.build().to(device),
+        device=device,
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    for batch in batches:
+        meter.add(batch.predictions, assigner(batch.anchors, batch.targets), batch.targets)
+        if on_progress is not None:
+            on_progress(len(batch.image_ids))
+    return meter.result()

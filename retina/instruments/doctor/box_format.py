@@ -1,0 +1,173 @@
+"""Whether the boxes can mean what they are read as: ``(x, y, width, height)`` in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from retina.datasets.dataset import DetectionDataset
+from retina.instruments.doctor.findings import Examined, Finding
+from retina.instruments.doctor.subject import Subject
+from retina.structures import BoolArray, FloatArray
+
+_MOST_OUTSIDE = 0.03
+"""Share of boxes reaching well out of their image that annotators' haste can explain."""
+
+_NEARLY_ALL = 0.995
+"""Share of boxes that another format must put inside their images to be believed."""
+
+_MOST_REPEATED = 0.02
+_FEWEST_BOXES = 10
+_SORTED_BOXES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    """Boxes as annotated, and their images.
+
+    Attributes:
+        values: ``(G, 4)`` the four numbers.
+        limits: ``(G, 2)`` width and height of each box's image.
+    """
+
+    values: FloatArray
+    limits: FloatArray
+
+    def inside(self, corners: FloatArray) -> BoolArray:
+        """Which ``(x1, y1, x2, y2)`` lie in their image, but for rounding and a careless edge."""
+        slack = 2 + 0.02 * self.limits
+        conditions = (
+            corners[:, :2] >= -slack,
+            corners[:, 2:] <= self.limits + slack,
+            corners[:, 2:] > corners[:, :2],
+        )
+        is_inside: BoolArray = np.asarray(np.concatenate(conditions, axis=1).all(axis=1))
+        return is_inside
+
+
+def check_box_format(subject: Subject) -> Examined:
+    """Boxes outside of their images, other formats, relative and repeated boxes, of each split."""
+    findings: list[Finding] = []
+    outside = 0.0
+    for split, dataset in (("train", subject.train), ("validation", subject.validation)):
+        if dataset is None:
+            continue
+        boxes = _boxes(dataset)
+        if len(boxes.values) >= _FEWEST_BOXES:
+            findings += [*_formats(split, boxes), *_repeated(split, dataset)]
+            if split == "train":
+                outside = float(1 - boxes.inside(_from_xywh(boxes.values)).mean())
+    return Examined(
+        summary=f"{outside:.1%} of the boxes reach out of their image",
+        findings=tuple(findings),
+        numbers={"outside": outside},
+    )
+
+
+def _boxes(dataset: DetectionDataset) -> _Boxes:
+    truth = dataset.ground_truth()
+    order = np.argsort(truth.image_ids)
+    rows = order[np.searchsorted(truth.image_ids, truth.annotation_image_ids, sorter=order)]
+    limits = dataset.image_sizes[rows][:, ::-1].astype(np.float64)
+    keep = ~truth.is_crowd
+    return _Boxes(truth.boxes_xywh[keep], limits[keep])
+
+
+def _from_xywh(values: FloatArray) -> FloatArray:
+    return np.concatenate([values[:, :2], values[:, :2] + values[:, 2:]], axis=1)
+
+
+def _formats(split: str, boxes: _Boxes) -> Iterator[Finding]:
+    values = boxes.values
+    if np.quantile(np.abs(values), 0.999) <= 1.5 and np.median(boxes.limits) > 8:
+        yield _relative(split, float(np.abs(values).max()))
+        return
+    is_inside = boxes.inside(_from_xywh(values))
+    outside = float(1 - is_inside.mean())
+    if outside <= _MOST_OUTSIDE:
+        return
+    swapped = _from_xywh(values[:, [1, 0, 3, 2]])
+    center = np.concatenate(
+        [values[:, :2] - values[:, 2:] / 2, values[:, :2] + values[:, 2:] / 2], 1
+    )
+    readings = (
+        ("boxes_xyxy", "(x1, y1, x2, y2)", values, "width = x2 - x1 and height = y2 - y1"),
+        ("boxes_swapped", "(y, x, height, width)", swapped, "x before y, width before height"),
+        ("boxes_swapped_xyxy", "(y1, x1, y2, x2)", values[:, [1, 0, 3, 2]], "(x, y, w, h)"),
+        ("boxes_centered", "(center x, center y, width, height)", center, "x - width / 2 first"),
+    )
+    for code, name, corners, remedy in readings:
+        share = float(boxes.inside(corners).mean())
+        if share >= _NEARLY_ALL and (share > 1 - outside):
+            yield _other_format(split, code, name, remedy, outside, share)
+            return
+    yield _outside(split, outside)
+
+
+def _relative(split: str, largest: float) -> Finding:
+    return Finding(
+        code="boxes_relative",
+        severity="severe",
+        what=f"the {split} boxes are fractions of the image: their largest number is {largest:.3g}",
+        why="COCO's boxes are in pixels; read so, every object is smaller than a pixel.",
+        remedy="Multiply x and width by the image's width, y and height by its height.",
+        numbers={"largest": largest},
+    )
+
+
+def _other_format(
+    split: str, code: str, name: str, remedy: str, outside: float, share: float
+) -> Finding:
+    return Finding(
+        code=code,
+        severity="severe",
+        what=f"the {split} boxes look like {name}: read as (x, y, width, height) {outside:.0%} "
+        f"reach out of their image, read like that {1 - share:.1%}",
+        why="Every box is taught at a wrong place and size; the AP would be near 0.",
+        remedy=f"Write bbox as (x, y, width, height) in pixels: {remedy}.",
+        numbers={"outside": outside, "outside_in_that_format": 1 - share},
+    )
+
+
+def _outside(split: str, outside: float) -> Finding:
+    return Finding(
+        code="boxes_outside",
+        severity="severe" if outside > 0.2 else "warning",
+        what=f"{outside:.0%} of the {split} boxes reach well out of their image",
+        why="They are cut off at its edge, so what is left is no longer the object. Other image "
+        "files than the annotated ones, or resized ones, look like this.",
+        remedy="Check that images and annotations belong together (retina data check).",
+        numbers={"outside": outside},
+    )
+
+
+def _repeated(split: str, dataset: DetectionDataset) -> Iterator[Finding]:
+    truth = dataset.ground_truth()
+    # Every n-th image is enough of a large set: sorting all of COCO would take seconds.
+    few = truth.image_ids[:: len(truth.annotation_ids) // _SORTED_BOXES + 1]
+    keep = ~truth.is_crowd & np.isin(truth.annotation_image_ids, few)
+    rows = np.column_stack(
+        [
+            truth.annotation_image_ids[keep].astype(np.float64),
+            truth.category_labels[keep].astype(np.float64),
+            truth.boxes_xywh[keep].round(1),
+        ]
+    )
+    if len(rows) < _FEWEST_BOXES:
+        return
+    repeats = len(rows) - len(np.unique(rows, axis=0))
+    share = repeats / len(rows)
+    if share <= _MOST_REPEATED:
+        return
+    yield Finding(
+        code="boxes_repeated",
+        severity="severe" if share >= 0.2 else "warning",
+        what=f"{repeats} of {len(rows)} {split} boxes repeat another one of the same class "
+        f"({share:.0%})",
+        why="Of two equal boxes one detection can only match one: the other counts as missed, and "
+        "in training it takes half of the anchors.",
+        remedy="Remove the repetitions; files that were merged twice are a common reason.",
+        numbers={"repeated": repeats, "share": share},
+    )

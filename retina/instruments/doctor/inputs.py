@@ -1,0 +1,210 @@
+"""What the network is fed: normalised pixels, and whether its weights expect them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retina.artifact import load_artifact
+from retina.configuration import Tree, merge
+from retina.datasets.dataset import DetectionDataset
+from retina.instruments.doctor.findings import Examined, Finding
+from retina.instruments.doctor.subject import Subject
+from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.runtime.splits import spread_indices
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_IMAGES = 32
+_WIDEST = 5.0
+"""Normalised pixels usually spread by about 1; a spread of more than this is another scale."""
+
+
+def check_start(subject: Subject) -> Examined:
+    """Whether anything that stays as it is would stay random."""
+    backbone = subject.config.model.backbone
+    is_random = backbone.weights is None and subject.config.model.initialize_from is None
+    findings: list[Finding] = []
+    if is_random and backbone.frozen_stages:
+        findings.append(
+            Finding(
+                code="frozen_random",
+                severity="severe",
+                what=f"{backbone.frozen_stages} stages of the backbone are frozen, but its weights "
+                "are random",
+                why="They would stay random for ever; the training would refuse to start.",
+                remedy="Let them learn, or start from weights (model.backbone.weights: "
+                "IMAGENET1K_V1, or model.initialize_from).",
+                patch={"model": {"backbone": {"frozen_stages": 0}}},
+                numbers={"frozen_stages": backbone.frozen_stages},
+            )
+        )
+    if is_random and backbone.norm == "frozen":
+        findings.append(
+            Finding(
+                code="frozen_norm_random",
+                severity="severe",
+                what="the norms of the backbone are frozen, but its weights are random",
+                why="Frozen norms that were never trained do nothing, and a deep trunk without "
+                "norms hardly learns.",
+                remedy="Use live batch normalisation, or start from weights.",
+                patch={"model": {"backbone": {"norm": "batch"}}},
+            )
+        )
+    start = backbone.weights or subject.config.model.initialize_from or "random weights"
+    return Examined(f"{backbone.name} from {start}", tuple(findings))
+
+
+def check_normalisation(subject: Subject) -> Examined:
+    """Mean and spread of the normalised pixels, and the constants that make them."""
+    config = subject.config.preprocess
+    mean, std = pixel_statistics(subject.train, config.build(), spread(subject.train))
+    findings = list(_constants(subject))
+    if not findings and not _is_in_0_255(config):
+        findings += _scale(mean, std)
+    shown = ", ".join(f"{m:+.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True))
+    numbers = {
+        f"{what}_{channel}": value
+        for what, values in (("mean", mean), ("std", std))
+        for channel, value in zip(config.channel_order, values, strict=True)
+    }
+    return Examined(f"{config.channel_order}: {shown}", tuple(findings), dict(numbers))
+
+
+def spread(dataset: DetectionDataset) -> list[int]:
+    """A few images, evenly spread."""
+    return spread_indices(len(dataset), _IMAGES)
+
+
+def pixel_statistics(
+    dataset: DetectionDataset, preprocess: Preprocess, indices: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel that the network sees, over whole images."""
+    sums, squares, count = np.zeros(3), np.zeros(3), 0
+    for index in indices:
+        image = torch.from_numpy(np.require(dataset.load(index).image, requirements="W"))
+        pixels = image.permute(2, 0, 1)[None]  # (1, 3, H, W)
+        normalised: torch.Tensor = preprocess(pixels, torch.tensor([pixels.shape[-2:]]))
+        values = normalised.double().numpy()[0].reshape(3, -1)
+        sums, squares = sums + values.sum(axis=1), squares + (values**2).sum(axis=1)
+        count += values.shape[1]
+    mean = sums / max(1, count)
+    return mean.tolist(), np.sqrt(np.maximum(0, squares / max(1, count) - mean**2)).tolist()
+
+
+def _constants(subject: Subject) -> Iterator[Finding]:
+    config, model = subject.config.preprocess, subject.config.model
+    if model.initialize_from is not None:
+        yield from _differs_from_start(config, model.initialize_from)
+        return
+    has_published = model.backbone.weights is not None and not _is_file(model.backbone.weights)
+    if max(config.mean) > 1.5 or max(config.std) > 1.5:
+        yield Finding(
+            code="normalisation_scale",
+            severity="severe",
+            what=f"preprocess.mean {_list(config.mean)} and std {_list(config.std)} are for pixels "
+            "of 0 to 255; here 1 is white",
+            why="All images would look alike to the network: nearly one constant colour.",
+            remedy="Divide them by 255.",
+            patch=_patch(_divided(config.mean), _divided(config.std)),
+            numbers={"largest_mean": max(config.mean), "largest_std": max(config.std)},
+        )
+    elif _near(config.mean, IMAGENET_STD) and _near(config.std, IMAGENET_MEAN):
+        yield Finding(
+            code="normalisation_mean_and_std_swapped",
+            severity="severe" if has_published else "warning",
+            what="preprocess.mean and preprocess.std have each other's values",
+            why="The pixels are neither centred nor scaled as the weights expect.",
+            remedy="Exchange them.",
+            patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+        )
+    elif _near(config.mean, IMAGENET_MEAN[::-1]):
+        yield Finding(
+            code="normalisation_order",
+            severity="severe" if has_published else "warning",
+            what=f"preprocess.mean {_list(config.mean)} is ImageNet's as blue, green, red",
+            why="Mean and std are always red, green, blue here, also where channel_order is bgr.",
+            remedy="Write them as red, green, blue.",
+            patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+        )
+    elif has_published and not _is_imagenet(config):
+        yield Finding(
+            code="normalisation_not_of_weights",
+            severity="severe",
+            what=f"model.backbone.weights {model.backbone.weights} were trained on RGB with "
+            f"ImageNet's mean and std; preprocess says {config.channel_order.upper()}, mean "
+            f"{_list(config.mean)}, std {_list(config.std)}",
+            why="Pretrained filters see other colours than they learned: much of what they know is "
+            "lost.",
+            remedy="Use the normalisation of the weights.",
+            patch=merge(
+                _patch(IMAGENET_MEAN, IMAGENET_STD), {"preprocess": {"channel_order": "rgb"}}
+            ),
+        )
+
+
+def _differs_from_start(config: PreprocessConfig, path: Path) -> Iterator[Finding]:
+    theirs = load_artifact(path).config.preprocess
+    keys = ("channel_order", "mean", "std")
+    if all(getattr(theirs, key) == getattr(config, key) for key in keys):
+        return
+    values = theirs.model_dump(mode="json", include=set(keys))
+    yield Finding(
+        code="normalisation_not_of_weights",
+        severity="severe",
+        what=f"{path} was trained with channel_order {theirs.channel_order}, mean "
+        f"{_list(theirs.mean)}, std {_list(theirs.std)}; this config says otherwise",
+        why="Its weights see other colours than they learned.",
+        remedy="Use the normalisation of the weights.",
+        patch={"preprocess": values},
+    )
+
+
+def _scale(mean: Sequence[float], std: Sequence[float]) -> Iterator[Finding]:
+    if max(std) < _WIDEST and max(map(abs, mean)) < _WIDEST and min(std) > 1 / 50:
+        return
+    yield Finding(
+        code="normalisation_far_off",
+        severity="severe",
+        what="the normalised pixels are "
+        + ", ".join(f"{m:+.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True))
+        + " (red, green, blue or the reverse); about 0 ± 1 is usual",
+        why="Initial weights and learning rates are made for inputs of that scale.",
+        remedy="Use ImageNet's mean and std, or the data set's own, where 1 is white.",
+        patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+        numbers={"largest_std": max(std), "smallest_std": min(std)},
+    )
+
+
+def _is_in_0_255(config: PreprocessConfig) -> bool:
+    """Whether pixels are meant to keep their scale, as the weights of Detectron want it."""
+    return all(abs(value - 1 / 255) < 1e-6 for value in config.std)
+
+
+def _is_imagenet(config: PreprocessConfig) -> bool:
+    is_near = _near(config.mean, IMAGENET_MEAN) and _near(config.std, IMAGENET_STD)
+    return is_near and config.channel_order == "rgb"
+
+
+def _is_file(weights: str) -> bool:
+    return weights.endswith((".safetensors", ".pt", ".pth")) or Path(weights).is_file()
+
+
+def _near(values: Sequence[float], others: Sequence[float]) -> bool:
+    return all(abs(a - b) < 0.02 for a, b in zip(values, others, strict=True))
+
+
+def _divided(values: Sequence[float]) -> list[float]:
+    return [round(value / 255, 4) for value in values]
+
+
+def _list(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def _patch(mean: Sequence[float], std: Sequence[float]) -> Tree:
+    return {"preprocess": {"mean": list(mean), "std": list(std)}}

@@ -1,0 +1,231 @@
+"""Whether the loader keeps up with the network, and whether the largest batch fits."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from retina.errors import RunError
+from retina.instruments.doctor.findings import Examined, Finding
+from retina.instruments.doctor.subject import Subject
+from retina.instruments.doctor.trial import Trial, batch_sampler_of, load_parts, start_trial
+from retina.structures import Batch, SampleRequest
+
+_LOADED_BATCHES = 8
+_LONGEST = 15.0
+_TIMED_STEPS = 3
+_AHEAD = 1.1
+"""The loader should make so many times the images that the network takes."""
+
+_FULL = 0.9
+"""The share of the memory above which other processes, or a larger batch, would end the run."""
+
+
+def examine_speed(subject: Subject) -> Examined:
+    """Images per second that the loader makes and that the network takes, each by itself."""
+    requests = batch_sampler_of(subject).epoch(0)
+    loaded = loading_speed(subject, requests)
+    trial = start_trial(subject)
+    taken = step_speed(subject, trial, load_parts(subject, requests[0]))
+    workers = subject.config.training.num_workers
+    return Examined(
+        summary=f"images/s: loader {loaded:.1f} (num_workers {workers}), network {taken:.1f}",
+        findings=compare_speeds(loaded, taken, workers=workers, cores=available_cores()),
+        numbers={"loader": loaded, "network": taken, "num_workers": workers},
+    )
+
+
+def loading_speed(subject: Subject, requests: Sequence[Sequence[SampleRequest]]) -> float:
+    """Images per second of the configured loader, without the first batch (workers start up)."""
+    config = subject.config
+    loader = config.loader.build(
+        subject.train,
+        [list(batch) for batch in requests[: _LOADED_BATCHES + config.training.num_workers]],
+        num_workers=config.training.num_workers,
+        size_divisor=config.preprocess.size_divisor,
+        pad_to=config.preprocess.pad_to,
+    )
+    images, started = 0, 0.0
+    for number, batch in enumerate(loader):
+        if number == 0:
+            first, started = len(batch), time.monotonic()
+            continue
+        images += len(batch)
+        if time.monotonic() - started > _LONGEST:
+            break
+    if not images:  # a single batch: its whole time is all there is
+        started = time.monotonic()
+        load_parts(subject, requests[0])
+        images = first
+    return images / max(1e-6, time.monotonic() - started)
+
+
+def step_speed(subject: Subject, trial: Trial, parts: Sequence[Batch]) -> float:
+    """Images per second of training steps on one batch, without the first step."""
+    lr = subject.config.optimizer.lr / 1000
+    trial.advance(parts, lr)
+    started = time.monotonic()
+    for _ in range(_TIMED_STEPS):
+        trial.advance(parts, lr)
+    return _TIMED_STEPS * sum(map(len, parts)) / max(1e-6, time.monotonic() - started)
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def compare_speeds(loaded: float, taken: float, *, workers: int, cores: int) -> tuple[Finding, ...]:
+    """The finding that the network waits for data, if it does."""
+    if loaded >= _AHEAD * taken:
+        return ()
+    wanted = min(cores, max(workers + 1, round(max(1, workers) * 1.3 * taken / max(loaded, 1e-6))))
+    can_more = wanted > workers and cores > 1
+    return (
+        Finding(
+            code="loader_slow",
+            severity="warning" if loaded < 0.8 * taken else "note",
+            what=f"the loader makes {loaded:.1f} images/s with {workers} worker"
+            f"{'' if workers == 1 else 's'}, the network could take {taken:.1f}",
+            why="The network waits for data; the training takes longer than it needs to.",
+            remedy=f"Use {wanted} workers ({cores} cores are here)."
+            if can_more
+            else "All cores are in use: store smaller images, use fewer augmentations, or keep "
+            "decoded images in memory (dataset.train.cache_images).",
+            patch={"training": {"num_workers": wanted}} if can_more else None,
+            numbers={"loader": loaded, "network": taken, "num_workers": workers, "cores": cores},
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a step takes.
+
+    Attributes:
+        used: bytes at the peak; on a CPU the growth of this process, an estimate.
+        available: bytes that there are for it; 0 where nobody says.
+        shape: (images, height, width) of one part of the batch.
+    """
+
+    used: int
+    available: int
+    shape: tuple[int, int, int]
+
+
+def examine_memory(subject: Subject) -> Examined:
+    """A real step on the largest batch of an epoch's plan."""
+    requests = largest_batch(batch_sampler_of(subject).epoch(0))
+    parts = load_parts(subject, requests)
+    largest = max(parts, key=lambda part: part.images.numel())
+    shape = (len(largest), *largest.padded_size)
+    try:
+        use = _measure(subject, parts, shape)
+    except (torch.OutOfMemoryError, MemoryError):
+        use = MemoryUse(sys.maxsize, 0, shape)
+    return Examined(
+        summary=_described(use, subject.config.device),
+        findings=judge_memory(use, subject.config.training.accumulation_steps, len(requests)),
+        numbers={
+            "bytes": use.used if use.used < sys.maxsize else None,
+            "available": use.available,
+            "images": shape[0],
+            "height": shape[1],
+            "width": shape[2],
+        },
+    )
+
+
+def largest_batch(batches: Sequence[Sequence[SampleRequest]]) -> Sequence[SampleRequest]:
+    """The batch with the most padded pixels."""
+
+    def pixels(batch: Sequence[SampleRequest]) -> int:
+        sizes = [request.target_size or (0, 0) for request in batch]
+        height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
+        return len(batch) * height * width
+
+    return max(batches, key=pixels)
+
+
+def _measure(subject: Subject, parts: Sequence[Batch], shape: tuple[int, int, int]) -> MemoryUse:
+    before = _peak_of_process()
+    trial = start_trial(subject)
+    lr = subject.config.optimizer.lr / 1000
+    if trial.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trial.device)
+        trial.advance(parts, lr)
+        free, _ = torch.cuda.mem_get_info(trial.device)
+        reserved = torch.cuda.memory_reserved(trial.device)
+        peak = torch.cuda.max_memory_reserved(trial.device)
+        return MemoryUse(peak, free + reserved, shape)
+    available = _available_memory()
+    trial.advance(parts, lr)
+    return MemoryUse(max(0, _peak_of_process() - before), available, shape)
+
+
+def judge_memory(use: MemoryUse, accumulation: int, batch_size: int) -> tuple[Finding, ...]:
+    """The finding that the step does not fit, or hardly, if so."""
+    is_failed = use.used == sys.maxsize
+    if not is_failed and (not use.available or use.used <= _FULL * use.available):
+        return ()
+    images, height, width = use.shape
+    parts = min(batch_size, 2 * accumulation)
+    amount = (
+        "more memory than there is" if is_failed else (f"{_gib(use.used)} of {_gib(use.available)}")
+    )
+    return (
+        Finding(
+            code="memory_short",
+            severity="severe",
+            what=f"a step on the largest batch ({images} × 3 × {height} × {width}) takes {amount}",
+            why="The training would end with an out-of-memory error when that batch comes.",
+            remedy=f"Compute the batch in {parts} parts (training.accumulation_steps), or lower "
+            "training.batch_size or preprocess.max_size."
+            if parts > accumulation
+            else "Lower preprocess.min_size and preprocess.max_size.",
+            patch={"training": {"accumulation_steps": parts}} if parts > accumulation else None,
+            numbers={"bytes": None if is_failed else use.used, "available": use.available},
+        ),
+    )
+
+
+def _described(use: MemoryUse, device: str) -> str:
+    images, height, width = use.shape
+    shape = f"{images} × {height} × {width}"
+    if use.used == sys.maxsize:
+        return f"{shape} does not fit"
+    of = f" of {_gib(use.available)}" if use.available else ""
+    kind = "about " if not device.startswith("cuda") and not torch.cuda.is_available() else ""
+    return f"{kind}{_gib(use.used)}{of} for {shape}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _peak_of_process() -> int:
+    """The most memory that this process ever held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _available_memory() -> int:
+    """Bytes that the machine has to spare; 0 where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return 0
+        raise RunError(f"/proc/meminfo: cannot be read: {error}") from None
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields.get("MemAvailable", "0 kB").split()[0]) * 1024

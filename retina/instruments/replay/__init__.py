@@ -1,0 +1,1 @@
+"""A step that was not finite, run again layer by layer."""

@@ -1,0 +1,1 @@
+"""Images in, detections out: the one place that runs a network without gradients."""

@@ -1,1 +1,0 @@
-"""Studies that build and run whole experiments: the loss lab, tuning."""

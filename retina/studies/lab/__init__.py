@@ -1,7 +1,0 @@
-"""The loss lab: what other γ and α would make of the logits that a detector has."""
-
-from retina.studies.lab.replay import LabCell, replay
-from retina.studies.lab.sample import LabSample, take_sample
-from retina.studies.lab.suggestion import Suggestion, suggest
-
-__all__ = ["LabCell", "LabSample", "Suggestion", "replay", "suggest", "take_sample"]

@@ -1,6 +1,0 @@
-"""Tuning the focal loss by short real runs: γ first with α fixed, then α."""
-
-from retina.studies.tuning.grid import Cell, GridConfig
-from retina.studies.tuning.search import Tuning, TuningResult
-
-__all__ = ["Cell", "GridConfig", "Tuning", "TuningResult"]
