@@ -27,7 +27,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 from retina.configuration import merge, validate
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
 from retina.datasets.coco import CocoDataset
-from retina.datasets.loading import build_loader
+from retina.datasets.loading import Collate, build_loader
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig
 from retina.modeling.config import ModelConfig
@@ -84,11 +84,11 @@ def peer(device: torch.device, size: int) -> Callable[[Batch], None]:
         images, targets = [], []
         for row, (height, width) in enumerate(batch.image_sizes):
             images.append(batch.images[row, :, :height, :width].to(device).float() / 255)
-            kept = batch.is_object[row] & ~batch.is_crowd[row]
+            kept = batch.targets.is_object[row] & ~batch.targets.is_crowd[row]
             targets.append(
                 {
-                    "boxes": batch.boxes[row][kept].to(device),
-                    "labels": batch.labels[row][kept].to(device),
+                    "boxes": batch.targets.boxes[row][kept].to(device),
+                    "labels": batch.targets.labels[row][kept].to(device),
                 }
             )
         with autocast(precision, device):
@@ -175,7 +175,7 @@ def main() -> None:
             drop_last=True,
         )
         stream = BatchStream(batch_sampler, 0, 4)
-        batches = list(build_loader(dataset, stream, num_workers=0, size_divisor=32))
+        batches = list(build_loader(dataset, stream, Collate(32), num_workers=0))
         ready = [batch.to(device) for batch in batches]
 
         steps = {
@@ -194,8 +194,8 @@ def main() -> None:
         loader = build_loader(
             dataset,
             BatchStream(batch_sampler, 0, arguments.steps),
+            Collate(32),
             num_workers=arguments.num_workers,
-            size_divisor=32,
             pin_memory=device.type == "cuda",
         )
         waited, started = 0.0, 0.0

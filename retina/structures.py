@@ -1,4 +1,4 @@
-"""The data types that cross the borders between rooms.
+"""The data types that cross the borders between packages.
 
 Conventions, for the whole project:
 
@@ -12,10 +12,10 @@ Conventions, for the whole project:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -196,7 +196,6 @@ class Sample:
         image: ``(3, H, W)`` uint8 RGB; memory may be channels-last.
         targets: the objects, in pixels of ``image``.
         image_id: the original id.
-        original_size: the size of the file's image (after EXIF orientation).
         unreadable: the files that others took the place of.
         pad_at_least: as in its `SampleRequest`.
     """
@@ -204,7 +203,6 @@ class Sample:
     image: Tensor
     targets: Targets
     image_id: int
-    original_size: Size
     unreadable: tuple[UnreadableImage, ...] = ()
     pad_at_least: Size | None = None
 
@@ -220,110 +218,41 @@ class Sample:
         """The size of ``image``."""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Samples stacked for the device; images and objects are padded to common sizes.
-
-    Attributes:
-        images: ``(B, 3, H, W)`` uint8, channels-last in memory, zero outside the valid sizes.
-        valid_sizes: ``(B, 2)`` int64 (height, width) of each image without the padding.
-        boxes: ``(B, M, 4)`` float32, zero where there is no object.
-        labels: ``(B, M)`` int64, zero where there is no object.
-        is_crowd: ``(B, M)`` bool.
-        is_object: ``(B, M)`` bool, False where the row is padding.
-        image_ids: the original ids.
-        original_sizes: the sizes of the files' images.
-        image_sizes: ``valid_sizes`` as host integers, so that no one has to wait for the device.
-        crowd_rows: the rows of M in which any image has a crowd region, on the host as well.
-        unreadable: the files that others took the place of.
-    """
-
-    images: Tensor
-    valid_sizes: Tensor
-    boxes: Tensor
-    labels: Tensor
-    is_crowd: Tensor
-    is_object: Tensor
-    image_ids: tuple[int, ...]
-    original_sizes: tuple[Size, ...]
-    image_sizes: tuple[Size, ...]
-    crowd_rows: tuple[int, ...]
-    unreadable: tuple[UnreadableImage, ...] = ()
-
-    def __post_init__(self) -> None:
-        batch, num_objects = self.labels.shape
-        _check(self.images.ndim == 4 and self.images.shape[1] == 3, "images must be (B, 3, H, W)")
-        _check(tuple(self.valid_sizes.shape) == (batch, 2), "valid_sizes must be (B, 2)")
-        _check(tuple(self.boxes.shape) == (batch, num_objects, 4), "boxes must be (B, M, 4)")
-        _check(tuple(self.is_crowd.shape) == (batch, num_objects), "is_crowd must be (B, M)")
-        _check(tuple(self.is_object.shape) == (batch, num_objects), "is_object must be (B, M)")
-        _check(len(self.image_ids) == batch, f"{len(self.image_ids)} image ids for {batch} images")
-
-    def __len__(self) -> int:
-        return int(self.images.shape[0])
-
-    @property
-    def padded_size(self) -> Size:
-        """The size of ``images``, padding included."""
-        return int(self.images.shape[2]), int(self.images.shape[3])
-
-    def _map_tensors(self, function: Any) -> Self:
-        changed = {
-            field.name: function(getattr(self, field.name))
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, **changed)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
-        """This batch with every tensor on ``device``."""
-        moved: Self = self._map_tensors(lambda t: t.to(device, non_blocking=non_blocking))
-        return moved
-
     def pin_memory(self) -> Self:
-        """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
-        pinned: Self = self._map_tensors(lambda t: t.pin_memory())
-        return pinned
+        """This sample with its image in page-locked memory; a DataLoader may call it."""
+        return replace(self, image=self.image.pin_memory())
 
     def share_memory(self) -> Self:
-        """This batch in memory that another process can be handed."""
-        shared: Self = self._map_tensors(lambda t: t.share_memory_())
-        return shared
-
-    @property
-    def targets(self) -> BatchedTargets:
-        """The objects, without the images."""
-        return BatchedTargets(
-            self.boxes, self.labels, self.is_crowd, self.is_object, self.crowd_rows
-        )
-
-    def targets_at(self, sizes: Sequence[Size], device: torch.device | str) -> BatchedTargets:
-        """The objects on a device, where each image is resized to (height, width) ``sizes``."""
-        factors = torch.tensor(
-            [
-                [size[1] / own[1], size[0] / own[0]] * 2
-                for size, own in zip(sizes, self.image_sizes, strict=True)
-            ]
-        )
-        return BatchedTargets(
-            boxes=(self.boxes * factors.unsqueeze(1)).to(device),
-            labels=self.labels.to(device),
-            is_crowd=self.is_crowd.to(device),
-            is_object=self.is_object.to(device),
-            crowd_rows=self.crowd_rows,
-        )
+        """This sample with its image in memory that another process can be handed."""
+        return replace(self, image=self.image.share_memory_())  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchedTargets:
-    """The objects of a batch, padded to M an image: see `Batch` for the fields."""
+    """The objects of a batch, padded to the M of the fullest image.
+
+    Attributes:
+        boxes: ``(B, M, 4)`` float32, zero where there is no object.
+        labels: ``(B, M)`` int64, zero where there is no object.
+        is_crowd: ``(B, M)`` bool.
+        is_object: ``(B, M)`` bool, False where the row is padding.
+        crowd_rows: the rows of M in which any image has a crowd region, known on the host as well.
+    """
 
     boxes: Tensor
     labels: Tensor
     is_crowd: Tensor
     is_object: Tensor
     crowd_rows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        rows = tuple(self.labels.shape)
+        _check(tuple(self.boxes.shape) == (*rows, 4), "boxes must be (B, M, 4)")
+        _check(tuple(self.is_crowd.shape) == rows, "is_crowd must be (B, M)")
+        _check(tuple(self.is_object.shape) == rows, "is_object must be (B, M)")
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
 
     @classmethod
     def from_targets(cls, targets: Sequence[Targets]) -> Self:
@@ -342,6 +271,87 @@ class BatchedTargets:
             is_object[row, :count] = True
         crowd_rows = tuple(is_crowd.any(dim=0).nonzero().flatten().tolist())
         return cls(boxes, labels, is_crowd, is_object, crowd_rows)
+
+    def rescaled(self, from_sizes: Sequence[Size], to_sizes: Sequence[Size]) -> Self:
+        """The same objects where each image is resized between these (height, width)."""
+        factors = torch.tensor(
+            [
+                [to[1] / of[1], to[0] / of[0]] * 2
+                for of, to in zip(from_sizes, to_sizes, strict=True)
+            ],
+            device=self.boxes.device,
+        )
+        return replace(self, boxes=self.boxes * factors.unsqueeze(1))
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same objects with a function applied to every tensor."""
+        return type(self)(
+            boxes=function(self.boxes),
+            labels=function(self.labels),
+            is_crowd=function(self.is_crowd),
+            is_object=function(self.is_object),
+            crowd_rows=self.crowd_rows,
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
+        """The same objects on a device."""
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples stacked for the device; images and objects are padded to common sizes.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` uint8, channels-last in memory, zero outside the valid sizes.
+        valid_sizes: ``(B, 2)`` int64 (height, width) of each image without the padding.
+        targets: the objects, in pixels of ``images``.
+        image_ids: the original ids.
+        image_sizes: ``valid_sizes`` as host integers, so that no one has to wait for the device.
+        unreadable: the files that others took the place of.
+    """
+
+    images: Tensor
+    valid_sizes: Tensor
+    targets: BatchedTargets
+    image_ids: tuple[int, ...]
+    image_sizes: tuple[Size, ...]
+    unreadable: tuple[UnreadableImage, ...] = ()
+
+    def __post_init__(self) -> None:
+        batch = len(self.targets)
+        _check(self.images.ndim == 4 and self.images.shape[1] == 3, "images must be (B, 3, H, W)")
+        _check(len(self.images) == batch, f"{len(self.images)} images, but targets of {batch}")
+        _check(tuple(self.valid_sizes.shape) == (batch, 2), "valid_sizes must be (B, 2)")
+        _check(len(self.image_ids) == batch, f"{len(self.image_ids)} image ids for {batch} images")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def padded_size(self) -> Size:
+        """The size of ``images``, padding included."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            images=function(self.images),
+            valid_sizes=function(self.valid_sizes),
+            targets=self.targets.map_tensors(function),
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
+        """This batch with every tensor on ``device``."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
+        return self._map_tensors(Tensor.pin_memory)
+
+    def share_memory(self) -> Self:
+        """This batch in memory that another process can be handed."""
+        return self._map_tensors(Tensor.share_memory_)
 
 
 @dataclass(frozen=True, slots=True)

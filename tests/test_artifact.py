@@ -46,7 +46,9 @@ def test_a_detector_file_is_enough_to_predict_the_same(tmp_path: Path) -> None:
     image = torch.randint(0, 256, (70, 110, 3), dtype=torch.uint8).numpy()
     from retina.prediction.predictor import Predictor
 
-    (before,) = Predictor(artifact, device="cpu").predict([image], score_threshold=0.0)
+    (before,) = Predictor.from_artifact(artifact, device="cpu").predict(
+        [image], score_threshold=0.0
+    )
     detector = retina.load(path, device="cpu")
     (after,) = detector.predict([image], score_threshold=0.0)
     assert len(after) == 17  # the file's own limit

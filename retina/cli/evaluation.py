@@ -86,7 +86,7 @@ def _score_detector(
     dataset = _dataset(request, artifact.categories, antialias=artifact.config.preprocess.antialias)
     for line in describe_report(str(request.annotations or request.split), dataset.report):
         console.print(line, markup=False, soft_wrap=True)
-    detector, evaluator = build_artifact_evaluator(
+    runtime, evaluator = build_artifact_evaluator(
         artifact,
         dataset,
         device=request.device,
@@ -98,7 +98,7 @@ def _score_detector(
     )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=len(dataset))
-        result = evaluator.run(detector, on_progress=lambda n: progress.advance(task, n))
+        result = evaluator.run(runtime, on_progress=lambda n: progress.advance(task, n))
     if request.output is not None:
         write_results(
             request.output / "detections.json",

@@ -240,7 +240,12 @@ def evaluation_batches(
         world_size: how many ranks share the images.
     """
     mine = range(rank * num_images // world_size, (rank + 1) * num_images // world_size)
+    return plain_batches(mine, batch_size)
+
+
+def plain_batches(indices: Sequence[int], batch_size: int) -> list[list[SampleRequest]]:
+    """Batches of images in the given order, as they are on disk."""
     requests = [
-        SampleRequest(index=index, seed=0, target_size=None, augment=False) for index in mine
+        SampleRequest(index=index, seed=0, target_size=None, augment=False) for index in indices
     ]
     return [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]

@@ -171,7 +171,6 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
             annotated, index = substitution.load_with_index(index)
         else:
             annotated = load(index)
-        original_size = annotated.size
         if request.augment and self.augmentation is not None:
             annotated = self.augmentation(
                 annotated, seed=request.seed, load_partner=load, num_images=len(self)
@@ -193,7 +192,6 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
                 is_crowd=torch.from_numpy(annotated.is_crowd),
             ),
             image_id=int(self.image_ids[index]),
-            original_size=original_size,
             pad_at_least=request.pad_at_least,
             unreadable=() if substitution is None else tuple(substitution.unreadable),
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import torch
@@ -23,8 +23,9 @@ from retina.datasets.worker_faults import (
 from retina.errors import UserError
 from retina.structures import Batch, BatchedTargets, Sample, SampleRequest, Size
 
-StartMethod = Literal["fork", "spawn", "forkserver"]
+T = TypeVar("T")
 
+StartMethod = Literal["fork", "spawn", "forkserver"]
 
 TIMEOUT_SECONDS = 600.0
 """How long a batch may take before the process that makes it is taken to hang: a slow network
@@ -60,19 +61,17 @@ class LoaderConfig(Config):
         self,
         dataset: Dataset[Sample],
         batches: Iterable[Sequence[SampleRequest]],
+        collate: Callable[[Sequence[Sample]], T],
         *,
         num_workers: int,
-        size_divisor: int,
-        pad_to: Size | None = None,
         pin_memory: bool = False,
-    ) -> BatchLoader:
+    ) -> SampleLoader[T]:
         """The loader of these batches: see `build_loader`."""
         return build_loader(
             dataset,
             batches,
+            collate,
             num_workers=num_workers,
-            size_divisor=size_divisor,
-            pad_to=pad_to,
             pin_memory=pin_memory,
             start_method=self.start_method,
             prefetch_factor=self.prefetch_factor,
@@ -109,18 +108,12 @@ def collate(
         canvas[:h, :w] = sample.image.permute(1, 2, 0)
         canvas[:h, w:] = 0
         canvas[h:] = 0
-    targets = BatchedTargets.from_targets([sample.targets for sample in samples])
     return Batch(
         images=pixels.permute(0, 3, 1, 2),
         valid_sizes=torch.tensor(sizes, dtype=torch.int64),
-        boxes=targets.boxes,
-        labels=targets.labels,
-        is_crowd=targets.is_crowd,
-        is_object=targets.is_object,
+        targets=BatchedTargets.from_targets([sample.targets for sample in samples]),
         image_ids=tuple(sample.image_id for sample in samples),
-        original_sizes=tuple(sample.original_size for sample in samples),
         image_sizes=sizes,
-        crowd_rows=targets.crowd_rows,
         unreadable=tuple(one for sample in samples for one in sample.unreadable),
     )
 
@@ -145,7 +138,7 @@ class Collate:
     """`collate` with its arguments bound; it can be sent to a spawned worker."""
 
     size_divisor: int
-    pad_to: Size | None
+    pad_to: Size | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """The batch of these samples; in shared memory where it is made in a worker."""
@@ -157,8 +150,18 @@ class Collate:
         return batch.share_memory()
 
 
-class BatchLoader(DataLoader[Batch]):
-    """A DataLoader of batches that says what went wrong in a worker in one clear message.
+def as_list(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples as they are, each of its own size: what an evaluation takes.
+
+    In shared memory where they are loaded in a worker: see `Collate`.
+    """
+    if torch.utils.data.get_worker_info() is None:
+        return list(samples)
+    return [sample.share_memory() for sample in samples]
+
+
+class SampleLoader(DataLoader[T]):
+    """A DataLoader that says what went wrong in a worker in one clear message.
 
     Attributes:
         patience: seconds that a batch of a worker may take; 0 waits for ever.
@@ -166,7 +169,7 @@ class BatchLoader(DataLoader[Batch]):
 
     patience: float = TIMEOUT_SECONDS
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a plain iterator is enough
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]  # a plain iterator is enough
         """The batches, in the planned order.
 
         Raises:
@@ -174,7 +177,7 @@ class BatchLoader(DataLoader[Batch]):
             RunError: a worker died (killed for memory, say) or did not answer in time, or there is
                 no shared memory, file or process left for them.
         """
-        iterator: Iterator[Batch] = iter(())
+        iterator: Iterator[T] = iter(())
         guard = HangGuard(iterator, 0)
         try:
             if self.num_workers > 0:
@@ -214,24 +217,22 @@ def original_message(error: UserError) -> str:
 def build_loader(
     dataset: Dataset[Sample],
     batches: Iterable[Sequence[SampleRequest]],
+    collate: Callable[[Sequence[Sample]], T],
     *,
     num_workers: int,
-    size_divisor: int,
-    pad_to: Size | None = None,
     pin_memory: bool = False,
     start_method: StartMethod | None = None,
     prefetch_factor: int = 2,
     timeout: float = TIMEOUT_SECONDS,
-) -> BatchLoader:
+) -> SampleLoader[T]:
     """A loader of planned batches.
 
     Args:
         dataset: a `DetectionDataset`.
         batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
             plans a whole run lazily in this process.
+        collate: what becomes of the samples of a batch: `Collate` or `as_list`.
         num_workers: worker processes; 0 loads in this one. The batches are the same for any number.
-        size_divisor: see `collate`.
-        pad_to: see `collate`.
         pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
         start_method: how workers are started; None leaves it to the platform.
         prefetch_factor: batches that each worker makes in advance.
@@ -244,10 +245,10 @@ def build_loader(
             "multiprocessing_context": start_method,
             "prefetch_factor": prefetch_factor,
         }
-    loader = BatchLoader(
-        dataset,  # type: ignore[arg-type]  # the collation turns its samples into batches
+    loader: SampleLoader[T] = SampleLoader(
+        dataset,  # type: ignore[arg-type]  # the collation makes T of its samples
         batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
-        collate_fn=Collate(size_divisor, pad_to),
+        collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else every loader would draw from the global one

@@ -6,22 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from retina.datasets.batch_sampling import evaluation_batches
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import LoaderConfig
-from retina.devices import Precision
+from retina.datasets.loading import LoaderConfig, as_list
 from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
 from retina.evaluation.metrics import DetectionMetrics
-from retina.modeling.detector import RetinaNet
-from retina.modeling.postprocess import Postprocess
-from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
-from retina.runtime.torch_runtime import forward_images, naming_the_images
-from retina.structures import Anchors, Batch, DensePredictions, Detections, Size
+from retina.runtime import Runtime, TorchRuntime
+from retina.runtime.splits import targets_of_input
+from retina.structures import Detections, Sample
 
 
 @dataclass(frozen=True)
@@ -42,151 +38,116 @@ class EvaluationResult:
 
 
 class Evaluator:
-    """Runs a detector over a split.
+    """Runs detectors over a split.
 
     The images go in at their original size and are resized by the detector's own preprocessing, so
     that what is scored here is what a user gets who predicts on the files.
 
     Args:
         dataset: the split; its labels are those of the detector.
-        preprocess: how images become the network's input.
-        postprocess: how the network's output becomes detections.
-        device: where to compute.
-        precision: of the network.
         batch_size: images at a time.
         num_workers: processes that load images.
         loader: how they do it; None for its defaults.
+        pin_memory: load into page-locked memory, for a faster copy to a GPU.
         max_detections: how many detections of one category in one image count; COCO says 100.
         backend: the scoring engine.
-        memory_remedy: what the error says to do where memory runs out.
     """
 
     def __init__(
         self,
         dataset: DetectionDataset,
         *,
-        preprocess: Preprocess,
-        postprocess: Postprocess,
-        device: torch.device,
-        precision: Precision,
         batch_size: int = 8,
         num_workers: int = 0,
         loader: LoaderConfig | None = None,
+        pin_memory: bool = False,
         max_detections: int = 100,
         backend: Backend = "hotcoco",
-        memory_remedy: str = "lower its batch_size",
     ) -> None:
         self.dataset = dataset
-        self.postprocess = postprocess
-        self._preprocess = preprocess
-        self._device = device
-        self._precision: Precision = precision
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._loader = loader or LoaderConfig()
-        self._backend: Backend = backend
+        self._pin_memory = pin_memory
         self._max_detections = max_detections
-        self._memory_remedy = memory_remedy
+        self._backend: Backend = backend
 
-    @torch.no_grad()
     def run(
-        self,
-        detector: RetinaNet,
-        *,
-        criterion: Criterion | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        self, runtime: Runtime, *, on_progress: Callable[[int], None] | None = None
     ) -> EvaluationResult:
-        """Score the detector.
+        """Score a detector.
 
         Args:
-            detector: is in the mode afterwards that it was in before.
-            criterion: also compute the losses on the split.
+            runtime: runs it.
             on_progress: called with the number of images done since the last call.
 
         Raises:
             RunError: memory ran out.
+        """
+        return self._score(
+            lambda samples: runtime.detect([sample.image for sample in samples]), None, on_progress
+        )
+
+    def run_with_losses(self, runtime: TorchRuntime, criterion: Criterion) -> EvaluationResult:
+        """Score a detector and compute its losses on the split; errors as in `run`."""
+        totals = torch.zeros(5, device=runtime.device)
+
+        def detect(samples: list[Sample]) -> list[Detections]:
+            output = runtime.forward([sample.image for sample in samples])
+            with runtime.naming_the_images(output.image_sizes), torch.no_grad():
+                targets = targets_of_input(samples, output)
+                sums = criterion.sums(output.predictions, output.anchors, targets)
+            totals.add_(sums.detach_stack())
+            return runtime.detections(output)
+
+        return self._score(detect, totals, None)
+
+    def _score(
+        self,
+        detect: Callable[[list[Sample]], list[Detections]],
+        totals: torch.Tensor | None,
+        on_progress: Callable[[int], None] | None,
+    ) -> EvaluationResult:
+        """Detect in this rank's images; all ranks take part in what is counted.
+
+        Args:
+            detect: finds the objects in a few images.
+            totals: the `LossSums` of this rank as ``(5,)``, filled by ``detect``.
+            on_progress: as in `run`.
         """
         metrics = CocoMetrics(
             self.dataset.ground_truth(),
             backend=self._backend,
             max_detections=self._max_detections,
         )
-        totals = torch.zeros(5, device=self._device)
+        batches = evaluation_batches(
+            len(self.dataset), self._batch_size, rank=rank(), world_size=world_size()
+        )
+        loader = self._loader.build(
+            self.dataset,
+            batches,
+            as_list,
+            num_workers=self._num_workers,
+            pin_memory=self._pin_memory,
+        )
         seen: list[tuple[int, Detections]] = []
-        for batch in self._batches():
-            with naming_the_images(
-                batch.image_sizes,
-                preprocess=self._preprocess,
-                device=self._device,
-                remedy=self._memory_remedy,
-            ):
-                detections, losses = self._detect(batch, detector, criterion)
-            if losses is not None:
-                totals += losses
-            metrics.update(batch.image_ids, detections)
-            seen += zip(batch.image_ids, detections, strict=True)
+        for samples in loader:
+            detections = detect(samples)
+            image_ids = [sample.image_id for sample in samples]
+            metrics.update(image_ids, detections)
+            seen += zip(image_ids, detections, strict=True)
             if on_progress is not None:
-                on_progress(len(batch))
+                on_progress(len(samples))
         everything = [pair for part in gather_objects(seen) for pair in part]
         return EvaluationResult(
             metrics=metrics.compute(),
-            losses=_losses(sum_over_ranks(totals)) if criterion is not None else None,
+            losses=None if totals is None else _losses(sum_over_ranks(totals)),
             image_ids=tuple(image_id for image_id, _ in everything),
             detections=tuple(found for _, found in everything),
         )
 
-    def _detect(
-        self, batch: Batch, detector: RetinaNet, criterion: Criterion | None
-    ) -> tuple[list[Detections], Tensor | None]:
-        """What is found in a batch, in host memory, and its `LossSums` as ``(5,)`` if asked for."""
-        images = [
-            batch.images[row, :, :height, :width].to(self._device)
-            for row, (height, width) in enumerate(batch.image_sizes)
-        ]
-        forward = forward_images(
-            images,
-            detector=detector,
-            preprocess=self._preprocess,
-            device=self._device,
-            precision=self._precision,
-        )
-        losses = None
-        if criterion is not None:
-            losses = self._loss_sums(
-                criterion, forward.predictions, forward.anchors, batch, forward.sizes
-            )
-        found = self.postprocess(forward.predictions, forward.anchors, forward.sizes)
-        detections = [
-            one.rescaled(size, original).cpu()
-            for one, size, original in zip(found, forward.sizes, batch.image_sizes, strict=True)
-        ]
-        return detections, losses
 
-    def _batches(self) -> torch.utils.data.DataLoader[Batch]:
-        plan = evaluation_batches(
-            len(self.dataset), self._batch_size, rank=rank(), world_size=world_size()
-        )
-        return self._loader.build(
-            self.dataset,
-            plan,
-            num_workers=self._num_workers,
-            size_divisor=1,
-            pin_memory=self._device.type == "cuda",
-        )
-
-    def _loss_sums(
-        self,
-        criterion: Criterion,
-        predictions: DensePredictions,
-        anchors: Anchors,
-        batch: Batch,
-        sizes: tuple[Size, ...],
-    ) -> Tensor:
-        targets = batch.targets_at(sizes, self._device)
-        return criterion.sums(predictions, anchors, targets).detach_stack()
-
-
-def _losses(totals: Tensor) -> dict[str, float]:
+def _losses(totals: torch.Tensor) -> dict[str, float]:
     classification, box_regression, _, _, divisor = totals.tolist()
     divisor = max(1.0, divisor)
     return {

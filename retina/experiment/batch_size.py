@@ -63,7 +63,7 @@ class LargestImage:
             is_crowd=torch.arange(self.num_objects) < self.num_crowd,
         )
         image = torch.randint(0, 256, (3, *self.size), dtype=torch.uint8, generator=generator)
-        return collate([Sample(image, targets, 0, self.size)] * num_images, size_divisor=1)
+        return collate([Sample(image, targets, image_id=0)] * num_images, size_divisor=1)
 
 
 def largest_image(

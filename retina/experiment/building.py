@@ -31,6 +31,7 @@ from retina.instruments.anatomy.measuring import trained_loss
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport, load_matching
 from retina.modeling.preprocess import Preprocess
+from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
 from retina.training.optimization import peak_learning_rate
@@ -130,6 +131,16 @@ def build_experiment(
         batch_sampler=batch_sampler,
         loader=config.loader,
         evaluator=evaluator,
+        make_runtime=lambda evaluated: TorchRuntime(
+            evaluated,
+            categories=train.categories,
+            preprocess=preprocess,
+            postprocess=config.postprocess.build(evaluated.box_coder),
+            device=device,
+            precision=pick_precision(config.training.precision, device),
+            display_threshold=0.3,
+            memory_fix="lower evaluation.batch_size, or preprocess.min_size and max_size",
+        ),
         optimizer=config.optimizer.build(detector),
         peak_lr=peak_learning_rate(config.optimizer, config.training.decided_batch_size),
         lr_factor=config.schedule.build(total_steps),
@@ -199,15 +210,11 @@ def _build_evaluator(
 ) -> Evaluator:
     return Evaluator(
         validation,
-        preprocess=preprocess,
-        postprocess=config.postprocess.build(detector.box_coder),
-        device=device,
-        precision=pick_precision(config.training.precision, device),
         batch_size=config.evaluation.batch_size,
         num_workers=config.training.num_workers,
         loader=config.loader,
+        pin_memory=device.type == "cuda",
         backend=config.evaluation.backend,
-        memory_remedy="lower evaluation.batch_size, or preprocess.min_size and max_size",
     )
 
 
@@ -308,7 +315,7 @@ def build_artifact_evaluator(
     batch_size: int = 8,
     num_workers: int = 0,
     backend: Backend = "hotcoco",
-) -> tuple[RetinaNet, Evaluator]:
+) -> tuple[TorchRuntime, Evaluator]:
     """A saved detector on its device, and what scores it on a split.
 
     Args:
@@ -323,19 +330,17 @@ def build_artifact_evaluator(
         backend: the scoring engine.
     """
     where = pick_device(device)
-    detector = artifact.build_detector().to(where)
-    postprocess = artifact.config.postprocess
-    if max_detections is not None:
-        postprocess = postprocess.model_copy(update={"max_detections": max_detections})
-    return detector, Evaluator(
-        dataset,
-        preprocess=artifact.config.preprocess.build().to(where),
-        postprocess=postprocess.build(detector.box_coder),
+    runtime = TorchRuntime.from_artifact(
+        artifact,
         device=where,
         precision=pick_precision(precision, where),
+        max_detections=max_detections,
+    )
+    return runtime, Evaluator(
+        dataset,
         batch_size=batch_size,
         num_workers=num_workers,
+        pin_memory=where.type == "cuda",
         max_detections=100 if max_detections is None else max_detections,
         backend=backend,
-        memory_remedy="lower the batch size (--batch-size)",
     )

@@ -16,6 +16,11 @@ from retina.errors import UserError
 from retina.geometry.resizing import canvas_for, fit_into
 from retina.structures import Size
 
+LARGE_PIXELS = 2**23
+"""Larger images are normalised and resized channel by channel, since in float32 a whole one takes
+four times its own memory. On a CPU the last bit may then differ: torch computes one channel and
+three in different kernels."""
+
 ChannelOrder = Literal["rgb", "bgr"]
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
 PerChannel = tuple[float, float, float]
@@ -126,19 +131,21 @@ class Preprocess(nn.Module):
     def prepare(self, images: Sequence[Tensor]) -> PreparedImages:
         """Resize, normalise and pad images of any sizes; all arithmetic is float32.
 
+        One image at a time goes to this module's device and is float there.
+
         Args:
-            images: at least one ``(3, h, w)`` uint8 RGB tensor, all on one device.
+            images: at least one ``(3, h, w)`` uint8 RGB tensor, on any device.
 
         Raises:
             UserError: a resized image is larger than ``pad_to``.
+            ValueError: an image is of another shape or type.
         """
-        resized = [self._resized(image) for image in images]
-        sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in resized)
+        sizes = tuple(self.target_size(_size_of(image)) for image in images)
         height, width = self._padded_size(sizes)
         # Allocated as (B, H, W, 3): channels-last in memory.
-        batch = resized[0].new_zeros(len(resized), height, width, 3).permute(0, 3, 1, 2)
-        for row, image, (image_height, image_width) in zip(batch, resized, sizes, strict=True):
-            row[:, :image_height, :image_width] = image
+        batch = self.mean.new_zeros(len(images), height, width, 3).permute(0, 3, 1, 2)
+        for row, image, (image_height, image_width) in zip(batch, images, sizes, strict=True):
+            self._resize_into(row[:, :image_height, :image_width], image.to(self.mean.device))
         return PreparedImages(batch, sizes)
 
     def input_shape(self, sizes: Sequence[Size]) -> tuple[int, int, int, int]:
@@ -156,30 +163,34 @@ class Preprocess(nn.Module):
         return fit_into(size, canvas_for(size, self.min_size, self.max_size))
 
     def _normalised(self, images: Tensor) -> Tensor:
-        # These three roundings, in this order, are torchvision's.
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
-        normalised = (images / 255).sub_(mean).div_(std)
+        normalised = self._scaled(images, slice(3))
         return normalised if self.channel_order == "rgb" else normalised.flip(-3)
 
-    def _resized(self, image: Tensor) -> Tensor:
-        if (
-            image.ndim != 3
-            or image.shape[0] != 3
-            or image.dtype != torch.uint8
-            or not image.numel()
-        ):
-            raise ValueError(
-                f"an image must be (3, height, width) uint8, this one is {tuple(image.shape)} "
-                f"{image.dtype}"
-            )
-        height, width = image.shape[-2:]
-        size = self.target_size((int(height), int(width)))
-        normalised = self._normalised(image)
-        if size == (height, width):
-            return normalised
-        return functional.interpolate(
-            normalised.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
-        ).squeeze(0)
+    def _scaled(self, images: Tensor, channels: slice) -> Tensor:
+        """Some channels of ``(…, 3, H, W)``, normalised, in the order red, green, blue."""
+        # These three roundings, in this order, are torchvision's.
+        mean, std = (values.to(images.device)[channels] for values in (self.mean, self.std))
+        return (images[..., channels, :, :] / 255).sub_(mean).div_(std)
+
+    def _resize_into(self, target: Tensor, image: Tensor) -> None:
+        """Normalise and resize an image ``(3, h, w)`` to the size of its place in the batch."""
+        if image.shape == target.shape:
+            target.copy_(self._normalised(image))
+        elif image.shape[1] * image.shape[2] <= LARGE_PIXELS:
+            self._interpolate_into(target, self._normalised(image))
+        else:
+            for channel in range(3):
+                place = channel if self.channel_order == "rgb" else 2 - channel
+                one = slice(channel, channel + 1)
+                self._interpolate_into(target[place : place + 1], self._scaled(image, one))
+
+    def _interpolate_into(self, target: Tensor, normalised: Tensor) -> None:
+        size = int(target.shape[1]), int(target.shape[2])
+        target.copy_(
+            functional.interpolate(
+                normalised.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
+            ).squeeze(0)
+        )
 
     def _padded_size(self, sizes: Sequence[Size]) -> Size:
         needed = max(height for height, _ in sizes), max(width for _, width in sizes)
@@ -192,3 +203,18 @@ class Preprocess(nn.Module):
                 f"{self.pad_to[0]}×{self.pad_to[1]}; enlarge pad_to or lower min_size and max_size"
             )
         return self.pad_to
+
+
+def _size_of(image: Tensor) -> Size:
+    """Height and width of an image.
+
+    Raises:
+        ValueError: it is no ``(3, h, w)`` uint8 tensor.
+    """
+    is_image = image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8
+    if not is_image or not image.numel():
+        raise ValueError(
+            f"an image must be (3, height, width) uint8, this one is {tuple(image.shape)} "
+            f"{image.dtype}"
+        )
+    return int(image.shape[1]), int(image.shape[2])

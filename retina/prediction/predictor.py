@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from retina.artifact import Artifact, load_artifact
 from retina.datasets.images import decode_image
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
-from retina.runtime.torch_runtime import detect, naming_the_images
+from retina.runtime import Runtime, TorchRuntime
 from retina.structures import Categories, Detections
 
 ImageSource = npt.NDArray[np.uint8] | Path | str
@@ -24,28 +25,35 @@ class Predictor:
     """Finds objects in images.
 
     Attributes:
-        artifact: what it was made of.
-        detector: the network, on its device.
+        runtime: finds the objects.
         categories: the classes; `Detections.labels` index their names.
         display_threshold: score above which a detection is worth showing: the mean over the classes
             of the threshold of the best F1 on the validation set of the training, or 0.3 without.
     """
 
-    def __init__(
-        self,
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.categories: Categories = runtime.categories
+        self.display_threshold = runtime.display_threshold
+
+    @classmethod
+    def from_artifact(
+        cls,
         artifact: Artifact,
         *,
         device: str | torch.device = "auto",
         precision: PrecisionChoice = "fp32",
-    ) -> None:
-        self.artifact = artifact
-        self.device = pick_device(str(device))
-        self.precision = pick_precision(precision, self.device)
-        self.categories: Categories = artifact.categories
-        self.display_threshold = artifact.config.display_threshold
-        self.detector = artifact.build_detector().to(self.device)
-        self.preprocess = artifact.config.preprocess.build().to(self.device)
-        self.postprocess = artifact.config.postprocess.build(self.detector.box_coder)
+    ) -> Self:
+        """A saved detector, run by PyTorch; arguments and errors as in `load`."""
+        where = pick_device(str(device))
+        return cls(
+            TorchRuntime.from_artifact(
+                artifact,
+                device=where,
+                precision=pick_precision(precision, where),
+                memory_fix="lower the batch size (--batch-size), or cut the images into tiles",
+            )
+        )
 
     def predict(
         self,
@@ -74,22 +82,10 @@ class Predictor:
         threshold = self.display_threshold if score_threshold is None else score_threshold
         found: list[Detections] = []
         for start in range(0, len(images), batch_size):
-            tensors = [_as_tensor(image) for image in images[start : start + batch_size]]
-            with naming_the_images(
-                [(int(tensor.shape[1]), int(tensor.shape[2])) for tensor in tensors],
-                preprocess=self.preprocess,
-                device=self.device,
-                remedy="lower the batch size (--batch-size), or cut the images into tiles",
-            ):
-                found += detect(
-                    tensors,
-                    detector=self.detector,
-                    preprocess=self.preprocess,
-                    postprocess=self.postprocess,
-                    device=self.device,
-                    precision=self.precision,
-                )
-        return [detections.cpu().above(threshold) for detections in found]
+            found += self.runtime.detect(
+                [_as_tensor(image) for image in images[start : start + batch_size]]
+            )
+        return [detections.above(threshold) for detections in found]
 
 
 def _as_tensor(image: ImageSource) -> Tensor:
@@ -121,7 +117,7 @@ def load(
         UserError: the file is missing, empty, damaged or no detector of this project.
     """
     try:
-        return Predictor(load_artifact(path), device=device, precision=precision)
+        return Predictor.from_artifact(load_artifact(path), device=device, precision=precision)
     except UserError as error:
         if str(path) in str(error):
             raise

@@ -42,7 +42,7 @@ def load_torchvision(
     artifact = torchvision_artifact(
         state_dict, variant, categories, min_size=min_size, max_size=max_size, norm_eps=norm_eps
     )
-    return Predictor(artifact, device=device, precision=precision)
+    return Predictor.from_artifact(artifact, device=device, precision=precision)
 
 
 def torchvision_artifact(

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from retina.datasets.batch_sampling import plain_batches
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import build_loader
-from retina.devices import Precision
+from retina.datasets.loading import as_list, build_loader
 from retina.errors import UserError
-from retina.modeling.detector import RetinaNet
-from retina.modeling.preprocess import Preprocess
-from retina.runtime.torch_runtime import forward_images
-from retina.structures import Anchors, BatchedTargets, DensePredictions, SampleRequest
+from retina.runtime.torch_runtime import DenseOutput, TorchRuntime
+from retina.structures import Anchors, BatchedTargets, DensePredictions, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +36,42 @@ def spread_indices(num_images: int, limit: int | None) -> list[int]:
     return [number * num_images // count for number in range(count)]
 
 
+def targets_of_input(samples: Sequence[Sample], output: DenseOutput) -> BatchedTargets:
+    """The objects of samples in pixels of the network's input, beside its predictions."""
+    targets = BatchedTargets.from_targets([sample.targets for sample in samples])
+    return targets.rescaled(output.image_sizes, output.input_sizes).to(output.anchors.boxes.device)
+
+
 def forward_split(
+    runtime: TorchRuntime,
     dataset: DetectionDataset,
     indices: Sequence[int],
     *,
-    detector: RetinaNet,
-    preprocess: Preprocess,
-    device: torch.device,
-    precision: Precision = "fp32",
     batch_size: int = 4,
     num_workers: int = 0,
 ) -> Iterator[ForwardedBatch]:
     """Run a detector over images of a split, as an evaluation does: resized, not augmented.
 
     Args:
+        runtime: runs the detector.
         dataset: with the detector's labels.
         indices: of the images, in the order in which they shall come.
-        detector: on ``device``; in the mode afterwards that it was in before.
-        preprocess: how images become the network's input.
-        device: where to compute.
-        precision: of the network's arithmetic.
         batch_size: images at a time.
         num_workers: processes that load images.
 
     Raises:
         UserError: what it says of an image is not finite: its training has diverged.
     """
-    requests = [SampleRequest(index, seed=0, target_size=None, augment=False) for index in indices]
-    plan = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
-    for batch in build_loader(dataset, plan, num_workers=num_workers, size_divisor=1):
-        images = [
-            batch.images[row, :, :height, :width]
-            for row, (height, width) in enumerate(batch.image_sizes)
-        ]
-        forward = forward_images(
-            images, detector=detector, preprocess=preprocess, device=device, precision=precision
-        )
-        if not all(logits.isfinite().all() for logits in forward.predictions.class_logits):
+    batches = plain_batches(indices, batch_size)
+    for samples in build_loader(dataset, batches, as_list, num_workers=num_workers):
+        image_ids = tuple(sample.image_id for sample in samples)
+        output = runtime.forward([sample.image for sample in samples])
+        if not all(logits.isfinite().all() for logits in output.predictions.class_logits):
             raise UserError(
                 "the detector's logits are not finite (among the images "
-                f"{', '.join(map(str, batch.image_ids))}): its training has diverged; take an "
+                f"{', '.join(map(str, image_ids))}): its training has diverged; take an "
                 "earlier checkpoint"
             )
         yield ForwardedBatch(
-            predictions=forward.predictions,
-            anchors=forward.anchors,
-            targets=batch.targets_at(forward.sizes, device),
-            image_ids=batch.image_ids,
+            output.predictions, output.anchors, targets_of_input(samples, output), image_ids
         )

@@ -1,38 +1,165 @@
-"""Images in, detections out: the one path that prediction, evaluation and validation share."""
+"""A detector that PyTorch runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from retina.artifact import Artifact
 from retina.devices import Precision, autocast, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess
-from retina.structures import Anchors, DensePredictions, Detections, Size
+from retina.runtime.runtime import Runtime
+from retina.structures import Anchors, Categories, DensePredictions, Detections, Size
 
 
-class ForwardedImages(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DenseOutput:
     """What the network says about images of several sizes.
 
     Attributes:
         predictions: at every anchor.
         anchors: what they are about, in pixels of the network's input.
-        sizes: (height, width) of each image in that input, without the padding.
+        input_sizes: (height, width) of each image in that input, without the padding.
+        image_sizes: (height, width) of each image as it was given.
     """
 
     predictions: DensePredictions
     anchors: Anchors
-    sizes: tuple[Size, ...]
+    input_sizes: tuple[Size, ...]
+    image_sizes: tuple[Size, ...]
+
+
+class TorchRuntime(Runtime):
+    """Preprocessing, network and postprocessing, on one device.
+
+    Whoever needs logits and anchors asks `forward` for them, and `detections` for what they become.
+
+    Args:
+        detector: on ``device``; in the mode after a call that it was in before.
+        categories: the classes.
+        preprocess: how images become the network's input, on ``device``.
+        postprocess: how the network's output becomes detections.
+        device: where to compute.
+        precision: of the network's arithmetic; boxes and scores are always float32.
+        display_threshold: score above which a detection is shown to people.
+        memory_fix: what the error says to do where memory runs out.
+    """
+
+    def __init__(
+        self,
+        detector: RetinaNet,
+        *,
+        categories: Categories,
+        preprocess: Preprocess,
+        postprocess: Postprocess,
+        device: torch.device,
+        precision: Precision,
+        display_threshold: float,
+        memory_fix: str,
+    ) -> None:
+        self.detector = detector
+        self.categories = categories
+        self.preprocess = preprocess
+        self.postprocess = postprocess
+        self.device = device
+        self.precision: Precision = precision
+        self.display_threshold = display_threshold
+        self._memory_fix = memory_fix
+
+    @classmethod
+    def from_artifact(
+        cls,
+        artifact: Artifact,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        max_detections: int | None = None,
+        memory_fix: str = "lower the batch size (--batch-size)",
+    ) -> Self:
+        """A saved detector on a device.
+
+        Args:
+            artifact: the detector.
+            device: where to compute.
+            precision: of the network's arithmetic.
+            max_detections: detections of an image that are made; None leaves it to the detector.
+            memory_fix: what the error says to do where memory runs out.
+
+        Raises:
+            UserError: the weights do not fit the architecture.
+        """
+        config = artifact.config
+        detector = artifact.build_detector().to(device)
+        postprocess = config.postprocess
+        if max_detections is not None:
+            postprocess = postprocess.model_copy(update={"max_detections": max_detections})
+        return cls(
+            detector,
+            categories=artifact.categories,
+            preprocess=config.preprocess.build().to(device),
+            postprocess=postprocess.build(detector.box_coder),
+            device=device,
+            precision=precision,
+            display_threshold=config.display_threshold,
+            memory_fix=memory_fix,
+        )
+
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        """See `Runtime`."""
+        return self.detections(self.forward(images)) if images else []
+
+    def forward(self, images: Sequence[Tensor]) -> DenseOutput:
+        """Run the network, in evaluation mode and without gradients.
+
+        Args:
+            images: at least one ``(3, height, width)`` uint8 RGB tensor, on any device.
+
+        Raises:
+            RunError: memory ran out.
+        """
+        image_sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in images)
+        with self.naming_the_images(image_sizes), _evaluating(self.detector):
+            prepared: PreparedImages = self.preprocess.prepare(images)
+            with autocast(self.precision, self.device):
+                predictions: DensePredictions = self.detector(
+                    prepared.images.contiguous(memory_format=self.detector.memory_format)
+                )
+            anchors = self.detector.anchors(
+                predictions.feature_shapes, prepared.padded_size, self.device
+            )
+        return DenseOutput(predictions, anchors, prepared.sizes, image_sizes)
+
+    def detections(self, output: DenseOutput) -> list[Detections]:
+        """What the predictions become: see `Runtime.detect` for what comes back."""
+        with self.naming_the_images(output.image_sizes):
+            found = self.postprocess(output.predictions, output.anchors, output.input_sizes)
+            sizes = zip(output.input_sizes, output.image_sizes, strict=True)
+            return [one.rescaled(*from_to).cpu() for one, from_to in zip(found, sizes, strict=True)]
+
+    def naming_the_images(self, sizes: Sequence[Size]) -> AbstractContextManager[None]:
+        """Turn running out of memory in the block into an error that says what was too large."""
+
+        def explain() -> str:
+            shape = " × ".join(map(str, self.preprocess.input_shape(sizes)))
+            height, width = max(sizes, key=math.prod)
+            return (
+                f"out of memory on {self.device}, with a batch of {shape} (the largest image is "
+                f"{height} × {width}); {self._memory_fix}"
+            )
+
+        return explaining_out_of_memory(explain)
 
 
 @contextmanager
-def evaluating(detector: RetinaNet) -> Iterator[None]:
+def _evaluating(detector: RetinaNet) -> Iterator[None]:
     """The detector in evaluation mode and without gradients for the ``with`` block."""
     was_training = detector.training
     detector.eval()
@@ -42,92 +169,3 @@ def evaluating(detector: RetinaNet) -> Iterator[None]:
             yield
     finally:
         detector.train(was_training)
-
-
-def forward_images(
-    images: Sequence[Tensor],
-    *,
-    detector: RetinaNet,
-    preprocess: Preprocess,
-    device: torch.device | str,
-    precision: Precision,
-) -> ForwardedImages:
-    """Run the network, in evaluation mode and without gradients.
-
-    Args:
-        images: at least one ``(3, height, width)`` uint8 RGB tensor, on any device.
-        detector: on ``device``.
-        preprocess: how images become the network's input.
-        device: where to compute.
-        precision: of the network's arithmetic.
-    """
-    with evaluating(detector):
-        prepared: PreparedImages = preprocess.prepare([image.to(device) for image in images])
-        with autocast(precision, torch.device(device)):
-            predictions: DensePredictions = detector(
-                prepared.images.contiguous(memory_format=detector.memory_format)
-            )
-        anchors = detector.anchors(
-            predictions.feature_shapes, prepared.padded_size, prepared.images.device
-        )
-    return ForwardedImages(predictions, anchors, prepared.sizes)
-
-
-@contextmanager
-def naming_the_images(
-    sizes: Sequence[Size], *, preprocess: Preprocess, device: torch.device | str, remedy: str
-) -> Iterator[None]:
-    """Turn running out of memory in the block into an error that says what was too large.
-
-    Args:
-        sizes: (height, width) of each image of the batch, as it is given.
-        preprocess: how they become the network's input.
-        device: where to compute.
-        remedy: what to do about it.
-
-    Raises:
-        RunError: memory ran out.
-    """
-
-    def explain() -> str:
-        shape = " × ".join(map(str, preprocess.input_shape(sizes)))
-        height, width = max(sizes, key=math.prod)
-        return (
-            f"out of memory on {device}, with a batch of {shape} (the largest image is {height} × "
-            f"{width}); {remedy}"
-        )
-
-    with explaining_out_of_memory(explain):
-        yield
-
-
-def detect(
-    images: Sequence[Tensor],
-    *,
-    detector: RetinaNet,
-    preprocess: Preprocess,
-    postprocess: Postprocess,
-    device: torch.device | str,
-    precision: Precision,
-) -> list[Detections]:
-    """The objects in each image, in pixels of the image as it was given.
-
-    Args:
-        images: ``(3, height, width)`` uint8 RGB tensors of any sizes, run as one batch.
-        detector: on ``device``.
-        preprocess: how images become the network's input.
-        postprocess: how predictions become detections.
-        device: where to compute, and where the detections are.
-        precision: of the network's arithmetic; boxes and scores are always float32.
-    """
-    if not images:
-        return []
-    predictions, anchors, sizes = forward_images(
-        images, detector=detector, preprocess=preprocess, device=device, precision=precision
-    )
-    return [
-        detections.rescaled(size, (int(image.shape[1]), int(image.shape[2])))
-        for detections, size, image in zip(
-            postprocess(predictions, anchors, sizes), sizes, images, strict=True
-        )
-    ]

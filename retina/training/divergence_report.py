@@ -37,14 +37,15 @@ def box_facts(parts: Sequence[Batch]) -> BoxFacts:
     """Look at the boxes of the batches."""
     sides, strange = [], []
     for batch in parts:
-        lengths = batch.boxes[..., 2:] - batch.boxes[..., :2]  # (B, M, 2)
-        is_usable = (batch.boxes.isfinite().all(-1) & (lengths > 0).all(-1)) | ~batch.is_object
+        boxes, is_object = batch.targets.boxes, batch.targets.is_object
+        lengths = boxes[..., 2:] - boxes[..., :2]  # (B, M, 2)
+        is_usable = (boxes.isfinite().all(-1) & (lengths > 0).all(-1)) | ~is_object
         strange += [
             image
             for image, usable in zip(batch.image_ids, is_usable.all(-1).tolist(), strict=True)
             if not usable
         ]
-        sides.append(lengths[batch.is_object].flatten())
+        sides.append(lengths[is_object].flatten())
     values = torch.cat(sides)
     if not values.numel():
         return BoxFacts(0, float("nan"), float("nan"), ())

@@ -41,8 +41,8 @@ def naming_the_batch(
 def _describe(parts: Sequence[Batch]) -> str:
     largest = max(parts, key=lambda batch: batch.images.numel())
     count, channels, height, width = largest.images.shape
-    fullest = max(int(batch.is_object.sum(dim=1).max()) for batch in parts)
-    total = sum(int(batch.is_object.sum()) for batch in parts)
+    fullest = max(int(batch.targets.is_object.sum(dim=1).max()) for batch in parts)
+    total = sum(int(batch.targets.is_object.sum()) for batch in parts)
     boxes = f"{total} boxes (at most {fullest} in an image)"
     return (
         f"a batch of {count} × {channels} × {height} × {width} and {boxes}"

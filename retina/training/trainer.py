@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import LoaderConfig
+from retina.datasets.loading import Collate, LoaderConfig
 from retina.devices import Precision
 from retina.distributed import (
     is_main_process,
@@ -24,6 +24,7 @@ from retina.instruments.anatomy.hook import AnatomyHook
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion
+from retina.runtime import TorchRuntime
 from retina.structures import Batch
 from retina.training.averaging import WeightAverage
 from retina.training.checkpointing import Checkpoints, RunIdentity
@@ -99,6 +100,7 @@ class Trainer:
         batch_sampler: BatchSampler,
         loader: LoaderConfig,
         evaluator: Evaluator | None,
+        make_runtime: Callable[[RetinaNet], TorchRuntime],
         optimizer: torch.optim.Optimizer,
         peak_lr: float,
         lr_factor: LRFactor,
@@ -132,7 +134,7 @@ class Trainer:
         self._is_evaluated = True
         self._lr = 0.0
         self._meter = StepMeter(device)
-        self._validation = Validation(evaluator, folder, config.pictures)
+        self._validation = Validation(evaluator, make_runtime, folder, config.pictures)
         self._log_position: dict[str, int] | None = {} if resume else None
         self._training_step = TrainingStep(
             detector=detector,
@@ -316,9 +318,8 @@ class Trainer:
                 world_size=world_size(),
                 parts=parts,
             ),
+            Collate(self._preprocess.size_divisor, self._preprocess.pad_to),
             num_workers=self._config.num_workers,
-            size_divisor=self._preprocess.size_divisor,
-            pad_to=self._preprocess.pad_to,
             pin_memory=self._device.type == "cuda",
         )
         group: list[Batch] = []

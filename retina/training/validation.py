@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from retina.distributed import broadcast_buffers, is_main_process
@@ -10,6 +11,7 @@ from retina.errors import RunError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.modeling.detector import RetinaNet
 from retina.objective.criterion import Criterion
+from retina.runtime import TorchRuntime
 from retina.training.divergence_report import kept_checkpoint
 from retina.training.metric_log import MetricLog
 from retina.training.progress import TrainingProgress
@@ -30,6 +32,7 @@ class Validation:
     """
 
     evaluator: Evaluator | None
+    make_runtime: Callable[[RetinaNet], TorchRuntime]
     folder: RunFolder
     num_pictures: int
     best_ap: float | None = None
@@ -61,7 +64,7 @@ class Validation:
         started = time.monotonic()
         broadcast_buffers(detector)  # running statistics differ between ranks
         try:
-            result = self.evaluator.run(detector, criterion=criterion)
+            result = self.evaluator.run_with_losses(self.make_runtime(detector), criterion)
         except RunError as error:
             kept = kept_checkpoint(self.folder.last_state)
             raise RunError(f"while the validation set was evaluated: {error}. {kept}") from None

@@ -17,7 +17,7 @@ from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, BatchStream, evaluation_batches
 from retina.datasets.coco import CocoDataset
 from retina.datasets.dataset import AnnotatedImage
-from retina.datasets.loading import LoaderConfig, build_loader, collate, original_message
+from retina.datasets.loading import Collate, LoaderConfig, build_loader, collate, original_message
 from retina.errors import RunError, UserError
 from retina.structures import Batch, Sample, Targets
 
@@ -63,7 +63,7 @@ def sample(height: int, width: int, num_objects: int, value: int) -> Sample:
         labels=torch.arange(num_objects),
         is_crowd=torch.arange(num_objects) % 2 == 1,
     )
-    return Sample(pixels.permute(2, 0, 1), targets, image_id=value, original_size=(height, 9))
+    return Sample(pixels.permute(2, 0, 1), targets, image_id=value)
 
 
 def test_collate_by_hand() -> None:
@@ -80,18 +80,17 @@ def test_collate_by_hand() -> None:
     assert torch.equal(batch.images, expected)
     assert batch.valid_sizes.tolist() == [[33, 20], [10, 64]]
     assert batch.image_sizes == ((33, 20), (10, 64))
-    assert batch.boxes.tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0] * 4] * 2]
-    assert batch.labels.tolist() == [[0, 1], [0, 0]]
-    assert batch.is_crowd.tolist() == [[False, True], [False, False]]
-    assert batch.is_object.tolist() == [[True, True], [False, False]]
+    assert batch.targets.boxes.tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0] * 4] * 2]
+    assert batch.targets.labels.tolist() == [[0, 1], [0, 0]]
+    assert batch.targets.is_crowd.tolist() == [[False, True], [False, False]]
+    assert batch.targets.is_object.tolist() == [[True, True], [False, False]]
     assert batch.image_ids == (50, 60)
-    assert batch.original_sizes == ((33, 9), (10, 9))
 
 
 def test_collate_of_images_without_objects_keeps_one_row() -> None:
     batch = collate([sample(8, 8, 0, 1)], size_divisor=1)
-    assert batch.boxes.shape == (1, 1, 4)
-    assert not batch.is_object.any()
+    assert batch.targets.boxes.shape == (1, 1, 4)
+    assert not batch.targets.is_object.any()
     assert batch.padded_size == (8, 8)
 
 
@@ -117,8 +116,8 @@ def load(
     loader = build_loader(
         dataset,
         planned(dataset).epoch(1),
+        Collate(32),
         num_workers=num_workers,
-        size_divisor=32,
         start_method=start_method,
         **options,
     )
@@ -129,10 +128,11 @@ def load(
 def assert_equal(first: list[Batch], second: list[Batch]) -> None:
     assert len(first) == len(second) == 4
     for one, other in zip(first, second, strict=True):
-        for name in ("images", "valid_sizes", "boxes", "labels", "is_crowd", "is_object"):
+        for name in ("images", "valid_sizes"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        for name in ("boxes", "labels", "is_crowd", "is_object"):
+            assert torch.equal(getattr(one.targets, name), getattr(other.targets, name)), name
         assert one.image_ids == other.image_ids
-        assert one.original_sizes == other.original_sizes
         assert one.image_sizes == other.image_sizes
 
 
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_batches_from_any_workers(
     assert sorted(image_id for batch in batches for image_id in batch.image_ids) == list(
         range(1000, 1018)
     )
-    assert sum(int(batch.is_object.sum()) for batch in batches) > 5
+    assert sum(int(batch.targets.is_object.sum()) for batch in batches) > 5
     assert_equal(batches, load(dataset, num_workers, start_method))
     assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in batches)
 
@@ -154,7 +154,7 @@ def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> N
     dataset = write_dataset(tmp_path, 18)
     plan = planned(dataset)
     stream = BatchStream(plan, first_step=3, stop_step=6)
-    loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
+    loader = LoaderConfig().build(dataset, stream, Collate(32), num_workers=2)
     expected = [plan.epoch(0)[3], *plan.epoch(1)[:2]]
     assert [batch.image_ids for batch in loader] == [
         tuple(request.index + 1000 for request in batch) for batch in expected
@@ -164,7 +164,7 @@ def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> N
 def test_evaluation_loads_images_as_they_are_on_disk(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, 5)
     dataset.augmentation = AugmentationConfig(preset="strong").build()
-    loader = build_loader(dataset, evaluation_batches(5, 2), num_workers=0, size_divisor=32)
+    loader = build_loader(dataset, evaluation_batches(5, 2), Collate(32), num_workers=0)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     for position, batch in enumerate(batches):
@@ -172,8 +172,8 @@ def test_evaluation_loads_images_as_they_are_on_disk(tmp_path: Path) -> None:
             original = dataset.load(2 * position + row)
             pixels = batch.images[row, :, :height, :width].permute(1, 2, 0).numpy()
             np.testing.assert_array_equal(pixels, original.image)
-            count = int(batch.is_object[row].sum())
-            np.testing.assert_array_equal(batch.boxes[row, :count].numpy(), original.boxes)
+            count = int(batch.targets.is_object[row].sum())
+            np.testing.assert_array_equal(batch.targets.boxes[row, :count].numpy(), original.boxes)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -185,9 +185,7 @@ def test_an_unreadable_image_gives_its_own_message_from_any_worker(
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"4\.png") as direct:
         dataset.load(4)
-    loader = build_loader(
-        dataset, evaluation_batches(6, 2), num_workers=num_workers, size_divisor=32
-    )
+    loader = build_loader(dataset, evaluation_batches(6, 2), Collate(32), num_workers=num_workers)
     with pytest.raises(UserError) as caught:
         list(loader)
     assert str(caught.value) == str(direct.value)
@@ -203,7 +201,7 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     write_dataset(tmp_path, 2)
     dataset = DeadlyDataset(tmp_path, tmp_path / "annotations.json")
-    loader = build_loader(dataset, evaluation_batches(2, 2), num_workers=1, size_divisor=32)
+    loader = build_loader(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
     with pytest.raises(RunError, match=r"lower training\.num_workers"):
         list(loader)
 
@@ -211,5 +209,6 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
 def test_batches_in_page_locked_memory() -> None:
     assert all(
-        batch.images.is_pinned() and batch.boxes.is_pinned() for batch in load(2, pin_memory=True)
+        batch.images.is_pinned() and batch.targets.boxes.is_pinned()
+        for batch in load(2, pin_memory=True)
     )

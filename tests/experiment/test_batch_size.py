@@ -94,10 +94,10 @@ def test_the_batches_that_are_tried_are_as_large_and_full_as_any(tiny_config: Pa
 
     batch = LargestImage(size=(64, 96), num_objects=50, num_crowd=2).batch(3)
     assert batch.images.shape == (3, 3, 64, 96)
-    assert batch.is_object.sum(dim=1).tolist() == [50, 50, 50]
-    assert batch.crowd_rows == (0, 1)
-    assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all()
-    assert (batch.boxes[..., 2:] <= torch.tensor([96, 64])).all()
+    assert batch.targets.is_object.sum(dim=1).tolist() == [50, 50, 50]
+    assert batch.targets.crowd_rows == (0, 1)
+    assert (batch.targets.boxes[..., 2:] > batch.targets.boxes[..., :2]).all()
+    assert (batch.targets.boxes[..., 2:] <= torch.tensor([96, 64])).all()
 
 
 def test_a_run_is_bit_identical_to_one_with_the_number_written_down(

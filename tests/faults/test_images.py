@@ -24,9 +24,9 @@ from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, evaluation_batches
 from retina.datasets.coco import CocoDataset
-from retina.datasets.loading import LoaderConfig, build_loader
+from retina.datasets.loading import Collate, LoaderConfig, build_loader
 from retina.errors import UnreadableImageError, UserError
-from retina.structures import Batch, UnreadableImage
+from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
 from retina.training.unreadable import UnreadableImages
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
@@ -81,7 +81,7 @@ def batches_of(dataset: CocoDataset, num_workers: int, preset: Any = "none") -> 
     plan = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
     )
-    loader = build_loader(dataset, plan.epoch(0), num_workers=num_workers, size_divisor=32)
+    loader = build_loader(dataset, plan.epoch(0), Collate(32), num_workers=num_workers)
     return list(loader)
 
 
@@ -163,18 +163,12 @@ def test_an_evaluation_never_takes_another_image(place: Place) -> None:
 
 def test_the_list_counts_each_file_once_and_goes_on_after_a_resume(tmp_path: Path) -> None:
     def batch(*files: str) -> Batch:
-        dummy = torch.zeros(1, 1)
         return Batch(
             images=torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
             valid_sizes=torch.tensor([[2, 2]]),
-            boxes=torch.zeros(1, 1, 4),
-            labels=dummy.long(),
-            is_crowd=dummy.bool(),
-            is_object=dummy.bool(),
+            targets=BatchedTargets.from_targets([Targets.empty()]),
             image_ids=(1,),
-            original_sizes=((2, 2),),
             image_sizes=((2, 2),),
-            crowd_rows=(),
             unreadable=tuple(UnreadableImage(file, f"{file}: broken") for file in files),
         )
 

@@ -183,9 +183,9 @@ def test_ten_times_too_high_is_named_where_a_tenth_goes_well(
 def test_the_truth_of_a_batch_is_its_objects(subject: Subject) -> None:
     batch = load_batch(subject, plain_requests(subject, 3))
     truth = truth_of(batch, subject.train.categories)
-    assert len(truth.annotation_ids) == int(batch.is_object.sum())
+    assert len(truth.annotation_ids) == int(batch.targets.is_object.sum())
     first = truth.boxes_xywh[truth.annotation_image_ids == 1]
-    expected = batch.boxes[1][batch.is_object[1]].numpy()
+    expected = batch.targets.boxes[1][batch.targets.is_object[1]].numpy()
     np.testing.assert_allclose(first[:, :2], expected[:, :2])
     np.testing.assert_allclose(first[:, :2] + first[:, 2:], expected[:, 2:], rtol=1e-6)
 

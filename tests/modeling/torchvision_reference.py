@@ -14,8 +14,8 @@ from retina.modeling.importers.torchvision import Variant, convert_state_dict, m
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.presets import MODEL_PRESETS
-from retina.runtime.torch_runtime import detect
-from retina.structures import Detections
+from retina.runtime import TorchRuntime
+from retina.structures import Categories, Detections
 
 BOX_TOLERANCE = 1e-2
 SCORE_TOLERANCE = 1e-5
@@ -149,14 +149,17 @@ def detect_with_ours(
     sizes = {"min_size": MIN_SIZE, "max_size": MAX_SIZE}
     preprocess = validate(merge(preset["preprocess"], sizes), PreprocessConfig, source=variant)
     postprocess = validate(preset["postprocess"], PostprocessConfig, source=variant)
-    return detect(
-        images,
-        detector=detector,
+    runtime = TorchRuntime(
+        detector,
+        categories=Categories.from_names([str(label) for label in range(detector.num_classes)]),
         preprocess=preprocess.build(),
         postprocess=postprocess.build(detector.box_coder),
-        device="cpu",
+        device=torch.device("cpu"),
         precision="fp32",
+        display_threshold=0.3,
+        memory_fix="",
     )
+    return runtime.detect(images)
 
 
 def differences(

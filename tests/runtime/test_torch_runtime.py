@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from retina.configuration import validate
-from retina.devices import autocast
+from retina.devices import Precision, autocast
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import PostprocessConfig
-from retina.modeling.preprocess import Preprocess, PreprocessConfig
-from retina.runtime.torch_runtime import detect, forward_images
-from retina.structures import Detections
+from retina.modeling.preprocess import PreprocessConfig
+from retina.runtime import TorchRuntime
+from retina.structures import Categories, Detections
 
 TREE = {"backbone": {"name": "resnet18"}, "pyramid": {"channels": 32}, "head": {"num_convs": 1}}
 PREPROCESS = PreprocessConfig(min_size=96, max_size=160)
@@ -32,17 +32,28 @@ def images(*sizes: tuple[int, int]) -> list[Tensor]:
     ]
 
 
-def run(
-    detector: RetinaNet, inputs: list[Tensor], precision: str = "fp32", **fields: float
-) -> list[Detections]:
-    return detect(
-        inputs,
-        detector=detector,
-        preprocess=PREPROCESS.build(),
-        postprocess=PostprocessConfig(**fields).build(detector.box_coder),
-        device="cpu",
+def runtime(
+    detector: RetinaNet,
+    precision: Precision = "fp32",
+    preprocess: PreprocessConfig = PREPROCESS,
+    **fields: float,
+) -> TorchRuntime:
+    return TorchRuntime(
+        detector,
+        categories=Categories.from_names(["a", "b", "c", "d"]),
+        preprocess=preprocess.build(),
+        postprocess=validate(fields, PostprocessConfig, source="test").build(detector.box_coder),
+        device=torch.device("cpu"),
         precision=precision,
+        display_threshold=0.3,
+        memory_fix="take fewer",
     )
+
+
+def run(
+    detector: RetinaNet, inputs: list[Tensor], precision: Precision = "fp32", **fields: float
+) -> list[Detections]:
+    return runtime(detector, precision, **fields).detect(inputs)
 
 
 def test_detections_are_in_pixels_of_the_images_as_given(detector: RetinaNet) -> None:
@@ -75,13 +86,11 @@ def test_tiny_images(detector: RetinaNet, size: tuple[int, int]) -> None:
 
 
 def test_an_input_smaller_than_a_stride(detector: RetinaNet) -> None:
-    preprocess: Preprocess = PreprocessConfig(min_size=5, max_size=7, size_divisor=1).build()
-    predictions, anchors, sizes = forward_images(
-        images((5, 7)), detector=detector, preprocess=preprocess, device="cpu", precision="fp32"
-    )
-    assert sizes == ((5, 7),)
-    assert predictions.feature_shapes == ((1, 1),) * 5
-    assert len(anchors) == 45
+    preprocess = PreprocessConfig(min_size=5, max_size=7, size_divisor=1)
+    output = runtime(detector, preprocess=preprocess).forward(images((5, 7)))
+    assert output.input_sizes == ((5, 7),)
+    assert output.predictions.feature_shapes == ((1, 1),) * 5
+    assert len(output.anchors) == 45
 
 
 def test_no_images_give_no_detections(detector: RetinaNet) -> None:
@@ -128,13 +137,7 @@ def test_bfloat16_is_near_float32_and_its_boxes_are_float32(detector: RetinaNet)
     assert half.boxes.dtype == half.scores.dtype == torch.float32
     assert float((half.scores - full.scores).abs().max()) < 0.1
     assert not torch.equal(half.scores, full.scores)
-    forwarded = forward_images(
-        images((90, 120)),
-        detector=detector,
-        preprocess=PREPROCESS.build(),
-        device="cpu",
-        precision="bf16",
-    )
+    forwarded = runtime(detector, "bf16").forward(images((90, 120)))
     assert forwarded.predictions.class_logits[0].dtype == torch.bfloat16
     assert forwarded.anchors.boxes.dtype == torch.float32
 

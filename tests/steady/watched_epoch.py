@@ -18,7 +18,7 @@ import numpy as np
 from retina.datasets import CocoDataset
 from retina.datasets.batch_sampling import BatchStream
 from retina.datasets.dataset import AnnotatedImage
-from retina.datasets.loading import LoaderConfig
+from retina.datasets.loading import Collate, LoaderConfig
 from retina.datasets.sampling import SamplingConfig
 from tests.steady.watching import look, note  # type: ignore[import-not-found]
 
@@ -76,7 +76,7 @@ def main(file: Path, folder: Path, num_images: int, store: str) -> None:
         dataset, batch_size=BATCH_SIZE, seed=0, min_size=16, max_size=32
     )
     stream = BatchStream(batch_sampler, first_step=0, stop_step=batch_sampler.num_batches)
-    loader = LoaderConfig().build(dataset, stream, num_workers=2, size_divisor=32)
+    loader = LoaderConfig().build(dataset, stream, Collate(32), num_workers=2)
     seen = np.zeros(num_images, dtype=np.int64)
     every = batch_sampler.num_batches // NUM_MOMENTS
     started = time.monotonic()

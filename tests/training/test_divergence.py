@@ -49,7 +49,7 @@ def test_stop_names_the_step_and_keeps_the_checkpoint_of_the_step_before(
     batch = replay.batches[0]
     assert tuple(batch.images[0, :, 0, 0].tolist()) == MAGIC
     assert ", ".join(map(str, batch.image_ids)) in done.err
-    assert f"{int(batch.is_object.sum())} boxes with sides of" in done.err
+    assert f"{int(batch.targets.is_object.sum())} boxes with sides of" in done.err
     state = load_state(run / "checkpoints" / "last.pt")
     assert state.step == 2
     for name, value in state.detector.items():

@@ -24,6 +24,7 @@ from retina.objective.classification import (
     VarifocalConfig,
 )
 from retina.objective.criterion import ObjectiveConfig
+from retina.runtime import TorchRuntime
 from retina.runtime.splits import forward_split, spread_indices
 
 
@@ -129,14 +130,13 @@ def measure_anatomy(
         num_workers: processes that load images.
         on_progress: called with the number of images done since the last call.
     """
-    detector = artifact.build_detector().to(device)
-    meter = AnatomyMeter(level_names(detector), artifact.categories.names, parameters, device)
+    runtime = TorchRuntime.from_artifact(artifact, device=device)
+    names = level_names(runtime.detector)
+    meter = AnatomyMeter(names, artifact.categories.names, parameters, device)
     batches = forward_split(
+        runtime,
         dataset,
         spread_indices(len(dataset), images_limit),
-        detector=detector,
-        preprocess=artifact.config.preprocess.build().to(device),
-        device=device,
         batch_size=batch_size,
         num_workers=num_workers,
     )

@@ -224,8 +224,9 @@ def _score(subject: Subject, trial: Trial, batch: Batch) -> tuple[float, float]:
 
 def truth_of(batch: Batch, categories: Categories) -> GroundTruth:
     """The objects of a batch as a ground truth; its images are numbered from 0."""
-    rows, columns = batch.is_object.nonzero(as_tuple=True)
-    boxes = batch.boxes[rows, columns].double().numpy()
+    targets = batch.targets
+    rows, columns = targets.is_object.nonzero(as_tuple=True)
+    boxes = targets.boxes[rows, columns].double().numpy()
     sides = boxes[:, 2:] - boxes[:, :2]
     return GroundTruth(
         categories=categories,
@@ -233,8 +234,8 @@ def truth_of(batch: Batch, categories: Categories) -> GroundTruth:
         image_sizes=np.array(batch.image_sizes, dtype=np.int64),
         annotation_ids=np.arange(1, len(rows) + 1, dtype=np.int64),
         annotation_image_ids=rows.numpy(),
-        category_labels=batch.labels[rows, columns].numpy(),
+        category_labels=targets.labels[rows, columns].numpy(),
         boxes_xywh=np.concatenate([boxes[:, :2], sides], axis=1),
         areas=sides.prod(axis=1),
-        is_crowd=batch.is_crowd[rows, columns].numpy(),
+        is_crowd=targets.is_crowd[rows, columns].numpy(),
     )

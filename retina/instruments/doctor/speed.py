@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from retina.datasets.loading import Collate
 from retina.errors import RunError
 from retina.instruments.doctor.findings import Examined, Finding
 from retina.instruments.doctor.subject import Subject
@@ -48,9 +49,8 @@ def loading_speed(subject: Subject, requests: Sequence[Sequence[SampleRequest]])
     loader = config.loader.build(
         subject.train,
         [list(batch) for batch in requests[: _LOADED_BATCHES + config.training.num_workers]],
+        Collate(config.preprocess.size_divisor, config.preprocess.pad_to),
         num_workers=config.training.num_workers,
-        size_divisor=config.preprocess.size_divisor,
-        pad_to=config.preprocess.pad_to,
     )
     images, started = 0, 0.0
     for number, batch in enumerate(loader):

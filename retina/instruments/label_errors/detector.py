@@ -13,7 +13,7 @@ from retina.devices import Precision
 from retina.errors import UserError
 from retina.geometry.boxes import clip_boxes
 from retina.instruments.label_errors.evidence import DenseEvidence
-from retina.runtime.torch_runtime import forward_images
+from retina.runtime import TorchRuntime
 
 
 class SuspectDetector:
@@ -39,30 +39,24 @@ class SuspectDetector:
                         f"the detectors differ in their {part}, so their outputs cannot be "
                         "averaged; give checkpoints of one run"
                     )
-        self._detectors = [artifact.build_detector().to(device) for artifact in artifacts]
-        self._preprocess = first.preprocess.build().to(device)
-        self._device = device
-        self._precision: Precision = precision
+        self._runtimes = [
+            TorchRuntime.from_artifact(artifact, device=device, precision=precision)
+            for artifact in artifacts
+        ]
 
     def __call__(self, image: Image) -> DenseEvidence:
         """The evidence about one ``(H, W, 3)`` uint8 image, in host memory."""
         pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
         size = height, width = int(image.shape[0]), int(image.shape[1])
         scores, codes = [], []
-        for detector in self._detectors:
-            forward = forward_images(
-                [pixels],
-                detector=detector,
-                preprocess=self._preprocess,
-                device=self._device,
-                precision=self._precision,
-            )
-            logits, deltas = forward.predictions.flatten()  # (1, R, K), (1, R, 4)
+        for runtime in self._runtimes:
+            output = runtime.forward([pixels])
+            logits, deltas = output.predictions.flatten()  # (1, R, K), (1, R, 4)
             scores.append(logits[0].float().sigmoid())
             codes.append(deltas[0].float())
-        (used_height, used_width), anchors = forward.sizes[0], forward.anchors.boxes
+        (used_height, used_width), anchors = output.input_sizes[0], output.anchors.boxes
         factors = anchors.new_tensor([width / used_width, height / used_height] * 2)
-        boxes = self._detectors[0].box_coder.decode(torch.stack(codes).mean(dim=0), anchors)
+        boxes = self._runtimes[0].detector.box_coder.decode(torch.stack(codes).mean(dim=0), anchors)
         return DenseEvidence(
             anchors=(anchors * factors).cpu(),
             probabilities=torch.stack(scores).mean(dim=0).cpu(),

@@ -17,23 +17,9 @@ from torch import Tensor
 from retina.errors import UserError
 from retina.modeling.torch_files import load_plain
 from retina.storage import replacing
-from retina.structures import Batch
+from retina.structures import Batch, BatchedTargets
 
-FORMAT_VERSION = 1
-
-_BATCH_FIELDS = (
-    "images",
-    "valid_sizes",
-    "boxes",
-    "labels",
-    "is_crowd",
-    "is_object",
-    "image_ids",
-    "original_sizes",
-    "image_sizes",
-    "crowd_rows",
-)
-"""Of a `Batch`: what the network and the losses see."""
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +57,25 @@ class ReplayFile:
     @property
     def batches(self) -> tuple[Batch, ...]:
         """The batches of the step, in host memory."""
-        return tuple(Batch(**part) for part in self.parts)
+        return tuple(
+            Batch(**{**part, "targets": BatchedTargets(**part["targets"])}) for part in self.parts
+        )
 
 
 def batch_fields(batches: Sequence[Batch]) -> tuple[dict[str, Any], ...]:
     """What `ReplayFile.parts` holds of these batches."""
     return tuple(
-        {name: on_host(getattr(batch, name)) for name in _BATCH_FIELDS} for batch in batches
+        {
+            "images": on_host(batch.images),
+            "valid_sizes": on_host(batch.valid_sizes),
+            "targets": {
+                field.name: on_host(getattr(batch.targets, field.name))
+                for field in fields(BatchedTargets)
+            },
+            "image_ids": batch.image_ids,
+            "image_sizes": batch.image_sizes,
+        }
+        for batch in batches
     )
 
 
@@ -125,7 +123,7 @@ def load_replay(path: Path) -> ReplayFile:
     replay = ReplayFile(**values)
     try:
         _check(replay.batches)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: its batch is not as it should be: {error}") from None
     return replay
 
@@ -151,5 +149,6 @@ def _check(batches: Sequence[Batch]) -> None:
     for batch in batches:
         if batch.images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8, not {batch.images.dtype}")
-        if not batch.boxes.dtype == torch.float32 or batch.labels.dtype != torch.int64:
+        targets = batch.targets
+        if targets.boxes.dtype != torch.float32 or targets.labels.dtype != torch.int64:
             raise ValueError("boxes must be float32 and labels int64")

@@ -24,6 +24,7 @@ from retina.artifact import Artifact
 from retina.datasets.dataset import DetectionDataset
 from retina.instruments.anatomy.elements import EASY_LOGIT
 from retina.objective.assignment import Assigner
+from retina.runtime import TorchRuntime
 from retina.runtime.splits import ForwardedBatch, forward_split, spread_indices
 from retina.storage import replacing
 
@@ -154,11 +155,9 @@ def take_sample(
 ) -> LabSample:
     """Run a detector over images of a split, spread evenly over it."""
     batches: Iterable[ForwardedBatch] = forward_split(
+        TorchRuntime.from_artifact(artifact, device=device),
         dataset,
         spread_indices(len(dataset), images_limit),
-        detector=artifact.build_detector().to(device),
-        preprocess=artifact.config.preprocess.build().to(device),
-        device=device,
         batch_size=batch_size,
         num_workers=num_workers,
     )

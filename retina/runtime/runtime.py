@@ -1,0 +1,36 @@
+"""What turns images into detections, whatever computes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from retina.structures import Categories, Detections
+
+
+class Runtime(ABC):
+    """A trained detector that can be run.
+
+    Attributes:
+        categories: the classes; labels index them.
+        display_threshold: score above which a detection is worth showing to people.
+    """
+
+    categories: Categories
+    display_threshold: float
+
+    @abstractmethod
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        """The objects in each image, highest score first.
+
+        Args:
+            images: ``(3, height, width)`` uint8 RGB tensors of any sizes, run as one batch.
+
+        Returns:
+            In host memory, in pixels of the image as it was given.
+
+        Raises:
+            RunError: memory ran out; the message names the size of the batch.
+        """
