@@ -28,6 +28,9 @@ from retina.storage import replacing
 from retina.structures import Categories
 
 FORMAT_VERSION = 1
+
+DISPLAY_THRESHOLD = 0.3
+"""Score above which a detection is shown, where no validation tells a better one."""
 METADATA_KEY = "retina"
 
 
@@ -53,7 +56,7 @@ class ArtifactConfig(Config):
     """How an image becomes the network's input."""
     postprocess: PostprocessConfig
     """How the network's output becomes detections."""
-    display_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    display_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DISPLAY_THRESHOLD
     """Score above which a detection is shown to people, where they name none themselves."""
 
 

@@ -6,16 +6,15 @@ is missing here, and everything else works.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 
 HOOKS = (
     "retina.instruments.doctor.hook",
     "retina.instruments.anatomy.hook",
     "retina.instruments.replay.hook",
 )
-"""Each has a function ``make_hook(training)`` that gives a `retina.training.hooks.Hook` or None."""
+"""Each has a function ``make_hook(setup)`` that takes a `retina.experiment.setup.TrainingSetup` and
+gives a `retina.training.hooks.Hook`, or None where it is not wanted."""
 
 
 def is_present(module: str) -> bool:
@@ -24,8 +23,3 @@ def is_present(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # its package is missing
         return False
-
-
-def present_hooks() -> list[ModuleType]:
-    """The modules of `HOOKS` that are there."""
-    return [import_module(name) for name in HOOKS if is_present(name)]

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from retina.instruments.replay.layer_check import Examination
+    from retina.instruments.replay.layer_check import LayerCheck
 
 app = typer.Typer(
     help="Look into a training that went wrong.\n\n"
@@ -53,19 +53,19 @@ def replay(
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _table(examination: Examination) -> Table:
+def _table(check: LayerCheck) -> Table:
     """The layers up to a little behind the first that breaks, then the losses and the gradient."""
     from rich.table import Table
 
-    table = Table(title=f"the step in {examination.precision}", title_justify="left")
+    table = Table(title=f"the step in {check.precision}", title_justify="left")
     for name in ("layer", "kind"):
         table.add_column(name, overflow="fold")
     for name in ("smallest", "largest", "not finite"):
         table.add_column(name, justify="right")
     num_behind = 0
-    for number, layer in enumerate(examination.layers):
+    for number, layer in enumerate(check.layers):
         if num_behind > _ROWS_BEHIND:
-            left = len(examination.layers) - number
+            left = len(check.layers) - number
             table.add_row(f"… {left} more layers", "", "", "", "")
             break
         broken = layer.num_not_finite
@@ -79,12 +79,12 @@ def _table(examination: Examination) -> Table:
         )
         num_behind += bool(broken)
     table.add_section()
-    for number, (classification, box) in enumerate(examination.losses, start=1):
-        part = f" of part {number}" if len(examination.losses) > 1 else ""
+    for number, (classification, box) in enumerate(check.losses, start=1):
+        part = f" of part {number}" if len(check.losses) > 1 else ""
         table.add_row(f"classification loss{part}", "sum", "", f"{classification:.4g}", "")
         table.add_row(f"box regression loss{part}", "sum", "", f"{box:.4g}", "")
-    if examination.gradient is None:
+    if check.gradient is None:
         table.add_row("all gradients", "", "", "", "0")
     else:
-        table.add_row(f"gradient of {examination.gradient}", "", "", "", "yes", style="red")
+        table.add_row(f"gradient of {check.gradient}", "", "", "", "yes", style="red")
     return table

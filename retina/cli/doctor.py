@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from retina.errors import UserError
-from retina.experiment import Experiment, load_experiment
-from retina.instruments.doctor.examination import examine, short_form
+from retina.experiment import load_experiment
+from retina.instruments.doctor.examination import examine
 from retina.instruments.doctor.findings import Finding
 from retina.instruments.doctor.patching import write_patched
 from retina.instruments.doctor.report import conclusion, finding_lines, results_table, write_json
@@ -61,13 +61,6 @@ def _apply(request: DoctorRequest, findings: Sequence[Finding], console: Console
     else:
         text = f"{written}: the config with the patches; go on with: retina doctor {written}"
     console.print(text, markup=False, soft_wrap=True)
-
-
-def warn_at_start(experiment: Experiment, console: Console) -> None:
-    """Print a line for each thing that looks wrong; nothing where all is well."""
-    splits = experiment.splits
-    for finding in short_form(experiment.config, splits["train"], splits.get("validation")):
-        console.print(finding.line(), markup=False)
 
 
 def _refuse_torchrun() -> None:

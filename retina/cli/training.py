@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from retina.cli.doctor import warn_at_start
 from retina.datasets.dataset import DatasetReport
 from retina.devices import pick_device
 from retina.distributed import is_main_process, process_group
@@ -23,8 +22,6 @@ def run_training(config_path: Path, overrides: Sequence[str], *, resume: bool) -
         console = Console(quiet=not is_main_process(), highlight=False, soft_wrap=True)
         experiment = build_experiment(config, resume=resume)
         _introduce(experiment, console)
-        if is_main_process():
-            warn_at_start(experiment, console)
         outcome = experiment.trainer.run()
     folder = experiment.config.output_dir
     if outcome.signal is not None:

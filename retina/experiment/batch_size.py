@@ -13,18 +13,18 @@ import torch
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import collate
-from retina.devices import is_out_of_memory, pick_precision
+from retina.devices import is_out_of_memory
 from retina.distributed import alone, gather_objects, is_distributed, world_size
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig
-from retina.instruments.anatomy.hook import AnatomyHook
-from retina.instruments.anatomy.measuring import trained_loss
+from retina.experiment.setup import TrainingSetup, build_forward, instrument_hooks
 from retina.modeling.detector import RetinaNet
 from retina.structures import Batch, Sample, Size, Targets
-from retina.training.averaging import WeightAverage
 from retina.training.generators import generator_states, restore_generators
+from retina.training.hooks.averaging import WeightAverage
 from retina.training.optimization import peak_learning_rate
 from retina.training.step import TrainingStep
+from retina.training.trainer import joined
 
 MARGIN = 0.1
 """The part of the free memory that stays free: what the evaluation, the allocator's fragments and
@@ -111,14 +111,14 @@ def largest_fitting(fits: Callable[[int], bool], limit: int) -> int:
 class StepProbe:
     """Says whether training steps of so many images fit, and leaves everything as it was.
 
-    The steps are those of the training (forward, backward, update; the loss anatomy, too), of a
-    copy of the detector, and of this process alone: where one of several processes runs out of
-    memory, no other waits for it.
+    The steps are those of the training (forward, backward, update, and what hooks do with the
+    predictions), of a copy of the detector, and of this process alone: where one of several
+    processes runs out of memory, no other waits for it.
 
     Args:
         config: the experiment, its precision decided.
         detector: not yet on the device, so that it takes no memory there beside its copy.
-        class_names: of the labels.
+        dataset: the training set.
         class_counts: for the losses that balance classes.
         image: what the batches are made of.
         device: where to try.
@@ -129,21 +129,21 @@ class StepProbe:
         config: ExperimentConfig,
         *,
         detector: RetinaNet,
-        class_names: tuple[str, ...],
+        dataset: DetectionDataset,
         class_counts: Sequence[int] | None,
         image: LargestImage,
         device: torch.device,
     ) -> None:
         self._config = config
         self._detector = detector
-        self._class_names = class_names
+        self._dataset = dataset
         self._class_counts = class_counts
         self._image = image
         self._device = device
         self._has_replicas = is_distributed()
 
     def __call__(self, num_images: int) -> bool:
-        """Whether parts of so many images fit, with the margin."""
+        """Whether micro-batches of so many images fit, with the margin."""
         generators = generator_states()
         try:
             with alone():
@@ -163,39 +163,23 @@ class StepProbe:
         return allowed is None or torch.cuda.max_memory_reserved(self._device) <= allowed
 
     def _train(self, num_images: int) -> None:
-        config, training, device = self._config, self._config.training, self._device
-        detector = copy.deepcopy(self._detector).to(device)
+        config, counts, training = self._config, self._class_counts, self._config.training
+        detector = copy.deepcopy(self._detector).to(self._device)
         held: list[object] = []
         if training.average_decay is not None:
             held.append(WeightAverage(detector, training.average_decay))
         if self._has_replicas:  # the buckets in which gradients are averaged
             held.append([torch.empty_like(parameter) for parameter in detector.parameters()])
-        criterion = config.objective.build(detector.box_coder, class_counts=self._class_counts)
-        criterion = criterion.to(device)
-        step = TrainingStep(
-            detector=detector,
-            preprocess=config.preprocess.build().to(device),
-            criterion=criterion,
-            optimizer=config.optimizer.build(detector),
-            device=device,
-            precision=pick_precision(training.precision, device),
-            clip_norm=training.clip_norm,
-        )
-        anatomy = AnatomyHook(
-            detector=detector,
-            class_names=self._class_names,
-            assigner=criterion.assigner,
-            parameters=trained_loss(config.objective, self._class_counts).parameters,
-            every_steps=training.anatomy_every_steps,
-            total_steps=1,
-            device=device,
-        )
-        # The gradients of the parts before take memory while a part is computed.
-        parts = [self._image.batch(num_images)] * min(2, training.accumulation_steps)
+        forward = build_forward(config, detector, counts, self._device)
+        step = TrainingStep(forward, config.optimizer.build(detector), clip_norm=training.clip_norm)
+        setup = TrainingSetup(config, self._dataset, None, counts, forward, total_steps=1)
+        hooks = instrument_hooks(setup)
+        # The gradients of the micro-batches before take memory while one is computed.
+        micro_batches = [self._image.batch(num_images)] * min(2, training.accumulation_steps)
         for _ in range(_STEPS):
-            step(parts, progress=1.0, observer=anatomy.observer(1))
-            assert step.verdict is not None
-            step.verdict.read()  # an error that comes late comes here
+            seen_by = joined([hook.before_step(1, micro_batches) for hook in hooks])
+            result = step(micro_batches, forward_hook=seen_by)
+            result.verdict.read()  # an error that comes late comes here
 
 
 def _allowed_bytes(device: torch.device) -> int | None:
@@ -256,7 +240,7 @@ def decide_batch_size(
     probe = StepProbe(
         config,
         detector=detector,
-        class_names=dataset.categories.names,
+        dataset=dataset,
         class_counts=class_counts,
         image=image,
         device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from retina.configuration import parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DatasetReport, DetectionDataset
+from retina.datasets.loading import Collate
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.distributed import barrier, is_main_process, world_size
 from retina.errors import UserError
@@ -26,18 +28,28 @@ from retina.experiment.checks import (
     seed_everything,
 )
 from retina.experiment.config import ExperimentConfig
-from retina.instruments.anatomy.hook import AnatomyHook
-from retina.instruments.anatomy.measuring import trained_loss
+from retina.experiment.setup import TrainingSetup, build_forward, instrument_hooks
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport, load_matching
-from retina.modeling.preprocess import Preprocess
 from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
+from retina.training.batches import TrainingBatches
+from retina.training.checkpointing import Checkpoints, RunIdentity
+from retina.training.hooks import Hook
+from retina.training.hooks.averaging import WeightAverage
+from retina.training.hooks.divergence import DivergenceWatch
+from retina.training.hooks.early_stopping import EarlyStopping
+from retina.training.hooks.unreadable_images import UnreadableImages
+from retina.training.hooks.validation_images import ValidationImages
+from retina.training.meter import StepMeter
 from retina.training.optimization import peak_learning_rate
 from retina.training.resuming import ResumePoint, changes_since, find_resume_point, leaves
+from retina.training.run import TrainingRun
 from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
+from retina.training.step import TrainingStep
 from retina.training.trainer import Trainer
+from retina.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,6 @@ class Experiment:
         changes: what the config says otherwise than when the run was last saved, a line each.
         notes: what was decided, and how, a line each.
         detector: the network, on its device.
-        splits: the data sets, by the split's name.
     """
 
     trainer: Trainer
@@ -64,13 +75,22 @@ class Experiment:
     changes: tuple[str, ...]
     notes: tuple[str, ...]
     detector: RetinaNet
-    splits: dict[str, DetectionDataset]
 
 
 def build_experiment(
-    config: ExperimentConfig, *, resume: bool = False, quiet: bool = False
+    config: ExperimentConfig,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    without: Sequence[str] = (),
 ) -> Experiment:
     """Put the parts of a training together and create its run folder.
+
+    Args:
+        config: the experiment.
+        resume: go on from the run folder's last checkpoint, or begin where there is none.
+        quiet: print nothing.
+        without: instruments that shall not look on, by the names of their packages.
 
     Raises:
         UserError: data, weights, device or run folder are not as the config says.
@@ -88,8 +108,6 @@ def build_experiment(
     train = build_dataset(config, "train")
     train.augmentation = config.augmentation.build()
     check_objective(config, train.categories)
-    splits: dict[str, DetectionDataset] = {"train": train}
-    reports = {"train": train.report}
     counts = train.class_counts() if config.objective.classification.needs_class_counts else None
     detector, load_report, differences = build_detector(config, train.categories)
     notes: tuple[str, ...] = ()
@@ -98,81 +116,143 @@ def build_experiment(
             config,
             detector=detector,
             dataset=train,
-            batch_sampler=_build_batch_sampler(
+            batch_sampler=build_batch_sampler(
                 config, train, world_size() * config.training.accumulation_steps
             ),
             class_counts=counts,
             device=device,
         )
         notes = (note,)
-    detector = detector.to(device)
-    preprocess = config.preprocess.build().to(device)
-    evaluator = None
+    validation = None
     if config.dataset.validation is not None:
         validation = build_dataset(config, "validation", categories=train.categories)
-        splits["validation"] = validation
-        reports["validation"] = validation.report
-        evaluator = _build_evaluator(config, validation, detector, preprocess, device)
-    batch_sampler = _build_batch_sampler(config, train, config.training.decided_batch_size)
-    total_steps = batch_sampler.num_batches * config.training.epochs
-    if config.training.max_steps is not None:
-        total_steps = min(total_steps, config.training.max_steps)
-
+    batch_sampler = build_batch_sampler(config, train, config.training.decided_batch_size)
+    setup = TrainingSetup(
+        config=config,
+        train=train,
+        validation=validation,
+        class_counts=counts,
+        forward=build_forward(config, detector.to(device), counts, device),
+        total_steps=min(
+            batch_sampler.num_batches * config.training.epochs,
+            config.training.max_steps or batch_sampler.num_batches * config.training.epochs,
+        ),
+    )
     make_folder(config.output_dir)
     if is_main_process():
         remove_parts(config.output_dir)
-    criterion = config.objective.build(detector.box_coder, class_counts=counts).to(device)
-    trainer = Trainer(
-        detector=detector,
-        criterion=criterion,
-        preprocess=preprocess,
-        dataset=train,
-        fingerprint=fingerprint(train),
-        batch_sampler=batch_sampler,
-        loader=config.loader,
-        evaluator=evaluator,
-        make_runtime=lambda evaluated: TorchRuntime(
-            evaluated,
-            categories=train.categories,
-            preprocess=preprocess,
-            postprocess=config.postprocess.build(evaluated.box_coder),
-            device=device,
-            precision=pick_precision(config.training.precision, device),
-            display_threshold=0.3,
-            memory_fix="lower evaluation.batch_size, or preprocess.min_size and max_size",
-        ),
-        optimizer=config.optimizer.build(detector),
-        peak_lr=peak_learning_rate(config.optimizer, config.training.decided_batch_size),
-        lr_factor=config.schedule.build(total_steps),
-        total_steps=total_steps,
-        config=config.training,
-        anatomy=AnatomyHook(
-            detector=detector,
-            class_names=train.categories.names,
-            assigner=criterion.assigner,
-            parameters=trained_loss(config.objective, counts).parameters,
-            every_steps=config.training.anatomy_every_steps,
-            total_steps=total_steps,
-            device=device,
-        ),
-        precision=pick_precision(config.training.precision, device),
-        device=device,
-        run_config=to_yaml(config),
-        folder=RunFolder(config.output_dir, _artifact_maker(config, train.categories)),
-        resume=resume,
-        resume_from=point,
-        quiet=quiet,
+    trainer = _build_trainer(
+        setup, batch_sampler, resume=resume, resume_from=point, quiet=quiet, without=without
     )
     if is_main_process():
         write_text(config.output_dir / "config.yaml", to_yaml(config))
-    return Experiment(
-        trainer, config, reports, load_report, differences, changes, notes, detector, splits
+    splits = {"train": train} | ({} if validation is None else {"validation": validation})
+    reports = {name: split.report for name, split in splits.items()}
+    return Experiment(trainer, config, reports, load_report, differences, changes, notes, detector)
+
+
+def _build_trainer(
+    setup: TrainingSetup,
+    batch_sampler: BatchSampler,
+    *,
+    resume: bool,
+    resume_from: ResumePoint | None,
+    quiet: bool,
+    without: Sequence[str],
+) -> Trainer:
+    config, forward = setup.config, setup.forward
+    training, device = config.training, forward.device
+    step = TrainingStep(
+        forward, config.optimizer.build(forward.detector), clip_norm=training.clip_norm
+    )
+    divergence = DivergenceWatch(training.on_divergence, step)
+    hooks: list[Hook] = [divergence]
+    evaluated = forward.detector
+    if training.average_decay is not None:
+        average = WeightAverage(forward.detector, training.average_decay)
+        hooks.append(average)
+        evaluated = average.module
+    hooks.append(
+        UnreadableImages(
+            config.output_dir / "unreadable_images.jsonl", limit=setup.train.max_unreadable
+        )
+    )
+    hooks.append(EarlyStopping(training.early_stopping_evaluations))
+    if setup.validation is not None:
+        hooks.append(ValidationImages(setup.validation, training.pictures))
+    hooks += instrument_hooks(setup, without)
+    run = TrainingRun(
+        folder=RunFolder(config.output_dir, _artifact_maker(config, setup.train.categories)),
+        detector=forward.detector,
+        evaluated=evaluated,
+        total_steps=setup.total_steps,
+        steps_per_epoch=batch_sampler.num_batches,
+        hooks=hooks,
+    )
+    peak_lr = peak_learning_rate(config.optimizer, training.decided_batch_size)
+    lr_factor = config.schedule.build(setup.total_steps)
+    return Trainer(
+        run=run,
+        batches=TrainingBatches(
+            dataset=setup.train,
+            sampler=batch_sampler,
+            loader=config.loader,
+            collate=Collate(config.preprocess.size_divisor, config.preprocess.pad_to),
+            num_workers=training.num_workers,
+            num_micro_batches=training.accumulation_steps,
+            pin_memory=device.type == "cuda",
+        ),
+        learning_rate=lambda number: peak_lr * lr_factor(number),
+        checkpoints=Checkpoints(
+            path=run.folder.last_state,
+            identity=RunIdentity(
+                to_yaml(config), fingerprint(setup.train), batch_sampler.num_batches
+            ),
+            config=training,
+            step=step,
+            meter=StepMeter(device),
+            validation=_build_validation(setup, evaluated),
+        ),
+        divergence=divergence,
+        config=training,
+        resume=resume,
+        resume_from=resume_from,
+        quiet=quiet,
     )
 
 
-def _build_batch_sampler(
+def _build_validation(setup: TrainingSetup, evaluated: RetinaNet) -> Validation:
+    config, forward = setup.config, setup.forward
+    evaluator = None
+    if setup.validation is not None:
+        evaluator = Evaluator(
+            setup.validation,
+            batch_size=config.evaluation.batch_size,
+            num_workers=config.training.num_workers,
+            loader=config.loader,
+            pin_memory=forward.device.type == "cuda",
+            backend=config.evaluation.backend,
+        )
+    runtime = TorchRuntime(
+        evaluated,
+        categories=setup.train.categories,
+        preprocess=forward.preprocess,
+        postprocess=config.postprocess.build(evaluated.box_coder),
+        device=forward.device,
+        precision=forward.precision,
+        memory_fix="lower evaluation.batch_size, or preprocess.min_size and max_size",
+    )
+    return Validation(evaluator, runtime, forward.criterion)
+
+
+def build_batch_sampler(
     config: ExperimentConfig, train: DetectionDataset, batch_size: int
 ) -> BatchSampler:
+    """Which images make up which batch.
+
+    Raises:
+        UserError: not one batch can be made.
+    """
     return config.sampling.build(
         train,
         batch_size=batch_size,
@@ -199,23 +279,6 @@ def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArt
         )
 
     return make
-
-
-def _build_evaluator(
-    config: ExperimentConfig,
-    validation: DetectionDataset,
-    detector: RetinaNet,
-    preprocess: Preprocess,
-    device: torch.device,
-) -> Evaluator:
-    return Evaluator(
-        validation,
-        batch_size=config.evaluation.batch_size,
-        num_workers=config.training.num_workers,
-        loader=config.loader,
-        pin_memory=device.type == "cuda",
-        backend=config.evaluation.backend,
-    )
 
 
 def decide(

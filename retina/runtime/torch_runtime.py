@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from retina.artifact import Artifact
+from retina.artifact import DISPLAY_THRESHOLD, Artifact
 from retina.devices import Precision, autocast, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
@@ -49,8 +49,8 @@ class TorchRuntime(Runtime):
         postprocess: how the network's output becomes detections.
         device: where to compute.
         precision: of the network's arithmetic; boxes and scores are always float32.
-        display_threshold: score above which a detection is shown to people.
         memory_fix: what the error says to do where memory runs out.
+        display_threshold: score above which a detection is shown to people.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class TorchRuntime(Runtime):
         postprocess: Postprocess,
         device: torch.device,
         precision: Precision,
-        display_threshold: float,
         memory_fix: str,
+        display_threshold: float = DISPLAY_THRESHOLD,
     ) -> None:
         self.detector = detector
         self.categories = categories

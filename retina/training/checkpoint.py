@@ -16,7 +16,7 @@ from retina.errors import UserError
 from retina.modeling.torch_files import load_plain
 from retina.storage import bring_to_disk, replacing
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,9 @@ class TrainingState:
         steps_per_epoch: of the plan that the steps were counted in.
         is_evaluated: False where the evaluation at the end of an epoch is still due.
         detector, criterion, optimizer, scaler: state dicts.
-        average: the state dict of the weight average, or None.
         best_metric: the best validation AP so far, or None.
-        epochs_without_gain: evaluations since then.
-        divergence: what became of steps that were not finite.
+        hooks: the state of each hook that has one, by its name.
         meter: the sums of the losses since the last line of the log.
-        anatomy: whether easy negatives have dominated the last reports.
         log: the length of each log file in bytes, by its path in the run folder.
         generators: the states of the random number generators of each rank.
         format_version: of this layout.
@@ -50,12 +47,9 @@ class TrainingState:
     criterion: dict[str, Any]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
-    average: dict[str, Any] | None
     best_metric: float | None
-    epochs_without_gain: int
-    divergence: dict[str, Any]
+    hooks: dict[str, dict[str, Any]]
     meter: dict[str, Any]
-    anatomy: dict[str, Any]
     log: dict[str, int]
     generators: list[dict[str, Any]]
     format_version: int = FORMAT_VERSION
@@ -113,7 +107,9 @@ def load_state(path: Path) -> TrainingState:
     version = fields["format_version"]
     if not isinstance(version, int) or version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: has format {str(version)[:20]}, this program reads {FORMAT_VERSION}"
+            f"{path}: was written by another version of retina (format {str(version)[:20]}, this "
+            f"one reads {FORMAT_VERSION}); start anew, or take its weights with "
+            f"model.initialize_from={path.with_name('last.safetensors')}"
         )
     if set(fields) != set(TrainingState.__slots__):
         raise UserError(f"{path}: not a training state of this project")

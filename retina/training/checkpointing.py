@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from retina.distributed import barrier, broadcast_object, gather_objects, is_distributed, rank
+import torch
+
+from retina.distributed import (
+    barrier,
+    broadcast_object,
+    gather_objects,
+    is_distributed,
+    is_main_process,
+    rank,
+)
 from retina.errors import DivergedError, UserError
-from retina.instruments.anatomy.hook import AnatomyHook
 from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
-from retina.training.divergence import DivergenceWatch
 from retina.training.generators import generator_states, restore_generators
 from retina.training.meter import StepMeter
-from retina.training.metric_log import MetricLog
-from retina.training.parts import TrainedParts
+from retina.training.run import TrainingRun
+from retina.training.step import TrainingStep
 from retina.training.validation import Validation
 
 
@@ -26,7 +34,7 @@ class RunIdentity:
     Attributes:
         config: the resolved experiment as YAML.
         dataset: the fingerprint of the training set.
-        steps_per_epoch: of the plan.
+        steps_per_epoch: of the batch sampler.
     """
 
     config: str
@@ -42,17 +50,15 @@ class Checkpoints:
         path: of the newest state.
         identity: of the run.
         config: how often.
-        parts, meter, validation, watch, anatomy: what changes, besides the position.
+        step, meter, validation: what changes, besides the position and the hooks of the run.
     """
 
     path: Path
     identity: RunIdentity
     config: TrainingConfig
-    parts: TrainedParts
+    step: TrainingStep
     meter: StepMeter
     validation: Validation
-    watch: DivergenceWatch
-    anatomy: AnatomyHook
     _saved_at: float = field(default_factory=time.monotonic)
 
     def is_due(self, step: int) -> bool:
@@ -68,46 +74,48 @@ class Checkpoints:
             return False
         return broadcast_object(time.monotonic() - self._saved_at >= 60 * minutes)
 
-    def save(self, log: MetricLog | None, *, step: int, is_evaluated: bool) -> None:
-        """Write the state; every rank must call it, and only the first has a log.
+    def save(self, run: TrainingRun) -> None:
+        """Write the state; every rank must call it.
 
         Raises:
             DivergedError: the weights are not finite.
             RunError: the disk is full.
         """
-        self.watch.settle()
-        if not self.parts.are_finite():
+        for hook in run.hooks:
+            hook.flush(run)
+        if not weights_are_finite(run.detector):
             raise DivergedError(
-                f"the weights are not finite after step {step}; lower optimizer.lr, set "
+                f"the weights are not finite after step {run.step}; lower optimizer.lr, set "
                 "training.clip_norm, or use training.precision=fp32. The last checkpoint is "
                 f"intact: {self.path}"
             )
         generators = gather_objects(generator_states())
-        if log is not None:
+        if is_main_process():
             state = TrainingState(
                 config=self.identity.config,
                 dataset=self.identity.dataset,
-                step=step,
+                step=run.step,
                 steps_per_epoch=self.identity.steps_per_epoch,
-                is_evaluated=is_evaluated,
+                is_evaluated=run.is_evaluated,
                 best_metric=self.validation.best_ap,
-                epochs_without_gain=self.validation.evaluations_without_gain,
-                divergence=self.watch.state.state_dict(),
+                detector=run.detector.state_dict(),
+                criterion=self.step.forward.criterion.state_dict(),
+                optimizer=self.step.optimizer.state_dict(),
+                scaler=self.step.scaler.state_dict(),
+                hooks={hook.name: hook.state_dict() for hook in run.hooks if hook.name},
                 meter=self.meter.state_dict(),
-                anatomy=self.anatomy.state_dict(),
-                log=log.position(),
+                log=run.log.position(),
                 generators=generators,
-                **self.parts.state_dicts(),
             )
             save_state(state, self.path)
         self._saved_at = time.monotonic()
         barrier()
 
-    def restore(self, state: TrainingState, path: Path) -> None:
-        """Take over a state, but for the position.
+    def restore(self, run: TrainingRun, state: TrainingState, path: Path) -> None:
+        """Take over a state; the optimizer's settings stay as they are configured now.
 
         Raises:
-            UserError: it is of another training; names ``path``.
+            UserError: it is of another training, model or optimizer; names ``path``.
         """
         identity = self.identity
         if (state.dataset, state.steps_per_epoch) != (identity.dataset, identity.steps_per_epoch):
@@ -116,11 +124,44 @@ class Checkpoints:
                 f"{identity.steps_per_epoch}, or the images or boxes have changed. Resume with "
                 "the data and the config.yaml of the run, or give another output_dir"
             )
-        self.parts.restore(state, path)
+        try:
+            self._load(run, state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: does not fit this config (other classes, model or optimizer?): "
+                f"{' '.join(str(error).split())[:300]}. Resume with the run's own config.yaml, or "
+                "give another output_dir; to start from its weights, model.initialize_from="
+                f"{path.with_name('last.safetensors')}"
+            ) from None
         if rank() < len(state.generators):
             restore_generators(state.generators[rank()])
         self.validation.best_ap = state.best_metric
-        self.validation.evaluations_without_gain = state.epochs_without_gain
-        self.watch.state.load_state_dict(state.divergence)
         self.meter.load_state_dict(state.meter)
-        self.anatomy.load_state_dict(state.anatomy)
+        run.step, run.is_evaluated = state.step, state.is_evaluated
+
+    def _load(self, run: TrainingRun, state: TrainingState) -> None:
+        optimizer, scaler = self.step.optimizer, self.step.scaler
+        configured = [_settings(group) for group in optimizer.param_groups]
+        saved = [_settings(group) for group in state.optimizer["param_groups"]]
+        if [set(group) for group in saved] != [set(group) for group in configured]:
+            raise ValueError("the optimizer is of another kind")
+        run.detector.load_state_dict(state.detector)
+        self.step.forward.criterion.load_state_dict(state.criterion)
+        optimizer.load_state_dict(state.optimizer)
+        if state.scaler:
+            scaler.load_state_dict(state.scaler)
+        for group, settings in zip(optimizer.param_groups, configured, strict=True):
+            group.update(settings)
+        for hook in run.hooks:
+            if hook.name in state.hooks:  # else it was not there, and starts now
+                hook.load_state_dict(state.hooks[hook.name])
+
+
+def weights_are_finite(detector: torch.nn.Module) -> bool:
+    """Whether no weight is NaN or infinite; waits for the device."""
+    norms = torch.stack(torch._foreach_norm(list(detector.parameters())))
+    return bool(norms.isfinite().all())
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}

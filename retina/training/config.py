@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from retina.configuration import Config
 from retina.devices import PrecisionChoice
 from retina.errors import UserError
-from retina.training.divergence_config import DivergencePolicy, StopConfig
+from retina.training.hooks.divergence_config import DivergencePolicy, StopConfig
 
 Count = Annotated[int, Field(ge=1)]
 

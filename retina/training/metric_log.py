@@ -1,4 +1,4 @@
-"""Scalars, pictures and texts of a run: JSON lines always, TensorBoard beside them."""
+"""Scalars, images and texts of a run: JSON lines always, TensorBoard beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,58 @@ _LINES = "metrics.jsonl"
 _BOARD = "tensorboard"
 
 
-class MetricLog:
+class RunLog:
+    """Where a training is recorded. This one forgets: what every rank but the first has."""
+
+    def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Record scalars."""
+
+    def per_class(
+        self,
+        kind: str,
+        step: int,
+        metrics: Mapping[str, Mapping[str, float]],
+        *,
+        in_tensorboard: bool = True,
+    ) -> None:
+        """Record numbers of the classes.
+
+        Args:
+            kind: of what.
+            step: when.
+            metrics: by the metric's name, the number of each class.
+            in_tensorboard: whether TensorBoard has them, too; a scalar each may be too many.
+        """
+
+    def per_level(self, kind: str, step: int, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Record the same scalars of every level."""
+
+    def histograms(
+        self, kind: str, step: int, edges: FloatArray, counts: Mapping[str, FloatArray]
+    ) -> None:
+        """Record counts ``(N,)`` between shared edges ``(N + 1,)``; nothing is binned anew."""
+
+    def record(self, kind: str, step: int, message: str) -> None:
+        """Record a sentence for people."""
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Show a text in TensorBoard, as it is."""
+
+    def image(self, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
+        """Show an ``(H, W, 3)`` uint8 RGB image in TensorBoard."""
+
+    def position(self) -> dict[str, int]:
+        """The bytes of each log file on disk, by its path in the run folder."""
+        return {}
+
+    def flush(self) -> None:
+        """Bring everything to disk."""
+
+    def close(self) -> None:
+        """Bring everything to disk and let the files go."""
+
+
+class MetricLog(RunLog):
     """Writes ``metrics.jsonl`` and ``tensorboard/`` in a run folder.
 
     Each line of ``metrics.jsonl`` is an object with ``kind`` (train, validation, …), ``step`` and
@@ -48,7 +99,7 @@ class MetricLog:
         }
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Log scalars; a value that is not finite becomes null in the JSON lines."""
+        """Record scalars; a value that is not finite becomes null in the JSON lines."""
         self._write({"kind": kind, "step": step, **_finite(values)})
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -61,14 +112,7 @@ class MetricLog:
         *,
         in_tensorboard: bool = True,
     ) -> None:
-        """Log numbers of the classes; the JSON line has an object for each metric.
-
-        Args:
-            kind: of what.
-            step: when.
-            metrics: by the metric's name, the number of each class.
-            in_tensorboard: whether TensorBoard has them, too; a scalar each may be too many.
-        """
+        """Record numbers of the classes; the JSON line has an object for each metric."""
         objects = {metric: _finite(values) for metric, values in metrics.items()}
         self._write({"kind": f"{kind}_per_class", "step": step, **objects})
         for metric, values in metrics.items() if in_tensorboard else ():
@@ -76,7 +120,7 @@ class MetricLog:
                 self._board.add_scalar(f"{kind}_{metric}_per_class/{name}", value, step)
 
     def per_level(self, kind: str, step: int, values: Mapping[str, Mapping[str, float]]) -> None:
-        """Log the same scalars of every level; the JSON line has an object for each."""
+        """Record the same scalars of every level; the JSON line has an object for each."""
         levels = {level: _finite(scalars) for level, scalars in values.items()}
         self._write({"kind": f"{kind}_per_level", "step": step, "levels": levels})
         for level, scalars in values.items():
@@ -86,7 +130,7 @@ class MetricLog:
     def histograms(
         self, kind: str, step: int, edges: FloatArray, counts: Mapping[str, FloatArray]
     ) -> None:
-        """Log counts ``(N,)`` between shared edges ``(N + 1,)``; nothing is binned anew."""
+        """Record counts ``(N,)`` between shared edges ``(N + 1,)``; nothing is binned anew."""
         lists = {name: bars.astype(int).tolist() for name, bars in counts.items()}
         self._write({"kind": kind, "step": step, "edges": edges.tolist(), **lists})
         middles = (edges[:-1] + edges[1:]) / 2
@@ -106,8 +150,8 @@ class MetricLog:
                 global_step=step,
             )
 
-    def note(self, kind: str, step: int, message: str) -> None:
-        """Log a sentence for people."""
+    def record(self, kind: str, step: int, message: str) -> None:
+        """Record a sentence for people."""
         self._write({"kind": kind, "step": step, "message": message})
         self._board.add_text(kind, message, step)
 
@@ -119,8 +163,8 @@ class MetricLog:
         """Show a text in TensorBoard, as it is."""
         self._board.add_text(name, "    " + text.replace("\n", "\n    "), step)
 
-    def picture(self, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
-        """Show an ``(H, W, 3)`` uint8 RGB picture in TensorBoard."""
+    def image(self, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
+        """Show an ``(H, W, 3)`` uint8 RGB image in TensorBoard."""
         self._board.add_image(name, image, step, dataformats="HWC")
 
     def flush(self) -> None:

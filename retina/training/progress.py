@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -33,6 +35,12 @@ class StepReport:
     lr: float
     images_per_second: float
     data_wait: float
+
+    @classmethod
+    def of(cls, step: int, epoch: int, lr: float, numbers: Mapping[str, float]) -> Self:
+        """The report of what `StepMeter.flush` gives."""
+        shown = ("loss", "classification", "box_regression", "images_per_second", "data_wait")
+        return cls(step=step, epoch=epoch, lr=lr, **{name: numbers[name] for name in shown})
 
 
 class TrainingProgress:

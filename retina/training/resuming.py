@@ -22,6 +22,9 @@ REFUSED = {
 }
 """Keys, also those below them, that may not change between two parts of a training, and why."""
 
+SWITCHES = {"training.average_decay": "the average of the weights would begin, or be lost, midway"}
+"""Keys that may change, but not from or to null, and why."""
+
 ALLOWED = ("model.initialize_from", "model.backbone.weights")
 """What would be below `REFUSED`, but serves the start alone."""
 
@@ -94,7 +97,12 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     }
-    wrong = [f"{line} ({reason})" for key, line in changed.items() if (reason := _refusal(key))]
+    reasons = {key: _refusal(key) for key in changed} | {
+        key: reason
+        for key, reason in SWITCHES.items()
+        if (before.get(key) is None) != (now.get(key) is None)
+    }
+    wrong = [f"{changed[key]} ({reason})" for key, reason in reasons.items() if reason]
     if wrong:
         raise UserError(
             f"{point.path}: cannot be resumed with this config: {'; '.join(wrong)}. Resume with "

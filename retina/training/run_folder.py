@@ -59,6 +59,13 @@ class RunFolder:
         write_results(folder / "detections.json", result.image_ids, result.detections, categories)
 
 
+def kept_checkpoint(path: Path) -> str:
+    """What is left to go on from, a sentence."""
+    if path.exists():
+        return f"The last checkpoint is intact: {path}"
+    return "There is no checkpoint yet (training.checkpoint_every_steps)"
+
+
 def _display_threshold(metrics: DetectionMetrics) -> float | None:
     """The mean over the classes of the score with the best F1."""
     scores = [

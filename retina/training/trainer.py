@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from retina.datasets.batch_sampling import BatchSampler, BatchStream
-from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import Collate, LoaderConfig
-from retina.devices import Precision
-from retina.distributed import (
-    is_main_process,
-    rank,
-    world_size,
-)
+from retina.distributed import is_main_process
 from retina.errors import DivergedError
-from retina.evaluation.evaluator import Evaluator
-from retina.instruments.anatomy.hook import AnatomyHook
-from retina.modeling.detector import RetinaNet
-from retina.modeling.preprocess import Preprocess
-from retina.objective.criterion import Criterion
-from retina.runtime import TorchRuntime
-from retina.structures import Batch
-from retina.training.averaging import WeightAverage
-from retina.training.checkpointing import Checkpoints, RunIdentity
+from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.training.batches import TrainingBatches
+from retina.training.checkpointing import Checkpoints
 from retina.training.config import TrainingConfig
-from retina.training.divergence import DivergenceWatch, StepRecord
+from retina.training.forward import ForwardHook
+from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.memory import naming_the_batch
-from retina.training.meter import StepMeter
-from retina.training.metric_log import MetricLog
-from retina.training.optimization import LRFactor, set_learning_rate
-from retina.training.parts import TrainedParts
+from retina.training.metric_log import MetricLog, RunLog
+from retina.training.optimization import set_learning_rate
 from retina.training.progress import StepReport, TrainingProgress
 from retina.training.resuming import ResumePoint, find_resume_point
-from retina.training.run_folder import RunFolder
-from retina.training.step import TrainingStep
+from retina.training.run import TrainingRun
 from retina.training.stopping import StopRequest
-from retina.training.unreadable import UnreadableImages
-from retina.training.validation import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +44,12 @@ class Trainer:
     """Trains a detector; everything it needs comes from outside.
 
     Args:
-        detector: on its device.
-        criterion: on the same device.
-        preprocess: how uint8 batches become the network's input.
-        dataset: the training set.
-        fingerprint: of the training set; the checkpoint of another one is refused.
-        batch_sampler: which images make up which batch.
-        loader: how batches are loaded.
-        evaluator: scores the validation set; None trains without.
-        optimizer: of the detector's trainable parameters.
-        peak_lr: the learning rate at factor 1.
-        lr_factor: the schedule.
-        total_steps: optimizer steps of the whole training.
+        run: the position, and the hooks that go on beside the training.
+        batches: what is learned from.
+        learning_rate: at an optimizer step, from 0.
+        checkpoints: the optimizer step, the meter and the validation, and how they are saved.
+        divergence: one of the hooks; it decides what becomes of a step that is not finite.
         config: the numbers of the loop.
-        anatomy: takes the classification loss apart in some of the steps.
-        precision: of the network.
-        device: where to compute.
-        run_config: the resolved experiment as YAML, kept in the checkpoint.
-        folder: the run folder.
         resume: the folder is that of a run; its log is cut to where the training goes on.
         resume_from: the state to go on from; None starts anew.
         quiet: print nothing.
@@ -92,99 +58,28 @@ class Trainer:
     def __init__(
         self,
         *,
-        detector: RetinaNet,
-        criterion: Criterion,
-        preprocess: Preprocess,
-        dataset: DetectionDataset,
-        fingerprint: str,
-        batch_sampler: BatchSampler,
-        loader: LoaderConfig,
-        evaluator: Evaluator | None,
-        make_runtime: Callable[[RetinaNet], TorchRuntime],
-        optimizer: torch.optim.Optimizer,
-        peak_lr: float,
-        lr_factor: LRFactor,
-        total_steps: int,
+        run: TrainingRun,
+        batches: TrainingBatches,
+        learning_rate: Callable[[int], float],
+        checkpoints: Checkpoints,
+        divergence: DivergenceWatch,
         config: TrainingConfig,
-        anatomy: AnatomyHook,
-        precision: Precision,
-        device: torch.device,
-        run_config: str,
-        folder: RunFolder,
         resume: bool = False,
         resume_from: ResumePoint | None = None,
         quiet: bool = False,
     ) -> None:
-        self._criterion = criterion
-        self._preprocess = preprocess
-        self._dataset = dataset
-        self._batch_sampler = batch_sampler
-        self._loader = loader
-        self._optimizer = optimizer
-        self._peak_lr = peak_lr
-        self._lr_factor = lr_factor
-        self._total_steps = total_steps
+        self.training_run = run
+        self._batches = batches
+        self._learning_rate = learning_rate
+        self._checkpoints = checkpoints
+        self._step = checkpoints.step
+        self._meter = checkpoints.meter
+        self._validation = checkpoints.validation
+        self._divergence = divergence
         self._config = config
-        self._anatomy = anatomy
-        self._device = device
-        self._run_config = run_config
-        self._folder = folder
         self._quiet = quiet or not is_main_process()
-        self._step = 0
-        self._is_evaluated = True
-        self._lr = 0.0
-        self._meter = StepMeter(device)
-        self._validation = Validation(evaluator, make_runtime, folder, config.pictures)
         self._log_position: dict[str, int] | None = {} if resume else None
-        self._training_step = TrainingStep(
-            detector=detector,
-            preprocess=preprocess,
-            criterion=criterion,
-            optimizer=optimizer,
-            device=device,
-            precision=precision,
-            clip_norm=config.clip_norm,
-        )
-        decay = config.average_decay
-        self._parts = TrainedParts(
-            detector=detector,
-            criterion=criterion,
-            optimizer=optimizer,
-            scaler=self._training_step.scaler,
-            average=None if decay is None else WeightAverage(detector, decay),
-        )
-        self._watch = DivergenceWatch(
-            policy=config.on_divergence,
-            detector=detector,
-            preprocess=preprocess,
-            criterion=criterion,
-            running=self._training_step.running,
-            device=device,
-            precision=precision,
-            folder=folder.path,
-            checkpoint=folder.last_state,
-            run_config=run_config,
-            class_names=dataset.categories.names,
-            class_counts=dataset.class_counts,
-        )
-        self._checkpoints = Checkpoints(
-            path=folder.last_state,
-            identity=RunIdentity(run_config, fingerprint, batch_sampler.num_batches),
-            config=config,
-            parts=self._parts,
-            meter=self._meter,
-            validation=self._validation,
-            watch=self._watch,
-            anatomy=anatomy,
-        )
-        self._unreadable = UnreadableImages(
-            folder.path / "unreadable_images.jsonl", limit=dataset.max_unreadable
-        )
         self._resumed: list[str] = [] if resume_from is None else self._restore(resume_from)
-
-    @property
-    def _last(self) -> Path:
-        return self._folder.last_state
 
     def run(self) -> TrainingOutcome:
         """Train to the end, to a signal, or to the early stop.
@@ -196,187 +91,159 @@ class Trainer:
         with StopRequest() as stop:
             while True:
                 try:
-                    return self._run(stop)
+                    return self._train(stop)
                 except DivergedError as error:
                     self._rewind(error)
 
-    def _rewind(self, error: DivergedError) -> None:
-        """Go back to the last checkpoint, if that is the policy; every rank must call it."""
-        state = self._watch.rewind(error)
-        point = find_resume_point(self._last)
-        if point is None:
-            raise error
-        self._restore(point)
-        self._watch.state = state
-        self._resumed = [
-            f"warning: {error}. Back to step {self._step} with the learning rate times "
-            f"{state.lr_factor:g} (rewind {state.num_rewinds})"
-        ]
-
-    def _run(self, stop: StopRequest) -> TrainingOutcome:
+    def _train(self, stop: StopRequest) -> TrainingOutcome:
         """`run` without going back."""
-        log = None
-        if is_main_process():
-            log = MetricLog(self._folder.path, resume_at=self._log_position)
-            if not self._resumed:
-                log.text("config", self._run_config, self._step)
-        progress = TrainingProgress(self._total_steps, first_step=self._step, quiet=self._quiet)
-        steps_per_epoch = self._batch_sampler.num_batches
-        signal: int | None = None
+        run, signal = self.training_run, None
+        run.log = self._open_log()
+        run.progress = TrainingProgress(run.total_steps, first_step=run.step, quiet=self._quiet)
         try:
-            with progress:
-                self._watch.tell(log, progress)
-                for message in self._resumed:
-                    progress.message(message)
-                if self._watch.needs_checkpoint:  # also keeps what going back has changed
-                    self._save(log)
-                if not self._is_evaluated:
-                    self._end_epoch(log, progress)
-                if self._is_over:
-                    progress.message("the training is already complete")
+            with run.progress:
+                self._begin()
+                if run.is_over:
+                    run.progress.message("the training is already complete")
                     return self._outcome(stop.agreed_now())
-                for parts in self._batches():
-                    self._advance(parts)
-                    self._anatomy.report(self._step, log, progress)
-                    ends_epoch = (
-                        self._step % steps_per_epoch == 0 or self._step == self._total_steps
-                    )
-                    signal = stop.agreed(self._step)
-                    is_reported = ends_epoch or self._step % self._config.log_every_steps == 0
+                for micro_batches in self._load():
+                    self._advance(micro_batches)
+                    signal = stop.agreed(run.step)
                     is_saved = (
-                        ends_epoch or signal is not None or self._checkpoints.is_due(self._step)
+                        run.ends_epoch or signal is not None or self._checkpoints.is_due(run.step)
                     )
-                    if is_reported or is_saved:
-                        self._unreadable.settle(self._step, progress.message)
-                    if is_reported:
-                        self._report(log, progress)
+                    if run.ends_epoch or run.step % self._config.log_every_steps == 0:
+                        self._report()
                     if is_saved:
                         with self._meter.paused():
-                            self._is_evaluated = not ends_epoch
-                            self._save(log)
+                            run.is_evaluated = not run.ends_epoch
+                            self._checkpoints.save(run)
                     if signal is not None:
-                        progress.message(f"stopped by signal {signal} after step {self._step}")
+                        run.progress.message(f"stopped by signal {signal} after step {run.step}")
                         break
-                    if ends_epoch:
+                    if run.ends_epoch:
                         with self._meter.paused():
-                            self._end_epoch(log, progress)
-                    if self._has_stalled:
-                        progress.message("early stop: the validation AP no longer rises")
+                            self._end_epoch()
+                    if run.stop_reason:
+                        run.progress.message(run.stop_reason)
                         break
                 if signal is None:  # the last evaluation takes long enough for one to come
                     signal = stop.agreed_now()
         finally:
-            if log is not None:
-                log.close()
+            run.log.close()
         return self._outcome(signal)
 
-    def _outcome(self, signal: int | None) -> TrainingOutcome:
-        return TrainingOutcome(
-            self._step, self._validation.best_ap, signal, self._meter.training_seconds
-        )
+    def _begin(self) -> None:
+        """Everything before the first step."""
+        run = self.training_run
+        for message in self._resumed:
+            run.progress.message(message)
+        for hook in run.hooks:
+            hook.begin(run)
+        if self._divergence.needs_checkpoint:  # also keeps what going back has changed
+            self._checkpoints.save(run)
+        if not run.is_evaluated:
+            self._end_epoch()
 
-    @property
-    def _has_stalled(self) -> bool:
-        """Whether so many evaluations without a gain have passed that the training should stop."""
-        limit = self._config.early_stopping_evaluations
-        return limit is not None and self._validation.evaluations_without_gain >= limit
-
-    @property
-    def _is_over(self) -> bool:
-        return self._step >= self._total_steps or self._has_stalled
-
-    def _advance(self, parts: list[Batch]) -> None:
-        """One optimizer step."""
-        self._lr = self._peak_lr * self._lr_factor(self._step) * self._watch.state.lr_factor
-        set_learning_rate(self._optimizer, self._lr)
-        step, done = self._training_step, self._step / self._total_steps
-        number = self._step + 1
-        with naming_the_batch(parts, step=number, device=self._device, checkpoint=self._last):
-            losses = step(
-                parts,
-                progress=done,
-                observer=self._anatomy.observer(number),
-                before_update=self._watch.settle,
-            )
-        assert step.verdict is not None
-        self._watch.note(StepRecord(number, parts, done, self._lr, step.verdict))
-        self._meter.add(losses, sum(len(part) for part in parts))
-        if self._parts.average is not None:
-            self._parts.average.update(self._parts.detector, self._step, masked=step.masked)
-        self._step = number
-
-    def _batches(self) -> Iterator[list[Batch]]:
-        """This rank's share of every global batch that is left, in accumulated parts."""
-        parts = self._config.accumulation_steps
-        loader = self._loader.build(
-            self._dataset,
-            BatchStream(
-                self._batch_sampler,
-                first_step=self._step,
-                stop_step=self._total_steps,
-                rank=rank(),
-                world_size=world_size(),
-                parts=parts,
-            ),
-            Collate(self._preprocess.size_divisor, self._preprocess.pad_to),
-            num_workers=self._config.num_workers,
-            pin_memory=self._device.type == "cuda",
-        )
-        group: list[Batch] = []
-        for batch in self._meter.timed(iter(loader)):
+    def _load(self) -> Iterator[list[Batch]]:
+        """The micro-batches of each step that is left."""
+        run, group = self.training_run, list[Batch]()
+        for batch in self._meter.timed(self._batches.between(run.step, run.total_steps)):
             group.append(batch)
-            self._unreadable.note(batch)
-            if len(group) == parts:
+            if len(group) == self._batches.num_micro_batches:
                 yield group
                 group = []
 
-    def _report(self, log: MetricLog | None, progress: TrainingProgress) -> None:
-        self._watch.settle()
-        report, lr = self._meter.flush(), self._lr
-        epoch = (self._step - 1) // self._batch_sampler.num_batches + 1
-        if log is not None:
-            found = {**self._criterion.doubts(), **self._watch.counts}
-            log.scalars("train", self._step, {**report, **found, "lr": lr, "epoch": epoch})
-        progress.report(
-            StepReport(
-                step=self._step,
-                epoch=epoch,
-                loss=report["loss"],
-                classification=report["classification"],
-                box_regression=report["box_regression"],
-                lr=lr,
-                images_per_second=report["images_per_second"],
-                data_wait=report["data_wait"],
+    def _advance(self, micro_batches: list[Batch]) -> None:
+        """One optimizer step, and what its hooks do about it."""
+        run = self.training_run
+        run.lr = self._learning_rate(run.step) * self._divergence.state.lr_factor
+        set_learning_rate(self._step.optimizer, run.lr)
+        forward_hook = joined([hook.before_step(run.step + 1, micro_batches) for hook in run.hooks])
+        with naming_the_batch(
+            micro_batches,
+            step=run.step + 1,
+            device=self._step.forward.device,
+            checkpoint=run.folder.last_state,
+        ):
+            result = self._step(
+                micro_batches,
+                forward_hook=forward_hook,
+                before_update=self._before_update,
             )
-        )
+        run.step += 1
+        self._meter.add(result.losses, sum(len(batch) for batch in micro_batches))
+        for hook in run.hooks:
+            hook.after_step(run, result)
 
-    def _end_epoch(self, log: MetricLog | None, progress: TrainingProgress) -> None:
+    def _before_update(self) -> None:
+        for hook in self.training_run.hooks:
+            hook.before_update(self.training_run)
+
+    def _report(self) -> None:
+        """Write a line of the log, and show where the training stands."""
+        run = self.training_run
+        for hook in run.hooks:
+            hook.flush(run)
+        numbers = self._meter.flush()
+        for hook in run.hooks:
+            numbers |= hook.report(run)
+        run.log.scalars("train", run.step, {**numbers, "lr": run.lr, "epoch": run.epoch})
+        run.progress.report(StepReport.of(run.step, run.epoch, run.lr, numbers))
+
+    def _end_epoch(self) -> None:
         """Evaluate where it is due, and save the detectors and that it is done."""
-        epoch = math.ceil(self._step / self._batch_sampler.num_batches)
-        is_last = self._step == self._total_steps
-        is_due = is_last or epoch % self._config.evaluate_every_epochs == 0
-        detector = self._parts.best_weights
-        if self._validation.evaluator is not None and is_due:
-            self._validation.score(
-                detector, self._criterion, log, progress, step=self._step, epoch=epoch
-            )
-        else:
-            self._validation.keep_unscored(detector, self._step)
-        self._is_evaluated = True
-        self._save(log)
+        run, every = self.training_run, self._config.evaluate_every_epochs
+        is_due = run.step == run.total_steps or run.epoch % every == 0
+        result = self._validation.end_epoch(run, is_due=is_due)
+        for hook in run.hooks:
+            hook.end_epoch(run, result)
+        run.is_evaluated = True
+        self._checkpoints.save(run)
 
-    def _save(self, log: MetricLog | None) -> None:
-        """Write the checkpoint; every rank must call it."""
-        self._checkpoints.save(log, step=self._step, is_evaluated=self._is_evaluated)
+    def _open_log(self) -> RunLog:
+        if not is_main_process():
+            return RunLog()
+        run = self.training_run
+        log = MetricLog(run.folder.path, resume_at=self._log_position)
+        if not self._resumed:
+            log.text("config", self._checkpoints.identity.config, run.step)
+        return log
+
+    def _rewind(self, error: DivergedError) -> None:
+        """Go back to the last checkpoint, if that is the policy; every rank must call it."""
+        state = self._divergence.rewind(error)
+        point = find_resume_point(self.training_run.folder.last_state)
+        if point is None:
+            raise error
+        self._restore(point)
+        self._divergence.state = state
+        self._resumed = [
+            f"warning: {error}. Back to step {self.training_run.step} with the learning rate times "
+            f"{state.lr_factor:g} (rewind {state.num_rewinds})"
+        ]
 
     def _restore(self, point: ResumePoint) -> list[str]:
         """Take over a state; returns what is to be said about it."""
-        state = point.state
-        self._checkpoints.restore(state, point.path)
-        self._step = state.step
-        self._is_evaluated = state.is_evaluated
-        self._log_position = state.log
-        messages = [f"resumed at step {self._step} from {point.path}"]
+        self._checkpoints.restore(self.training_run, point.state, point.path)
+        self._log_position = point.state.log
+        messages = [f"resumed at step {point.state.step} from {point.path}"]
         if point.passed_over:
             messages.insert(0, f"warning: {point.passed_over}; the state before it is taken")
         return messages
+
+    def _outcome(self, signal: int | None) -> TrainingOutcome:
+        return TrainingOutcome(
+            self.training_run.step, self._validation.best_ap, signal, self._meter.training_seconds
+        )
+
+
+def joined(hooks: list[ForwardHook | None]) -> ForwardHook | None:
+    """All forward hooks as one; None where there are none."""
+    wanted = [hook for hook in hooks if hook is not None]
+
+    def call(predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets) -> None:
+        for hook in wanted:
+            hook(predictions, anchors, targets)
+
+    return call if wanted else None

@@ -1,102 +1,87 @@
-"""Scoring the validation set during training, and what depends on the result."""
+"""Scoring the validation set during training, and keeping the best detector."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from retina.distributed import broadcast_buffers, is_main_process
 from retina.errors import RunError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
-from retina.modeling.detector import RetinaNet
 from retina.objective.criterion import Criterion
 from retina.runtime import TorchRuntime
-from retina.training.divergence_report import kept_checkpoint
-from retina.training.metric_log import MetricLog
-from retina.training.progress import TrainingProgress
-from retina.training.run_folder import RunFolder
-from retina.training.validation_images import validation_pictures
+from retina.training.run import TrainingRun
+from retina.training.run_folder import kept_checkpoint
 
 
 @dataclass(slots=True)
 class Validation:
-    """Scores the detector, keeps the best one, and counts the evaluations without a gain.
+    """Scores the detector and keeps the best one.
 
     Attributes:
-        evaluator: of the validation set.
-        folder: the run folder.
-        num_pictures: images shown with truth and predictions.
+        evaluator: of the validation set; None trains without.
+        runtime: runs the detector that is scored and saved.
+        criterion: for the losses on the split.
         best_ap: the best AP so far, or None.
-        evaluations_without_gain: since then.
     """
 
     evaluator: Evaluator | None
-    make_runtime: Callable[[RetinaNet], TorchRuntime]
-    folder: RunFolder
-    num_pictures: int
+    runtime: TorchRuntime
+    criterion: Criterion
     best_ap: float | None = None
-    evaluations_without_gain: int = 0
 
-    def keep_unscored(self, detector: RetinaNet, step: int) -> None:
-        """Save the detector where no evaluation is due."""
-        if is_main_process():
-            self.folder.save_detector("last", detector, step=step, metrics=None)
-            if self.evaluator is None:  # nothing tells a better one
-                self.folder.save_detector("best", detector, step=step, metrics=None)
-
-    def score(
-        self,
-        detector: RetinaNet,
-        criterion: Criterion,
-        log: MetricLog | None,
-        progress: TrainingProgress,
-        *,
-        step: int,
-        epoch: int,
-    ) -> None:
-        """Evaluate, save the detector, and log; every rank must call it.
+    def end_epoch(self, run: TrainingRun, *, is_due: bool) -> EvaluationResult | None:
+        """Evaluate where it is due, and save the detectors; every rank must call it.
 
         Raises:
             RunError: memory ran out, or a process that loads images failed.
         """
-        assert self.evaluator is not None
+        if self.evaluator is None or not is_due:
+            self._keep_unscored(run)
+            return None
         started = time.monotonic()
-        broadcast_buffers(detector)  # running statistics differ between ranks
-        try:
-            result = self.evaluator.run_with_losses(self.make_runtime(detector), criterion)
-        except RunError as error:
-            kept = kept_checkpoint(self.folder.last_state)
-            raise RunError(f"while the validation set was evaluated: {error}. {kept}") from None
-        assert result.losses is not None
+        result = self._score(run, self.evaluator)
         ap = result.metrics.AP
         is_best = self.best_ap is None or ap > self.best_ap
-        self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
         if is_main_process():
-            self.folder.save_detector("last", detector, step=step, metrics=result.metrics)
+            run.folder.save_detector("last", run.evaluated, step=run.step, metrics=result.metrics)
             if is_best:
-                self.folder.save_detector("best", detector, step=step, metrics=result.metrics)
-                self.folder.write_evaluation(result, self.evaluator.dataset.categories)
+                run.folder.save_detector(
+                    "best", run.evaluated, step=run.step, metrics=result.metrics
+                )
+                run.folder.write_evaluation(result, self.evaluator.dataset.categories)
         if is_best:
             self.best_ap = ap
-        if log is not None:
-            self._log(log, result, step)
-        progress.message(
-            f"epoch {epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
-            f"{result.losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
+        losses = result.losses or {}
+        _log(run, result)
+        run.progress.message(
+            f"epoch {run.epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
+            f"{losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
             f"{'  best so far' if is_best else ''}"
         )
+        return result
 
-    def _log(self, log: MetricLog, result: EvaluationResult, step: int) -> None:
-        assert self.evaluator is not None
-        log.scalars("validation", step, {**(result.losses or {}), **result.metrics.numbers()})
-        per_class = {
-            category.name: category.AP
-            for category in result.metrics.per_category
-            if category.AP is not None
-        }
-        log.per_class("validation", step, {"AP": per_class})
-        pictures = validation_pictures(self.evaluator.dataset, result, count=self.num_pictures)
-        for name, picture in pictures:
-            log.picture(f"validation/{name}", picture, step)
-        log.flush()
+    def _keep_unscored(self, run: TrainingRun) -> None:
+        if is_main_process():
+            run.folder.save_detector("last", run.evaluated, step=run.step, metrics=None)
+            if self.evaluator is None:  # nothing tells a better one
+                run.folder.save_detector("best", run.evaluated, step=run.step, metrics=None)
+
+    def _score(self, run: TrainingRun, evaluator: Evaluator) -> EvaluationResult:
+        broadcast_buffers(run.evaluated)  # running statistics differ between ranks
+        try:
+            return evaluator.run_with_losses(self.runtime, self.criterion)
+        except RunError as error:
+            kept = kept_checkpoint(run.folder.last_state)
+            raise RunError(f"while the validation set was evaluated: {error}. {kept}") from None
+
+
+def _log(run: TrainingRun, result: EvaluationResult) -> None:
+    run.log.scalars("validation", run.step, {**(result.losses or {}), **result.metrics.numbers()})
+    per_class = {
+        category.name: category.AP
+        for category in result.metrics.per_category
+        if category.AP is not None
+    }
+    run.log.per_class("validation", run.step, {"AP": per_class})
+    run.log.flush()

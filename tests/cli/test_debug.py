@@ -70,7 +70,7 @@ def test_where_only_the_precision_is_too_narrow_it_says_so(
 
     def loud(trainer: Trainer, *arguments: object) -> None:
         with torch.no_grad():
-            trainer._parts.detector.backbone.bn1.weight.fill_(1e6)  # type: ignore[union-attr,operator]
+            trainer.training_run.detector.backbone.bn1.weight.fill_(1e6)  # type: ignore[union-attr,operator]
         advance(trainer, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "_advance", loud)
@@ -96,7 +96,7 @@ def test_where_only_the_precision_is_too_narrow_it_says_so(
         ("checkpoint", "not a replay file; a training writes them to divergence/"),
         ("fields", "not a whole replay file"),
         ("kind", "its 'step' is no int"),
-        ("version", "has format 99, this program reads 1"),
+        ("version", "another version of retina (format 99, this one reads 2)"),
         ("batch", "its batch is not as it should be"),
         ("labels", "its batch does not fit its config"),
         ("weights", "its weights do not fit its config"),
@@ -108,7 +108,7 @@ def test_a_bad_file_gives_one_clear_error(
 ) -> None:
     values = torch.load(replay_file, weights_only=True)
     content = replay_file.read_bytes()
-    part = values["parts"][0]
+    part = values["micro_batches"][0]
     if damage == "missing":
         replay_file.unlink()
     elif damage == "empty":
@@ -125,9 +125,9 @@ def test_a_bad_file_gives_one_clear_error(
         elif damage == "version":
             values["format_version"] = 99
         elif damage == "batch":
-            part["boxes"] = part["boxes"][:, :, :3]
+            part["targets"]["boxes"] = part["targets"]["boxes"][:, :, :3]
         elif damage == "labels":
-            part["labels"] = torch.full_like(part["labels"], 99)
+            part["targets"]["labels"] = torch.full_like(part["targets"]["labels"], 99)
         elif damage == "weights":
             values["detector"].popitem()
         elif damage == "config":

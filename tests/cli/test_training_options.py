@@ -53,8 +53,12 @@ def test_everything_on_at_once_resumes_to_the_same_end(
     assert [row["step"] for row in lines_of(parts)] == list(range(1, steps + 1))
     assert [row["loss"] for row in lines_of(parts)] == [row["loss"] for row in lines_of(whole)]
     states = [load_state(run / "checkpoints/last.pt") for run in (whole, parts)]
-    for part in ("detector", "average", "criterion"):
-        ours, theirs = (getattr(state, part) for state in states)
+    averages = [state.hooks["average"] for state in states]
+    for part, (ours, theirs) in {
+        "detector": [state.detector for state in states],
+        "average": averages,
+        "criterion": [state.criterion for state in states],
+    }.items():
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), part
 
 

@@ -182,7 +182,7 @@ def test_another_error_of_a_tried_step_is_not_taken_for_a_lack_of_memory(
         raise RuntimeError("shapes do not match")
 
     install([8], monkeypatch.setattr)
-    monkeypatch.setattr("retina.training.step.TrainingStep._losses", broken)
+    monkeypatch.setattr("retina.training.forward.ForwardPass.losses", broken)
     overrides = [f"output_dir={tmp_path / 'run'}", "training.batch_size=auto"]
     with pytest.raises(RuntimeError, match="shapes do not match"):
         build_experiment(load_experiment(tiny_config, overrides), quiet=True)

@@ -92,7 +92,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     advance = Trainer._advance
 
     def stopping(trainer: Trainer, *arguments: object, **options: object) -> object:
-        if trainer._step == step - 1:
+        if trainer.training_run.step == step - 1:
             os.kill(os.getpid(), number)
         return advance(trainer, *arguments, **options)  # type: ignore[arg-type]
 

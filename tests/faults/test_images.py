@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from retina.datasets.loading import Collate, LoaderConfig, build_loader
 from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
-from retina.training.unreadable import UnreadableImages
+from retina.training.hooks.unreadable_images import UnreadableImages
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
 
 SKIP = "loader.unreadable_images=skip"
@@ -172,22 +173,27 @@ def test_the_list_counts_each_file_once_and_goes_on_after_a_resume(tmp_path: Pat
             unreadable=tuple(UnreadableImage(file, f"{file}: broken") for file in files),
         )
 
-    path, said = tmp_path / "unreadable_images.jsonl", []
+    said: list[str] = []
+
+    def at(step: int) -> Any:
+        return SimpleNamespace(step=step, progress=SimpleNamespace(message=said.append))
+
+    path = tmp_path / "unreadable_images.jsonl"
     images = UnreadableImages(path, limit=2)
-    images.note(batch("a.jpg", "a.jpg"))
-    images.settle(5, said.append)
-    images.note(batch("a.jpg"))
-    images.settle(6, said.append)
+    images.before_step(5, [batch("a.jpg", "a.jpg")])
+    images.flush(at(5))
+    images.before_step(6, [batch("a.jpg")])
+    images.flush(at(6))
     assert said == ["passed over (1 of at most 2): a.jpg: broken"]
     assert len(images) == 1
 
     again = UnreadableImages(path, limit=2)
-    again.note(batch("a.jpg", "b.jpg"))
-    again.settle(7, said.append)
+    again.before_step(7, [batch("a.jpg"), batch("b.jpg")])
+    again.flush(at(7))
     assert said[1:] == ["passed over (2 of at most 2): b.jpg: broken"]
-    again.note(batch("c.jpg"))
+    again.before_step(8, [batch("c.jpg")])
     with pytest.raises(UserError, match=r"3 image files .* allows \(2\); they are listed in"):
-        again.settle(8, said.append)
+        again.flush(at(8))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["step"], row["file"]) for row in rows] == [
         *((5, "a.jpg"), (7, "b.jpg"), (8, "c.jpg"))
@@ -241,7 +247,7 @@ from retina.__main__ import main
 advance = Trainer._advance
 def and_vanish(self, *arguments):
     advance(self, *arguments)
-    if self._step == 2:
+    if self.training_run.step == 2:
         for name in {names!r}:
             os.unlink(name)
 Trainer._advance = and_vanish

@@ -587,8 +587,8 @@ def test_training_states(tmp_path: Path, share: float) -> None:
     path = tmp_path / "last.pt"
     kinds: dict[str, Any] = {"step": 3, "steps_per_epoch": 5, "is_evaluated": True}
     fields = {name: kinds.get(name, {}) for name in TrainingState.__slots__}
-    fields |= {"config": "seed: 3", "dataset": "0", "best_metric": 0.5, "epochs_without_gain": 1}
-    fields |= {"detector": {"weight": torch.zeros(3)}, "average": None, "generators": [{}]}
+    fields |= {"config": "seed: 3", "dataset": "0", "best_metric": 0.5}
+    fields |= {"detector": {"weight": torch.zeros(3)}, "generators": [{}]}
     fields |= {"format_version": TrainingState.__dataclass_fields__["format_version"].default}
     content = io.BytesIO()
     torch.save(fields, content)

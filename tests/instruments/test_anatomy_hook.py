@@ -34,6 +34,7 @@ from retina.structures import (
     Targets,
 )
 from retina.training.config import TrainingConfig
+from retina.training.forward import ForwardPass
 from retina.training.metric_log import MetricLog
 from retina.training.step import TrainingStep
 from tests.conftest import Invoke  # type: ignore[import-not-found]
@@ -64,7 +65,6 @@ def make_sample(number: int) -> Sample:
             is_crowd=torch.tensor([False, False, False, number == 1]),
         ),
         number,
-        (64, 96),
     )
 
 
@@ -81,17 +81,17 @@ def test_the_anatomy_of_a_step_adds_up_to_its_loss(loss: FocalConfig) -> None:
         num_anchors.append(len(anchors) * predictions.class_logits[0].shape[0])
         meter.add(predictions, criterion.assigner(anchors, targets), targets)
 
-    step = TrainingStep(
+    forward = ForwardPass(
         detector=detector,
         preprocess=PreprocessConfig().build(),
         criterion=criterion,
-        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01, fused=True),
         device=CPU,
         precision="fp32",
-        clip_norm=None,
     )
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, fused=True)
+    step = TrainingStep(forward, optimizer, clip_norm=None)
     parts = [collate([make_sample(0)]), collate([make_sample(1), make_sample(2)])]
-    losses = step(parts, observer=observe)
+    losses = step(parts, forward_hook=observe).losses
 
     anatomy = meter.result()
     divisor = losses.divisor.item()

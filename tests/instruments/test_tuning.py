@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from retina.errors import DivergedError, RunError
 from retina.instruments.tuning import Tuning, runs
-from retina.training.parts import TrainedParts
+from retina.training import checkpointing
 from retina.training.trainer import Trainer
 from retina.training.validation import Validation
 from tests.conftest import Invoke  # type: ignore[import-not-found]
@@ -253,7 +253,7 @@ def test_what_is_not_finite_is_an_outcome(
     invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer's own error, not one made here."""
-    monkeypatch.setattr(TrainedParts, "are_finite", lambda parts: False)
+    monkeypatch.setattr(checkpointing, "weights_are_finite", lambda detector: False)
     grid.write_text("gammas: [2]\nalphas: [0.25]\nbudget: {max_steps: 1}\n")
     done = invoke("tune", tiny_config, "--grid", grid, "--output", tmp_path / "tune")
     assert done.code == 3

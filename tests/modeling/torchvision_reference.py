@@ -156,7 +156,6 @@ def detect_with_ours(
         postprocess=postprocess.build(detector.box_coder),
         device=torch.device("cpu"),
         precision="fp32",
-        display_threshold=0.3,
         memory_fix="",
     )
     return runtime.detect(images)

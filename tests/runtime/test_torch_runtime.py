@@ -45,7 +45,6 @@ def runtime(
         postprocess=validate(fields, PostprocessConfig, source="test").build(detector.box_coder),
         device=torch.device("cpu"),
         precision=precision,
-        display_threshold=0.3,
         memory_fix="take fewer",
     )
 

@@ -273,7 +273,6 @@ def test_a_replay_file_that_claims_a_network_of_terabytes(
         torch.zeros(3, 64, 64, dtype=torch.uint8),
         Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0).bool()),
         1,
-        (64, 64),
     )
     artifact = load_artifact(detector)
     replay = ReplayFile(
@@ -282,10 +281,9 @@ def test_a_replay_file_that_claims_a_network_of_terabytes(
         class_counts=(1, 1),
         step=1,
         rank=0,
-        progress=0.0,
         precision="fp32",
         lr=0.1,
-        parts=batch_fields([collate([image], size_divisor=32)]),
+        micro_batches=batch_fields([collate([image], size_divisor=32)]),
         detector=dict(artifact.state_dict),
         criterion={},
     )

@@ -34,9 +34,9 @@ advance = Trainer._advance
 
 
 def watched(trainer: Trainer, *rest: Any) -> None:
-    if trainer._step and trainer._step % every == 0:
+    if trainer.training_run.step and trainer.training_run.step % every == 0:
         workers = sorted(process.pid or 0 for process in multiprocessing.active_children())
-        note(file, look(trainer._step, workers))
+        note(file, look(trainer.training_run.step, workers))
     advance(trainer, *rest)
 
 

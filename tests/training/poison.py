@@ -45,14 +45,16 @@ def poison_trainings(patch: Any, steps: dict[int, int], *, on_rank: int = 0) -> 
         steps: how many times the batch of a step (from 1) is poisoned; then it is itself.
         on_rank: the process whose share is poisoned.
     """
-    make, batches = RetinaNet.__init__, Trainer._batches
+    make, batches = RetinaNet.__init__, Trainer._load
 
     def breakable(detector: RetinaNet, **parts: Any) -> None:
         make(detector, **parts)
         break_on_poison(detector)
 
     def spoiled(trainer: Trainer, *arguments: Any) -> Iterator[list[Batch]]:
-        for step, parts in enumerate(batches(trainer, *arguments), start=trainer._step + 1):
+        for step, parts in enumerate(
+            batches(trainer, *arguments), start=trainer.training_run.step + 1
+        ):
             if steps.get(step, 0) and rank() == on_rank:
                 steps[step] -= 1
                 yield [*parts[:-1], poisoned(parts[-1])]
@@ -60,7 +62,7 @@ def poison_trainings(patch: Any, steps: dict[int, int], *, on_rank: int = 0) -> 
                 yield parts
 
     patch(RetinaNet, "__init__", breakable)
-    patch(Trainer, "_batches", spoiled)
+    patch(Trainer, "_load", spoiled)
 
 
 if __name__ == "__main__":  # retina, with the batch of the second step of rank 1 poisoned

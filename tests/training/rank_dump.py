@@ -18,12 +18,12 @@ run = Trainer.run
 
 def dumping(trainer: Trainer) -> Any:
     outcome = run(trainer)
-    parts = trainer._parts
-    assert parts.average is not None
+    position, forward = trainer.training_run, trainer._step.forward
+    assert position.evaluated is not position.detector
     state = {
-        "detector": parts.detector.state_dict(),
-        "average": parts.average.module.state_dict(),
-        "criterion": parts.criterion.state_dict(),
+        "detector": position.detector.state_dict(),
+        "average": position.evaluated.state_dict(),
+        "criterion": forward.criterion.state_dict(),
     }
     torch.save(state, folder / f"rank{rank()}.pt")
     return outcome

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from retina.training.averaging import WeightAverage
+from retina.training.hooks.averaging import WeightAverage
 
 
 def test_the_average_follows_the_weights_by_its_decay() -> None:

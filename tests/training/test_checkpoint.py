@@ -26,12 +26,9 @@ def make_state() -> TrainingState:
         criterion={},
         optimizer={"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"lr": 0.1}]},
         scaler={},
-        average=None,
         best_metric=0.5,
-        epochs_without_gain=1,
-        divergence={},
+        hooks={"anatomy": {"shares": [0.1], "has_warned": False}},
         meter={"losses": torch.zeros(6), "images": 8, "seconds": 0.5, "waited": 0.1},
-        anatomy={"shares": [0.1], "has_warned": False},
         log={"metrics.jsonl": 120},
         generators=[generator_states()],
     )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from retina.instruments.replay.file import load_replay
 from retina.training.checkpoint import load_state
-from retina.training.divergence import DivergenceState
+from retina.training.hooks.divergence import DivergenceState
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
 from tests.training.poison import MAGIC, poison_trainings  # type: ignore[import-not-found]
 
@@ -100,10 +101,9 @@ def test_skip_goes_on_and_counts_until_there_are_too_many(
     assert [row.get("skipped_steps", 0) for row in rows] == [1, 1, 2, 2, 2]
     assert [row["step"] for row in lines_of(run, "divergence")] == [1, 3]
     state = load_state(run / "checkpoints" / "last.pt")
-    assert state.divergence == {"num_skips": 2, "num_rewinds": 0, "lr_factor": 1.0}
+    assert state.hooks["divergence"] == {"num_skips": 2, "num_rewinds": 0, "lr_factor": 1.0}
     assert all(value.isfinite().all() for value in state.detector.values())
-    assert state.average is not None
-    assert all(value.isfinite().all() for value in state.average.values())
+    assert all(value.isfinite().all() for value in state.hooks["average"].values())
 
     poison_trainings(monkeypatch.setattr, {6: 1})
     more = [*OPTIONS, skip, "training.max_steps=7", "--resume"]
@@ -185,5 +185,5 @@ def test_two_processes_decide_alike_when_one_of_them_sees_a_nan(
     assert launched.returncode == 0, launched.stderr
     assert (state.step, "done: 5 steps" in text) == (5, True)
     expected = {"skip": DivergenceState(1, 0, 1.0), "rewind": DivergenceState(0, 1, 0.5)}[kind]
-    assert state.divergence == expected.state_dict()
+    assert state.hooks["divergence"] == asdict(expected)
     assert [row["step"] for row in lines_of(run, "train")] == [1, 2, 3, 4, 5]

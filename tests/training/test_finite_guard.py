@@ -16,10 +16,11 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import Criterion, ObjectiveConfig
 from retina.structures import Batch
-from retina.training.averaging import WeightAverage
 from retina.training.finite_guard import GuardedOptimizer, RunningState
+from retina.training.forward import ForwardPass
+from retina.training.hooks.averaging import WeightAverage
 from retina.training.optimization import AdamWConfig, SGDConfig, set_learning_rate
-from retina.training.step import TrainingStep
+from retina.training.step import StepResult, TrainingStep
 from tests.training.poison import break_on_poison, poisoned  # type: ignore[import-not-found]
 from tests.training.test_step import make_samples  # type: ignore[import-not-found]
 
@@ -56,21 +57,26 @@ class Run:
         self.criterion: Criterion = objective.build(self.detector.box_coder, class_counts=[1, 1, 1])
         self.optimizer = OPTIMIZERS[optimizer].build(self.detector)
         self.average = WeightAverage(self.detector, 0.9)
-        self.step = TrainingStep(
+        forward = ForwardPass(
             detector=self.detector,
             preprocess=PreprocessConfig().build(),
             criterion=self.criterion,
-            optimizer=self.optimizer,
             device=CPU,
             precision="fp32",
-            clip_norm=clip_norm,
         )
+        self.step = TrainingStep(forward, self.optimizer, clip_norm=clip_norm)
+        self.last: StepResult | None = None
 
     def __call__(self, parts: Sequence[Batch], number: int) -> float:
         set_learning_rate(self.optimizer, 0.01 / (1 + number))
-        loss = self.step(parts).total.item()
-        self.average.update(self.detector, number, masked=self.step.masked)
-        return loss
+        self.last = self.step(parts)
+        self.average.update(self.detector, number, masked=self.last.masked)
+        return self.last.losses.total.item()
+
+    @property
+    def is_masked(self) -> bool:
+        assert self.last is not None
+        return bool(self.last.masked)
 
     def state(self) -> dict[str, Any]:
         return copy.deepcopy(
@@ -109,7 +115,7 @@ def test_a_masked_step_changes_nothing_and_the_rest_goes_on_without_it(
         if number in (0, 3):  # also the first of all, in which the optimizer has no state yet
             before = guarded.state()
             guarded([batch, poisoned(batch)], number)
-            assert guarded.step.masked.item() == 1
+            assert guarded.is_masked
             for part in ("detector", "average", "criterion"):
                 assert_same(guarded.state()[part], before[part], part)
             if number:
@@ -117,7 +123,7 @@ def test_a_masked_step_changes_nothing_and_the_rest_goes_on_without_it(
             continue
         guarded([batch], number)
         spared([batch], number)
-        assert guarded.step.masked.item() == 0
+        assert not guarded.is_masked
         assert_same(guarded.state(), spared.state())
 
 
@@ -146,8 +152,8 @@ def test_a_gradient_alone_masks_the_step(bad: float) -> None:
     run([make_batch(1)], 1)
     handle.remove()
     assert_same(run.state(), before)
-    assert run.step.verdict is not None
-    verdict = run.step.verdict.read()
+    assert run.last is not None
+    verdict = run.last.verdict.read()
     assert (verdict.is_applied, verdict.is_loss_finite) == (False, True)
 
 
@@ -250,13 +256,13 @@ def test_scaled_gradients_that_overflow_are_masked_until_the_scale_fits() -> Non
     run.step.scaler = torch.GradScaler("cpu", init_scale=2.0**126)
     before = run.state()["detector"]
     run([make_batch(0)], 0)
-    assert run.step.masked.item() == 1
+    assert run.is_masked
     assert run.step.scaler.get_scale() == 2.0**125
     assert_same(run.state()["detector"], before)
     num_masked = 1
-    while run.step.masked.item():
+    while run.is_masked:
         run([make_batch(0)], 1)
-        num_masked += int(run.step.masked.item())
+        num_masked += int(run.is_masked)
         assert num_masked < 40
     assert run.step.scaler.get_scale() == 2.0 ** (126 - num_masked)
     after = run.state()["detector"]

@@ -11,6 +11,7 @@ from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Batch, Sample, Targets
 from retina.training.finite_guard import Verdict
+from retina.training.forward import ForwardPass
 from retina.training.optimization import SGDConfig
 from retina.training.step import TrainingStep
 
@@ -33,7 +34,7 @@ def make_samples(counts: Sequence[int]) -> list[Sample]:
             is_crowd=torch.zeros(count, dtype=torch.bool),
         )
         image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=generator)
-        samples.append(Sample(image, targets, number, (64, 96)))
+        samples.append(Sample(image, targets, number))
     return samples
 
 
@@ -42,16 +43,16 @@ def weights_after(
 ) -> tuple[dict[str, Tensor], list[float]]:
     torch.manual_seed(0)
     detector = MODEL.build(3)
-    step = TrainingStep(
+    forward = ForwardPass(
         detector=detector,
         preprocess=PreprocessConfig().build(),
         criterion=ObjectiveConfig().build(detector.box_coder),
-        optimizer=torch.optim.SGD(detector.parameters(), lr=0.01, fused=True),
         device=torch.device("cpu"),
         precision="fp32",
-        clip_norm=clip_norm,
     )
-    losses = [step(parts).total.item() for _ in range(steps)]
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, fused=True)
+    step = TrainingStep(forward, optimizer, clip_norm=clip_norm)
+    losses = [step(parts).losses.total.item() for _ in range(steps)]
     return detector.state_dict(), losses
 
 
@@ -86,24 +87,23 @@ def test_a_step_never_waits_for_the_gpu(precision: Precision) -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     detector = MODEL.build(3).to(device)
-    step = TrainingStep(
+    forward = ForwardPass(
         detector=detector,
         preprocess=PreprocessConfig().build().to(device),
         criterion=ObjectiveConfig().build(detector.box_coder).to(device),
-        optimizer=SGDConfig(lr=0.01).build(detector),
         device=device,
         precision=precision,
-        clip_norm=1.0,
     )
+    step = TrainingStep(forward, SGDConfig(lr=0.01).build(detector), clip_norm=1.0)
     batch = collate(make_samples([9, 0, 1, 3])).to(device)
-    step([batch])  # allocations and anchors of the first time
+    first = step([batch])  # allocations and anchors of the first time
     torch.cuda.synchronize()
     applied: list[Verdict] = []
     torch.cuda.set_sync_debug_mode("error")
     try:
         # The verdict on the step before is read from memory of the host.
-        losses = step([batch, batch], before_update=lambda: applied.append(step.verdict.read()))  # type: ignore[union-attr]
+        result = step([batch, batch], before_update=lambda: applied.append(first.verdict.read()))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert losses.total.isfinite()
+    assert result.losses.total.isfinite()
     assert [verdict.is_applied for verdict in applied] == [True]

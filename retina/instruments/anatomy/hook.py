@@ -3,100 +3,115 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-
-from retina.instruments.anatomy import GROUPS, AnatomyMeter, Breakdown, FocalSetting, LossAnatomy
+from retina.distributed import is_main_process
+from retina.experiment.setup import TrainingSetup
+from retina.instruments.anatomy import GROUPS, AnatomyMeter, Breakdown, LossAnatomy
 from retina.instruments.anatomy.curves import PAPER_GAMMAS
 from retina.instruments.anatomy.dominance import DominanceWatch
-from retina.instruments.anatomy.measuring import level_names
+from retina.instruments.anatomy.measuring import level_names, trained_loss
 from retina.instruments.anatomy.report import cumulative_losses
-from retina.modeling.detector import RetinaNet
 from retina.objective.assignment import Assigner
-from retina.structures import Anchors, BatchedTargets, DensePredictions
-from retina.training.metric_log import MetricLog
-from retina.training.progress import TrainingProgress
-from retina.training.step import Observer
+from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.training.forward import ForwardHook
+from retina.training.hooks import Hook
+from retina.training.metric_log import RunLog
+from retina.training.run import TrainingRun
+from retina.training.step import StepResult
 
 MAX_CLASSES = 100
 """Of more classes only these many, with the most loss in the step, go into ``metrics.jsonl``, and
 none into TensorBoard: six curves of each of a thousand classes help nobody."""
 
 
-class AnatomyHook:
+def make_hook(training: TrainingSetup) -> AnatomyHook | None:
+    """The hook of a training; None where its config wants none."""
+    every_steps = training.config.training.anatomy_every_steps
+    if every_steps is None:
+        return None
+    forward = training.forward
+    parameters = trained_loss(training.config.objective, training.class_counts).parameters
+    return AnatomyHook(
+        AnatomyMeter(
+            level_names(forward.detector),
+            training.train.categories.names,
+            parameters,
+            forward.device,
+        ),
+        forward.criterion.assigner,
+        DominanceWatch(parameters, training.total_steps),
+        every_steps=every_steps,
+    )
+
+
+class AnatomyHook(Hook):
     """Takes the loss apart in every so many steps, and warns once where easy negatives dominate.
 
     Between those steps it costs nothing; in them it adds a pass over the logits, the assignment of
     one batch, and a wait for the device.
 
     Args:
-        detector: says what levels there are.
-        class_names: of the labels.
+        meter: adds up what the classification loss is made of.
         assigner: of the criterion.
-        parameters: of the classification loss.
-        every_steps: how often; None never.
-        total_steps: of the whole training.
-        device: where it trains.
+        dominance: decides about the warning.
+        every_steps: how often, besides the first step.
     """
+
+    name: ClassVar[str] = "anatomy"
 
     def __init__(
         self,
-        *,
-        detector: RetinaNet,
-        class_names: tuple[str, ...],
+        meter: AnatomyMeter,
         assigner: Assigner,
-        parameters: FocalSetting,
-        every_steps: int | None,
-        total_steps: int,
-        device: torch.device,
+        dominance: DominanceWatch,
+        *,
+        every_steps: int,
     ) -> None:
+        self._meter = meter
         self._assigner = assigner
+        self._dominance = dominance
         self._every_steps = every_steps
-        self._watch = DominanceWatch(parameters, total_steps)
-        self._meter = AnatomyMeter(level_names(detector), class_names, parameters, device)
 
     def _is_due(self, step: int) -> bool:
         # The first step, too: it shows what the initialization is worth.
-        every = self._every_steps
-        return every is not None and (step == 1 or step % every == 0)
+        return step == 1 or step % self._every_steps == 0
 
-    def observer(self, step: int) -> Observer | None:
-        """What shall see the batches of this step, counted from 1."""
-        return self._observe if self._is_due(step) else None
+    def before_step(self, step: int, micro_batches: list[Batch]) -> ForwardHook | None:
+        """What shall see the batches of the step, if it is due."""
+        return self._add if self._is_due(step) else None
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the warning depends on, for a checkpoint."""
-        return self._watch.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; what was seen of a step that was given up is forgotten."""
-        self._watch.load_state_dict(state)
-        self._meter.reset()
-
-    def _observe(
+    def _add(
         self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
     ) -> None:
         self._meter.add(predictions, self._assigner(anchors, targets), targets)
 
-    def report(self, step: int, log: MetricLog | None, progress: TrainingProgress) -> None:
-        """Log what this step's batches showed, all ranks together, if it was due."""
-        if not self._is_due(step):
+    def after_step(self, run: TrainingRun, result: StepResult) -> None:
+        """Record what this step's batches showed, all ranks together, if it was due."""
+        if not self._is_due(run.step):
             return
         anatomy = self._meter.result()  # every rank takes part
         self._meter.reset()
         overall = anatomy.overall()
-        warning = self._watch.look(step, overall)
+        warning = self._dominance.look(run.step, overall)
         if warning is not None:
-            progress.message(f"step {step}: {warning}")
-        if log is None:
-            return
-        _write(log, step, anatomy, overall)
+            run.progress.message(f"step {run.step}: {warning}")
+        if is_main_process():
+            _write(run.log, run.step, anatomy, overall)
         if warning is not None:
-            log.note("warning", step, warning)
+            run.log.record("warning", run.step, warning)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the warning depends on."""
+        return self._dominance.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; what was seen of a step that was given up is forgotten."""
+        self._dominance.load_state_dict(state)
+        self._meter.reset()
 
 
-def _write(log: MetricLog, step: int, anatomy: LossAnatomy, overall: Breakdown) -> None:
+def _write(log: RunLog, step: int, anatomy: LossAnatomy, overall: Breakdown) -> None:
     log.scalars("anatomy", step, _shares(overall))
     levels = zip(anatomy.level_names, anatomy.per_level(), strict=True)
     log.per_level("anatomy", step, {name: _shares(part) for name, part in levels})
@@ -111,7 +126,7 @@ def _write(log: MetricLog, step: int, anatomy: LossAnatomy, overall: Breakdown) 
     )
 
 
-def _write_classes(log: MetricLog, step: int, anatomy: LossAnatomy) -> None:
+def _write_classes(log: RunLog, step: int, anatomy: LossAnatomy) -> None:
     classes = list(zip(anatomy.class_names, anatomy.per_class(), strict=True))
     has_few = len(classes) <= MAX_CLASSES
     if not has_few:

@@ -13,6 +13,7 @@ from retina.devices import Precision, pick_device, pick_precision
 from retina.errors import UserError
 from retina.experiment import build_detector
 from retina.experiment.checks import check_frozen
+from retina.experiment.setup import build_forward
 from retina.geometry.resizing import canvas_for
 from retina.instruments.doctor.coverage.measuring import filled_images
 from retina.instruments.doctor.subject import Subject
@@ -49,8 +50,7 @@ class Trial:
     def advance(self, parts: Sequence[Batch], lr: float) -> float:
         """One step; the loss before it. Waits for the device."""
         set_learning_rate(self.optimizer, lr)
-        losses = self.step(parts)
-        return float(losses.total)
+        return float(self.step(parts).losses.total)
 
 
 def start_trial(subject: Subject) -> Trial:
@@ -67,19 +67,12 @@ def start_trial(subject: Subject) -> Trial:
     detector = build_detector(config, subject.train.categories)[0].to(device)
     needs_counts = config.objective.classification.needs_class_counts
     counts = subject.train.class_counts() if needs_counts else None
-    criterion = config.objective.build(detector.box_coder, class_counts=counts).to(device)
-    preprocess = config.preprocess.build().to(device)
+    forward = build_forward(config, detector, counts, device)
     optimizer = config.optimizer.build(detector)
-    step = TrainingStep(
-        detector=detector,
-        preprocess=preprocess,
-        criterion=criterion,
-        optimizer=optimizer,
-        device=device,
-        precision=precision,
-        clip_norm=config.training.clip_norm,
+    step = TrainingStep(forward, optimizer, clip_norm=config.training.clip_norm)
+    return Trial(
+        detector, forward.preprocess, forward.criterion, step, optimizer, device, precision
     )
-    return Trial(detector, preprocess, criterion, step, optimizer, device, precision)
 
 
 def batch_sampler_of(subject: Subject) -> BatchSampler:

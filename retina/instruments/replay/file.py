@@ -32,10 +32,9 @@ class ReplayFile:
         class_counts: the objects of each class in the training set.
         step: its number, from 1.
         rank: the process whose images these are.
-        progress: the part of the training that was done, in 0..1.
         precision: of the network in the training.
         lr: the learning rate of the step.
-        parts: the fields of each accumulated `Batch` of this process, images as uint8.
+        micro_batches: the fields of each accumulated `Batch` of this process, images as uint8.
         detector: the state dict before the step.
         criterion: the state dict before the step.
         format_version: of this layout.
@@ -46,10 +45,9 @@ class ReplayFile:
     class_counts: tuple[int, ...]
     step: int
     rank: int
-    progress: float
     precision: str
     lr: float
-    parts: tuple[dict[str, Any], ...]
+    micro_batches: tuple[dict[str, Any], ...]
     detector: dict[str, Tensor]
     criterion: dict[str, Tensor]
     format_version: int = FORMAT_VERSION
@@ -58,12 +56,13 @@ class ReplayFile:
     def batches(self) -> tuple[Batch, ...]:
         """The batches of the step, in host memory."""
         return tuple(
-            Batch(**{**part, "targets": BatchedTargets(**part["targets"])}) for part in self.parts
+            Batch(**{**part, "targets": BatchedTargets(**part["targets"])})
+            for part in self.micro_batches
         )
 
 
 def batch_fields(batches: Sequence[Batch]) -> tuple[dict[str, Any], ...]:
-    """What `ReplayFile.parts` holds of these batches."""
+    """What `ReplayFile.micro_batches` holds of these batches."""
     return tuple(
         {
             "images": on_host(batch.images),
@@ -107,13 +106,18 @@ def load_replay(path: Path) -> ReplayFile:
     except ValueError as error:
         raise UserError(f"{path}: not a readable replay file: {error}") from None
     expected = {field.name for field in fields(ReplayFile)}
-    if not isinstance(values, dict) or "format_version" not in values or "parts" not in values:
+    if (
+        not isinstance(values, dict)
+        or "format_version" not in values
+        or "micro_batches" not in values
+    ):
         raise UserError(
             f"{path}: not a replay file; a training writes them to divergence/ in its run folder"
         )
     if values["format_version"] != FORMAT_VERSION:
         raise UserError(
-            f"{path}: has format {values['format_version']}, this program reads {FORMAT_VERSION}"
+            f"{path}: was written by another version of retina (format "
+            f"{str(values['format_version'])[:20]}, this one reads {FORMAT_VERSION})"
         )
     if set(values) != expected:
         raise UserError(f"{path}: not a whole replay file; it lacks or adds fields")
@@ -134,10 +138,9 @@ _KINDS: dict[str, type] = {
     "class_counts": tuple,
     "step": int,
     "rank": int,
-    "progress": float,
     "precision": str,
     "lr": float,
-    "parts": tuple,
+    "micro_batches": tuple,
     "detector": dict,
     "criterion": dict,
 }

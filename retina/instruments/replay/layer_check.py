@@ -6,23 +6,22 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from retina.devices import Precision, autocast
+from retina.devices import Precision
 from retina.modeling.detector import RetinaNet
-from retina.modeling.preprocess import Preprocess
-from retina.objective.criterion import Criterion
-from retina.structures import Batch, DensePredictions
+from retina.structures import Batch
+from retina.training.forward import ForwardPass
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRange:
-    """What a layer put out, over all parts of a batch and all levels of the pyramid.
+    """What a layer put out, over all micro-batches and all levels of the pyramid.
 
     Attributes:
         name: its path in the detector, or ``preprocess``.
@@ -41,14 +40,14 @@ class LayerRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class LayerCheck:
     """What a step does in one precision.
 
     Attributes:
         precision: of the network.
         layers: in the order in which they first ran.
         first_layer: the first output that is not finite, or None.
-        losses: (classification, box regression) of each part, summed, not yet divided.
+        losses: (classification, box regression) of each micro-batch, summed, not yet divided.
         weights: the parameters that were not finite before the step.
         gradient: the first parameter, on the way back, whose gradient is not finite, or None.
     """
@@ -99,50 +98,47 @@ class Examination:
         return "everything is finite"
 
 
-def examine(
-    *,
-    detector: RetinaNet,
-    preprocess: Preprocess,
-    criterion: Criterion,
-    parts: Sequence[Batch],
-    device: torch.device,
-    precision: Precision,
-    progress: float,
-) -> Examination:
+def check_layers(forward: ForwardPass, micro_batches: Sequence[Batch]) -> LayerCheck:
     """Run the forward and the backward pass of a step on copies, which are then forgotten.
 
     Args:
-        detector: as it was before the step, on the device.
-        preprocess: on the device.
-        criterion: on the device.
-        parts: the batches of the step.
-        device: where to compute.
-        precision: of the network.
-        progress: the part of the training that was done, in 0..1.
+        forward: the detector and the criterion as they were before the step.
+        micro_batches: of the step.
     """
-    detector, criterion = _private(detector), copy.deepcopy(criterion)
+    detector, criterion = _private(forward.detector), copy.deepcopy(forward.criterion)
+    forward = replace(forward, detector=detector, criterion=criterion)
     weights = [
         name for name, weight in detector.named_parameters() if not bool(weight.isfinite().all())
     ]
     layers, gradients, losses = _Layers(), _Gradients(detector), []
-    with layers.watching({"preprocess": preprocess, **_leaves(detector)}):
-        for batch in (part.to(device) for part in parts):
-            images = preprocess(batch.images, batch.valid_sizes)
-            images = images.contiguous(memory_format=detector.memory_format)
-            with autocast(precision, device):
-                predictions: DensePredictions = detector(images)
-            anchors = detector.anchors(predictions.feature_shapes, batch.padded_size, device)
-            sums = criterion.sums(predictions, anchors, batch.targets, progress=progress)
+    with layers.watching({"preprocess": forward.preprocess, **_leaves(detector)}):
+        for batch in micro_batches:
+            sums = forward.losses(batch)
             sums.total.backward()  # type: ignore[no-untyped-call]
             losses.append((sums.classification.item(), sums.box_regression.item()))
-    return Examination(
-        precision=precision,
+    return LayerCheck(
+        precision=forward.precision,
         layers=layers.ranges(),
         first_layer=layers.first_not_finite(),
         losses=tuple(losses),
         weights=tuple(weights),
         gradient=gradients.first_not_finite(),
     )
+
+
+def describe_checks(checks: Sequence[LayerCheck]) -> str:
+    """Where each run of the step breaks."""
+    if not checks:
+        return "it could not be run again, for lack of memory or another error"
+    return "; ".join(f"in {check.precision} {check.describe()}" for check in checks)
+
+
+def fix_of_checks(checks: Sequence[LayerCheck]) -> str:
+    """What the checks say about a remedy, a sentence without its full stop; empty for nothing."""
+    if len(checks) > 1 and checks[-1].is_finite:
+        wider = "bf16 or fp32" if checks[0].precision == "fp16" else "fp32"
+        return f"It is finite in fp32: use training.precision={wider}"
+    return ""
 
 
 def _private(detector: RetinaNet) -> RetinaNet:
@@ -161,7 +157,7 @@ def _leaves(detector: nn.Module) -> dict[str, nn.Module]:
 
 
 class _Layers:
-    """Notes the range of each output while it is entered; reads them from the device at the end."""
+    """Records the range of each output while it is entered; the host reads them at the end."""
 
     def __init__(self) -> None:
         self._outputs: list[tuple[str, str, Tensor]] = []
@@ -169,7 +165,7 @@ class _Layers:
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
         handles = [
-            module.register_forward_hook(partial(self._note, name))
+            module.register_forward_hook(partial(self._record, name))
             for name, module in modules.items()
         ]
         try:
@@ -178,7 +174,7 @@ class _Layers:
             for handle in handles:
                 handle.remove()
 
-    def _note(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _record(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or not output.numel():
             return
         values = output.detach()
@@ -216,17 +212,17 @@ def _range(name: str, kind: str, calls: Tensor) -> LayerRange:
 
 
 class _Gradients:
-    """Notes, on the way back, which gradients of the weights are finite."""
+    """Records, on the way back, which gradients of the weights are finite."""
 
     def __init__(self, detector: nn.Module) -> None:
         self._seen: list[tuple[str, Tensor]] = []
         for name, parameter in detector.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                    partial(self._note, name)
+                    partial(self._record, name)
                 )
 
-    def _note(self, name: str, parameter: Tensor) -> None:
+    def _record(self, name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self._seen.append((name, parameter.grad.isfinite().all()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,10 +12,21 @@ from retina.devices import Precision, is_out_of_memory
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig
 from retina.instruments.replay.file import ReplayFile, load_replay
-from retina.instruments.replay.layer_check import Examination, examine
+from retina.instruments.replay.layer_check import (
+    LayerCheck,
+    check_layers,
+    describe_checks,
+    fix_of_checks,
+)
 from retina.modeling.loading import build_with_weights
 from retina.structures import Batch
-from retina.training.divergence_report import describe_examinations, describe_images, remedy
+from retina.training.forward import ForwardPass
+from retina.training.hooks.divergence_report import (
+    WEIGHTS_FIX,
+    describe_images,
+    fix_of_boxes,
+    general_fix,
+)
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
@@ -33,22 +44,27 @@ class StepReplay:
 
     file: ReplayFile
     batches: tuple[Batch, ...]
-    fp32: Examination
-    as_trained: Examination
+    fp32: LayerCheck
+    as_trained: LayerCheck
 
     def conclusion(self) -> list[str]:
         """Where it breaks and what to do about it, a line each."""
         tried = tuple(dict.fromkeys((self.as_trained, self.fp32)))
-        broken = describe_examinations(tried)
+        broken = describe_checks(tried)
         lines = [f"{broken[0].upper()}{broken[1:]}."]
-        if all(examination.is_finite for examination in tried):
+        if all(check.is_finite for check in tried):
             lines.append(
                 "Nothing breaks here: it was the sum over several processes, arithmetic that "
                 "differs from device to device (try --device), or a fault of the machine."
             )
         else:
-            lines.append(f"{remedy(self.batches, tried)}.")
+            lines.append(f"{self._fix(tried)}.")
         return lines
+
+    def _fix(self, tried: tuple[LayerCheck, ...]) -> str:
+        if any(check.weights for check in tried):
+            return WEIGHTS_FIX
+        return fix_of_boxes(self.batches) or fix_of_checks(tried) or general_fix(tried[0].precision)
 
 
 def describe_step(replay: StepReplay) -> list[str]:
@@ -85,22 +101,16 @@ def replay_step(path: Path, device: torch.device) -> StepReplay:
         raise UserError(
             f"{path}: its weights do not fit its config: {' '.join(str(error).split())[:300]}"
         ) from None
-    detector, criterion = detector.to(device), criterion.to(device)
-
-    def examined(precision: Precision) -> Examination:
-        return examine(
-            detector=detector,
-            preprocess=config.preprocess.build().to(device),
-            criterion=criterion,
-            parts=file.batches,
-            device=device,
-            precision=precision,
-            progress=file.progress,
-        )
-
+    forward = ForwardPass(
+        detector=detector.to(device),
+        preprocess=config.preprocess.build().to(device),
+        criterion=criterion.to(device),
+        device=device,
+        precision=trained,
+    )
     try:
-        fp32 = examined("fp32")
-        as_trained = fp32 if trained == "fp32" else examined(trained)
+        fp32 = check_layers(replace(forward, precision="fp32"), file.batches)
+        as_trained = fp32 if trained == "fp32" else check_layers(forward, file.batches)
     except (RuntimeError, ValueError, IndexError) as error:
         if is_out_of_memory(error):
             raise

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from retina.training.hooks.hook import Hook
+from retina.training.run import TrainingRun
+from retina.training.step import StepResult
+
 M = TypeVar("M", bound=nn.Module)
 
 
-class WeightAverage(Generic[M]):
+class WeightAverage(Hook, Generic[M]):
     """A second set of weights that follows the trained ones slowly.
 
     The decay grows as ``(1 + step) / (10 + step)`` up to its final value, so that the first
     steps do not leave the average at the random start. Floating buffers (running statistics of
     norms) are averaged too, the others copied.
     """
+
+    name: ClassVar[str] = "average"
 
     def __init__(self, module: M, decay: float) -> None:
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
@@ -47,3 +53,15 @@ class WeightAverage(Generic[M]):
             return
         weight = torch.where(masked != 0, 0.0, 1 - decay)
         torch._foreach_lerp_(averages, values, [weight] * len(averages))
+
+    def after_step(self, run: TrainingRun, result: StepResult) -> None:
+        """Follow the step."""
+        self.update(run.detector, run.step - 1, masked=result.masked)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights."""
+        return self.module.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over averaged weights."""
+        self.module.load_state_dict(state)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from retina.devices import Precision
-from retina.instruments.replay.layer_check import Examination
 from retina.structures import Batch
 from retina.training.finite_guard import Verdict
 
 _SHOWN = 16
 """Image ids in a message; a larger batch is cut."""
+
+WEIGHTS_FIX = "The weights grew without bound: lower optimizer.lr or set training.clip_norm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class BoxFacts:
     strange_images: tuple[int, ...]
 
 
-def box_facts(parts: Sequence[Batch]) -> BoxFacts:
-    """Look at the boxes of the batches."""
+def box_facts(micro_batches: Sequence[Batch]) -> BoxFacts:
+    """Look at the boxes of a step."""
     sides, strange = [], []
-    for batch in parts:
+    for batch in micro_batches:
         boxes, is_object = batch.targets.boxes, batch.targets.is_object
         lengths = boxes[..., 2:] - boxes[..., :2]  # (B, M, 2)
         is_usable = (boxes.isfinite().all(-1) & (lengths > 0).all(-1)) | ~is_object
@@ -59,26 +59,26 @@ class Finding:
     Attributes:
         rank: the process.
         images: which images and boxes they are.
-        broken: where it breaks, in each precision that was tried.
-        remedy: a sentence.
+        where: where it breaks, in each precision that was tried; empty where nobody looked.
+        fix: a sentence.
         has_bad_weights: whether the weights were not finite before the step; no step can go on
             from them.
-        replay: how to run it again, or why not.
+        replay: how to run it again, or why not; empty where nobody wrote it down.
     """
 
     rank: int
     images: str
-    broken: str
-    remedy: str
+    where: str
+    fix: str
     has_bad_weights: bool
     replay: str
 
 
-def describe_images(parts: Sequence[Batch]) -> str:
+def describe_images(micro_batches: Sequence[Batch]) -> str:
     """Which images a step was made of, and their boxes."""
-    ids = [image for batch in parts for image in batch.image_ids]
+    ids = [image for batch in micro_batches for image in batch.image_ids]
     shown = ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
-    facts = box_facts(parts)
+    facts = box_facts(micro_batches)
     text = f"image ids {shown}; {facts.num_boxes} boxes"
     if facts.num_boxes:
         text += f" with sides of {facts.smallest_side:.4g} to {facts.largest_side:.4g} pixels"
@@ -90,34 +90,17 @@ def describe_images(parts: Sequence[Batch]) -> str:
     return text
 
 
-def describe_examinations(examinations: Sequence[Examination]) -> str:
-    """Where each run of the step breaks."""
-    if not examinations:
-        return "it could not be run again, for lack of memory or another error"
-    return "; ".join(f"in {exam.precision} {exam.describe()}" for exam in examinations)
+def fix_of_boxes(micro_batches: Sequence[Batch]) -> str:
+    """What to do about boxes that no loss is made for; empty where there are none."""
+    strange = box_facts(micro_batches).strange_images
+    return f"Fix the boxes of image {', '.join(map(str, strange[:_SHOWN]))}" if strange else ""
 
 
-def remedy(parts: Sequence[Batch], examinations: Sequence[Examination]) -> str:
-    """What to do about it, a sentence without its full stop."""
-    strange = box_facts(parts).strange_images
-    if any(exam.weights for exam in examinations):
-        return "The weights grew without bound: lower optimizer.lr or set training.clip_norm"
-    if strange:
-        return f"Mend the boxes of image {', '.join(map(str, strange[:_SHOWN]))}"
-    precisions: list[Precision] = [exam.precision for exam in examinations]
-    if len(precisions) > 1 and examinations[-1].is_finite:
-        wider = "bf16 or fp32" if precisions[0] == "fp16" else "fp32"
-        return f"It is finite in fp32: use training.precision={wider}"
-    if precisions == ["fp32"]:
+def general_fix(precision: Precision) -> str:
+    """What to do where nobody knows better."""
+    if precision == "fp32":
         return "Lower optimizer.lr, or set training.clip_norm"
     return "Lower optimizer.lr, set training.clip_norm, or use training.precision=fp32"
-
-
-def kept_checkpoint(path: Path) -> str:
-    """What is left to go on from, a sentence."""
-    if path.exists():
-        return f"The last checkpoint is intact: {path}"
-    return "There is no checkpoint yet (training.checkpoint_every_steps)"
 
 
 def sentence(step: int, verdict: Verdict, findings: Sequence[Finding]) -> str:
@@ -132,5 +115,6 @@ def sentence(step: int, verdict: Verdict, findings: Sequence[Finding]) -> str:
         )
     for finding in findings:
         who = f"rank {finding.rank}: " if finding.rank or len(findings) > 1 else ""
-        text += f"; {who}{finding.images}; {finding.broken}; {finding.replay}"
+        told = [finding.images, finding.where, finding.replay]
+        text += f"; {who}{'; '.join(part for part in told if part)}"
     return text

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from retina.distributed import broadcast_object, gather_objects, is_main_process
 from retina.errors import UserError
 from retina.storage import write_text
 from retina.structures import Batch, UnreadableImage
+from retina.training.hooks.hook import Hook
+from retina.training.run import TrainingRun
 
 
-class UnreadableImages:
+class UnreadableImages(Hook):
     """What could not be read so far, over all processes and over resumes of the run.
 
     Args:
@@ -33,18 +34,15 @@ class UnreadableImages:
         """The number of different files."""
         return len(self._rows)
 
-    def note(self, batch: Batch) -> None:
-        """Remember the files that others took the place of in a batch."""
-        for one in batch.unreadable:
-            if one.file not in self._rows:
-                self._new.setdefault(one.file, one)
+    def before_step(self, step: int, micro_batches: list[Batch]) -> None:
+        """Remember the files that others took the place of."""
+        for batch in micro_batches:
+            for one in batch.unreadable:
+                if one.file not in self._rows:
+                    self._new.setdefault(one.file, one)
 
-    def settle(self, step: int, say: Callable[[str], None]) -> None:
-        """Bring the lists of all processes together; all of them must call this at the same step.
-
-        Args:
-            step: optimizer steps done.
-            say: is given a line for every file that is new.
+    def flush(self, run: TrainingRun) -> None:
+        """Bring the lists of all processes together, and show a line for every file that is new.
 
         Raises:
             UserError: there are more files than may be passed over; on every process alike.
@@ -54,16 +52,18 @@ class UnreadableImages:
         found = {one.file: one for part in gather_objects([*self._new.values()]) for one in part}
         self._new = {}
         for one in found.values():
-            row = {"step": step, "file": one.file, "reason": one.reason}
+            row = {"step": run.step, "file": one.file, "reason": one.reason}
             self._rows[one.file] = json.dumps(row)
-            say(f"passed over ({len(self._rows)} of at most {self._limit}): {one.reason}")
+            run.progress.message(
+                f"passed over ({len(self._rows)} of at most {self._limit}): {one.reason}"
+            )
         if found and is_main_process():
             write_text(self._path, "".join(f"{row}\n" for row in self._rows.values()))
         if len(self._rows) > self._limit:
             raise UserError(
                 f"{len(self._rows)} image files cannot be read, more than "
                 f"loader.max_unreadable_images allows ({self._limit}); they are listed in "
-                f"{self._path}. Mend them, remove them from the annotations, or raise the limit"
+                f"{self._path}. Fix them, remove them from the annotations, or raise the limit"
             )
 
 

@@ -1,4 +1,4 @@
-"""Validation images with truth and predictions, side by side."""
+"""Validation images with truth and predictions, side by side, in the log."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.dataset import DetectionDataset
+from retina.distributed import is_main_process
 from retina.evaluation.evaluator import EvaluationResult
 from retina.prediction.image_grids import draw_comparison
+from retina.training.hooks.hook import Hook
+from retina.training.run import TrainingRun
 
 
-def validation_pictures(
+class ValidationImages(Hook):
+    """Logs some images of the validation set after every evaluation; on the first rank only.
+
+    Args:
+        dataset: the validation set.
+        count: how many images.
+    """
+
+    def __init__(self, dataset: DetectionDataset, count: int) -> None:
+        self._dataset, self._count = dataset, count
+
+    def end_epoch(self, run: TrainingRun, result: EvaluationResult | None) -> None:
+        """Draw what was found."""
+        if result is None or not is_main_process():
+            return
+        for name, image in draw_images(self._dataset, result, count=self._count):
+            run.log.image(f"validation/{name}", image, run.step)
+        run.log.flush()
+
+
+def draw_images(
     dataset: DetectionDataset, result: EvaluationResult, *, count: int, score_threshold: float = 0.3
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
-    """Names and pictures of up to ``count`` images, spread evenly over the split."""
+    """Names and drawings of up to ``count`` images, spread evenly over the split."""
     num_images = len(result.image_ids)
     count = min(count, num_images)
     index_of = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}
