@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retina.configuration import Tree, parse_yaml
+from retina.configuration import differences, parse_yaml
 from retina.distributed import broadcast_object, is_main_process
 from retina.errors import UserError
 from retina.training.checkpoint import TrainingState, load_state, previous_of
@@ -86,13 +85,9 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
     Raises:
         UserError: a change would make the two parts different trainings; names key and reason.
     """
-    before, now = (
-        leaves(parse_yaml(text, str(point.path))) for text in (point.state.config, config)
-    )
+    before, now = (parse_yaml(text, str(point.path)) for text in (point.state.config, config))
     changed = {
-        key: f"{key}: {before.get(key, 'not set')} → {now.get(key, 'not set')}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
+        key: f"{key}: {old} → {new}" for key, (old, new) in differences(before, now).items()
     }
     wrong = [f"{line} ({reason})" for key, line in changed.items() if (reason := _refusal(key))]
     if wrong:
@@ -112,12 +107,3 @@ def _refusal(key: str) -> str:
 
 def _is_under(key: str, prefixes: Iterable[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def leaves(tree: Tree, path: str = "") -> dict[str, Any]:
-    """The leaves of a tree by their dotted paths."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        below = f"{path}.{key}" if path else str(key)
-        found |= leaves(value, below) if isinstance(value, dict) else {below: value}
-    return found

@@ -60,7 +60,7 @@ def random_torchvision(variant: Variant, seed: int) -> nn.Module:
 
 
 def with_frozen_norms(model: nn.Module, eps: float) -> nn.Module:
-    """The network with its trunk's batch norms frozen, as torchvision builds pretrained ones."""
+    """The network with its backbone's batch norms frozen, as torchvision builds pretrained ones."""
     for name, child in list(model.backbone.body.named_modules()):
         if isinstance(child, nn.BatchNorm2d):
             frozen = FrozenBatchNorm2d(child.num_features, eps=eps)
