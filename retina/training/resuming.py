@@ -86,9 +86,7 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
         UserError: a change would make the two parts different trainings; names key and reason.
     """
     before, now = (parse_yaml(text, str(point.path)) for text in (point.state.config, config))
-    changed = {
-        key: f"{key}: {old} → {new}" for key, (old, new) in differences(before, now).items()
-    }
+    changed = {key: f"{key}: {old} → {new}" for key, (old, new) in differences(before, now).items()}
     wrong = [f"{line} ({reason})" for key, line in changed.items() if (reason := _refusal(key))]
     if wrong:
         raise UserError(

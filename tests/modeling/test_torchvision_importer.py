@@ -130,7 +130,9 @@ def test_a_wrong_epsilon_is_noticed(
     assert len(all_differences(torchvision_reference, ours, expected[variant])) > 300
 
 
-def test_the_backbones_norms_are_live_if_their_counters_say_so(networks: dict[str, nn.Module]) -> None:
+def test_the_backbones_norms_are_live_if_their_counters_say_so(
+    networks: dict[str, nn.Module],
+) -> None:
     state = networks["v1"].state_dict()
     without_counters = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
     assert model_config("v1", state_dict=state).backbone.norm == "batch"

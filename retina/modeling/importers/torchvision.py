@@ -43,8 +43,8 @@ def model_config(
 
     Args:
         variant: ``v1`` is ``retinanet_resnet50_fpn``, ``v2`` is ``retinanet_resnet50_fpn_v2``.
-        norm_eps: the epsilon of the backbone's normalisation, which no state dict tells: 0.0 for the
-            published COCO_V1 weights of v1, otherwise None, which takes the preset's.
+        norm_eps: the epsilon of the backbone's normalisation, which no state dict tells: 0.0 for
+            the published COCO_V1 weights of v1, otherwise None, which takes the preset's.
         state_dict: torchvision's weights, if at hand: whether v1's backbone has live or frozen
             batch norms is told by the counters that only live ones have.
 
