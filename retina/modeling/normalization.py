@@ -42,7 +42,7 @@ def set_norms(network: nn.Module, kind: NormKind, eps: float) -> None:
             continue
         new: nn.Module
         if kind == "sync":
-            new = nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+            new = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
         else:
             new = FrozenBatchNorm2d(layer.num_features, eps=eps)
             new.load_state_dict(layer.state_dict())
