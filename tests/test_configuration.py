@@ -228,10 +228,10 @@ def test_a_field_takes_one_of_several_kinds(schema: type[OfOne | OfTwo]) -> None
     default = validate({"part": {"size": 2}}, schema, source="test")
     assert default.part == Small(size=2)
     assert validate(parse_yaml(to_yaml(default), "text"), schema, source="text") == default
-    with pytest.raises(ConfigError, match=r"part\.sise: unknown key, did you mean 'size'\?"):
-        validate({"part": {"sise": 2}}, schema, source="test")
-    with pytest.raises(ConfigError, match=r"part\.kind: 'smal' is none of .*mean 'small'\?"):
-        validate({"part": {"kind": "smal"}}, schema, source="test")
+    with pytest.raises(ConfigError, match=r"part\.sized: unknown key, did you mean 'size'\?"):
+        validate({"part": {"sized": 2}}, schema, source="test")
+    with pytest.raises(ConfigError, match=r"part\.kind: 'smaller' is none of .*mean 'small'\?"):
+        validate({"part": {"kind": "smaller"}}, schema, source="test")
 
 
 def test_another_kind_has_its_own_keys_and_no_others() -> None:
