@@ -24,14 +24,13 @@ import numpy as np
 import torch
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from retina.configuration import merge, validate
+from retina.configuration import validate
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
 from retina.datasets.coco import CocoDataset
 from retina.datasets.loading import Collate, build_loader
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig
 from retina.modeling.config import ModelConfig
-from retina.presets import PRESETS
 from retina.structures import Batch
 from retina.training.step import TrainingStep
 
@@ -158,9 +157,7 @@ def main() -> None:
     device = pick_device()
     sizes = {"preprocess": {"min_size": arguments.size, "max_size": arguments.size * 5 // 3}}
     data = {"images": "x", "annotations": "y"}
-    tree = merge(
-        PRESETS["torchvision_v1"], {**sizes, "output_dir": "x", "dataset": {"train": data}}
-    )
+    tree = {"preset": "torchvision_v1", **sizes, "output_dir": "x", "dataset": {"train": data}}
     config = validate(tree, ExperimentConfig, source="benchmark")
 
     with tempfile.TemporaryDirectory() as name:

@@ -49,9 +49,9 @@ class ArtifactConfig(Config):
     format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
     """The version of this layout."""
     categories: CategoriesConfig
-    """The classes."""
+    """Names and original ids of the labels."""
     model: ModelConfig
-    """The architecture."""
+    """The network, without pretrained weights of its own."""
     preprocess: PreprocessConfig
     """How an image becomes the network's input."""
     postprocess: PostprocessConfig
@@ -76,7 +76,7 @@ class Artifact:
 
     @property
     def categories(self) -> Categories:
-        """The classes."""
+        """What the labels mean."""
         return Categories(self.config.categories.names, self.config.categories.dataset_ids)
 
     def build_detector(self) -> RetinaNet:

@@ -1,6 +1,9 @@
-"""The two kinds of failure that the command line turns into an exit code."""
+"""The two kinds of failure that the command line turns into an exit code, and a hint in words."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -24,3 +27,9 @@ class RunError(RuntimeError):
 
 class DivergedError(RunError):
     """The loss or the weights of a training are not finite: the same training would fail again."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'x'?`` for the known word that is nearest; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{near[0]}'?" if near else ""

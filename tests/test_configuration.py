@@ -1,19 +1,26 @@
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
 from retina.configuration import (
+    NOT_SET,
     Config,
     ConfigError,
+    OneOf,
     apply_override,
+    differences,
+    leaves,
     load_config,
     merge,
     parse_yaml,
+    read_tree,
+    shipped_configs,
     to_yaml,
     validate,
 )
+from retina.errors import did_you_mean
 
 
 class Sgd(Config):
@@ -29,13 +36,21 @@ class Adam(Config):
 
 
 class Experiment(Config):
-    presets: ClassVar[dict[str, Any]] = {"quick": {"epochs": 2, "optimizer": {"momentum": 0.5}}}
-
     preset: str | None = None
     optimizer: Annotated[Sgd | Adam, Field(discriminator="kind")] = Sgd()
     names: tuple[str, ...] = ()
     epochs: Annotated[int, Field(ge=1)] = 12
     folder: Path | None = None
+
+
+@pytest.fixture
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``preset: quick``, and ``preset: quicker``, which stands on it."""
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    (folder / "quick.yaml").write_text("epochs: 2\noptimizer: {momentum: 0.5}\n")
+    (folder / "quicker.yaml").write_text("extends: quick.yaml\nepochs: 1\n")
+    monkeypatch.setattr(Experiment, "preset_folder", folder)
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> Experiment:
@@ -120,14 +135,44 @@ def test_extends_in_a_ring_is_refused(tmp_path: Path) -> None:
     assert "leads back to this file" in failure(tmp_path, "extends: experiment.yaml\n")
 
 
+@pytest.mark.usefixtures("presets")
 def test_presets_lie_below_the_file(tmp_path: Path) -> None:
     config = load(tmp_path, "preset: quick\noptimizer: {lr: 7.0}\n")
     assert config.epochs == 2
     assert config.optimizer == Sgd(lr=7.0, momentum=0.5)
     message = failure(tmp_path, "preset: quik\n")
-    assert "there is no preset 'quik', did you mean 'quick'?" in message
+    assert "there is no preset 'quik', did you mean 'quick'?; known: quick, quicker" in message
+    assert "there is no preset '../experiment'" in failure(tmp_path, "preset: ../experiment\n")
 
 
+@pytest.mark.usefixtures("presets")
+def test_the_layers_of_a_config_come_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("optimizer: {momentum: 0.1, lr: 1.0}\nnames: [base]\n")
+    text = "preset: quicker\nextends: base.yaml\noptimizer: {lr: 2.0}\n"
+    config = load(tmp_path, text, "names=[override]")
+    assert config.epochs == 1  # of the preset, over what that preset extends
+    assert config.optimizer == Sgd(momentum=0.1, lr=2.0)  # of the base, and of the file over it
+    assert config.names == ("override",)
+    other = load(tmp_path, text, "epochs=5", "preset=quick")
+    assert (other.preset, other.epochs) == ("quick", 5)
+    assert load(tmp_path, text, "preset=quick").epochs == 2
+
+
+def test_a_bare_name_that_is_no_file_means_a_shipped_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nano = read_tree(shipped_configs() / "nano.yaml")
+    assert read_tree("nano.yaml") == nano
+    Path("mine.yaml").write_text("extends: nano.yaml\nseed: 7\n")
+    assert read_tree("mine.yaml") == {**nano, "seed": 7}
+    with pytest.raises(ConfigError, match=r"x/nano\.yaml: no such config file"):
+        read_tree("x/nano.yaml")
+    Path("nano.yaml").write_text("seed: 1\n")
+    assert read_tree("mine.yaml") == {"seed": 7}  # what lies beside it comes first
+
+
+@pytest.mark.usefixtures("presets")
 def test_the_resolved_config_reads_back_equal(tmp_path: Path) -> None:
     config = load(tmp_path, "preset: quick\nnames: [no, '1e3', 'null', ä]\nfolder: runs/x\n")
     text = to_yaml(config)
@@ -153,6 +198,68 @@ def test_unreadable_files_name_the_place(tmp_path: Path, text: str, message: str
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "") == Experiment()
+
+
+class Sized(Config):
+    kind: str
+    size: int = 3
+
+
+class Small(Sized):
+    kind: Literal["small"] = "small"
+    size: int = 1
+
+
+class Large(Sized):
+    kind: Literal["large"] = "large"
+    extra: float = 0.0
+
+
+class OfOne(Config):
+    part: Annotated[Sized, OneOf(Small)] = Small()
+
+
+class OfTwo(Config):
+    part: Annotated[Sized, OneOf(Small, Large)] = Small()
+
+
+@pytest.mark.parametrize("schema", [OfOne, OfTwo])
+def test_a_field_takes_one_of_several_kinds(schema: type[OfOne | OfTwo]) -> None:
+    default = validate({"part": {"size": 2}}, schema, source="test")
+    assert default.part == Small(size=2)
+    assert validate(parse_yaml(to_yaml(default), "text"), schema, source="text") == default
+    with pytest.raises(ConfigError, match=r"part\.sized: unknown key, did you mean 'size'\?"):
+        validate({"part": {"sized": 2}}, schema, source="test")
+    with pytest.raises(ConfigError, match=r"part\.kind: 'smaller' is none of .*mean 'small'\?"):
+        validate({"part": {"kind": "smaller"}}, schema, source="test")
+
+
+def test_another_kind_has_its_own_keys_and_no_others() -> None:
+    large = validate({"part": {"kind": "large", "extra": 0.5}}, OfTwo, source="test")
+    assert large.part == Large(extra=0.5)
+    assert parse_yaml(to_yaml(large), "text") == {
+        "part": {"kind": "large", "size": 3, "extra": 0.5}
+    }
+    with pytest.raises(ConfigError, match=r"part\.extra: unknown key"):
+        validate({"part": {"extra": 0.5}}, OfTwo, source="test")
+    with pytest.raises(ConfigError, match=r"part\.kind: 'large' is none of 'small'"):
+        validate({"part": {"kind": "large"}}, OfOne, source="test")
+
+
+def test_differences_of_two_configs() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    assert leaves(before) == {"a.b": 1, "a.c": [1, 2], "d": None}
+    assert differences(before, before) == {}
+    assert differences(before, {"a": {"b": 2, "c": [1, 2]}, "d": {"e": 0}}) == {
+        "a.b": (1, 2),
+        "d": (None, NOT_SET),
+        "d.e": (NOT_SET, 0),
+    }
+
+
+def test_the_nearest_word_is_offered_where_one_is_near() -> None:
+    assert did_you_mean("resnet5", ["resnet18", "resnet50"]) == ", did you mean 'resnet50'?"
+    assert did_you_mean("x", ["resnet18", "resnet50"]) == ""
 
 
 def test_merge_and_override_leave_their_arguments_alone() -> None:

@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
 from retina.objective.classification import FocalConfig
-from retina.presets import PRESETS
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -39,7 +39,7 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     assert "retina train" in head or "scripts/demo.sh" in head
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
     path = tmp_path / "preset.yaml"
     path.write_text(f"preset: {name}\n")
@@ -54,6 +54,40 @@ def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
     assert config.objective.normalizer == normalizer
     assert config.optimizer.kind == ("adamw" if name == "torchvision_v2" else "sgd")
     assert config.training.batch_size == 16
+
+
+def test_presets_train_as_the_references_do() -> None:
+    presets = {name: read_preset(name) for name in preset_names()}
+    drops = {
+        "paper": [2 / 3, 8 / 9],
+        "torchvision_v1": [16 / 26, 22 / 26],
+        "torchvision_v2": [16 / 26, 22 / 26],
+        "detectron2": [60 / 90, 80 / 90],
+    }
+    assert {name: preset["schedule"]["drops"] for name, preset in presets.items()} == drops
+    smallest = {"torchvision_v2": 480, "detectron2": 640}
+    for name, preset in presets.items():
+        factors = [side / 800 for side in range(smallest.get(name, 800), 801, 32)]
+        assert preset["sampling"]["scale_factors"] == factors
+        assert preset["model"]["anchors"]["scales"] == [1.0, 2 ** (1 / 3), 2 ** (2 / 3)]
+        assert preset["objective"]["classification"] == {
+            "kind": "focal",
+            "alpha": 0.25,
+            "gamma": 2.0,
+        }
+    pixels = presets["detectron2"]["preprocess"]
+    assert pixels["mean"] == [123.675 / 255, 116.28 / 255, 103.53 / 255]
+    assert pixels["std"] == [1 / 255] * 3
+
+
+def test_presets_and_configs_are_in_the_wheel() -> None:
+    wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]
+    assert wheel["packages"] == ["retina"]  # with all files in it, so with the presets
+    assert wheel["force-include"] == {"configs": "retina/configs"}
+    assert PRESETS == REPOSITORY / "retina" / "presets"
+    assert shipped_configs() == REPOSITORY / "configs"
 
 
 def test_pins_fit_the_declared_ranges() -> None:

@@ -279,7 +279,7 @@ def import_torchvision(
         typer.Option(
             "--norm-eps",
             min=0.0,
-            help="Epsilon of the trunk's batch norms: 0.0 for COCO_V1 of v1, else 1e-5.",
+            help="Epsilon of the backbone's batch norms: 0.0 for COCO_V1 of v1, else 1e-5.",
         ),
     ] = None,
 ) -> None:

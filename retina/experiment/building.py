@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from retina.artifact import Artifact, load_artifact, make_artifact
-from retina.configuration import parse_yaml, to_yaml
+from retina.configuration import NOT_SET, Tree, differences, parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DatasetReport, DetectionDataset
@@ -29,8 +29,10 @@ from retina.experiment.checks import (
 )
 from retina.experiment.config import ExperimentConfig
 from retina.experiment.setup import TrainingSetup, build_forward, instrument_hooks
+from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.preprocess import PreprocessConfig
 from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
@@ -44,7 +46,7 @@ from retina.training.hooks.unreadable_images import UnreadableImages
 from retina.training.hooks.validation_images import ValidationImages
 from retina.training.meter import StepMeter
 from retina.training.optimization import peak_learning_rate
-from retina.training.resuming import ResumePoint, changes_since, find_resume_point, leaves
+from retina.training.resuming import ResumePoint, changes_since, find_resume_point
 from retina.training.run import TrainingRun
 from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
 from retina.training.step import TrainingStep
@@ -340,20 +342,22 @@ def build_detector(
         return config.model.build(len(categories)), None, ()
     artifact = load_artifact(source)
     detector = config.model.without_pretrained_weights().build(len(categories))
-    theirs = {
-        **leaves(artifact.config.model.model_dump(mode="json"), "model"),
-        **leaves(artifact.config.preprocess.model_dump(mode="json"), "preprocess"),
-    }
-    ours = {
-        **leaves(config.model.without_pretrained_weights().model_dump(mode="json"), "model"),
-        **leaves(config.preprocess.model_dump(mode="json"), "preprocess"),
-    }
-    differences = tuple(
-        f"{key}: {value} there, {ours[key]} here"
-        for key, value in theirs.items()
-        if key in ours and ours[key] != value
+    theirs, ours = (
+        _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
     )
-    return detector, load_matching(detector, artifact.state_dict), differences
+    told = tuple(
+        f"{key}: {there} there, {here} here"
+        for key, (there, here) in differences(theirs, ours).items()
+        if NOT_SET not in (there, here)
+    )
+    return detector, load_matching(detector, artifact.state_dict), told
+
+
+def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:
+    return {
+        "model": model.without_pretrained_weights().model_dump(mode="json"),
+        "preprocess": preprocess.model_dump(mode="json"),
+    }
 
 
 def fingerprint(dataset: DetectionDataset) -> str:

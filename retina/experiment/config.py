@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from retina.configuration import Config, Tree, load_config
+from retina.configuration import PRESETS, Config, load_config
 from retina.datasets import DatasetConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.loading import LoaderConfig
@@ -18,7 +18,6 @@ from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
-from retina.presets import PRESETS
 from retina.training.config import TrainingConfig
 from retina.training.optimization import (
     MultiStepConfig,
@@ -58,10 +57,10 @@ class EvaluationConfig(Config):
 class ExperimentConfig(Config):
     """Everything that decides how a training goes."""
 
-    presets: ClassVar[dict[str, Tree]] = PRESETS
+    preset_folder: ClassVar[Path | None] = PRESETS
 
     preset: str | None = None
-    """A named recipe that this config stands on: see `retina.presets`."""
+    """A named recipe that this config stands on: see docs/recipes.md."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The source of all randomness."""
     device: str = "auto"

@@ -10,7 +10,7 @@ from pydantic import Field
 from retina.configuration import Config
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
-from retina.modeling.backbones import BackboneConfig, ResNetConfig
+from retina.modeling.backbones import AnyBackboneConfig, ResNetConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
@@ -26,7 +26,7 @@ _MEMORY_FORMATS: dict[MemoryFormat, torch.memory_format] = {
 class ModelConfig(Config):
     """The parts of a detector."""
 
-    backbone: BackboneConfig = Field(default_factory=ResNetConfig)
+    backbone: AnyBackboneConfig = Field(default_factory=ResNetConfig)
     """Images to feature maps."""
     pyramid: PyramidConfig = Field(default_factory=PyramidConfig)
     """Feature maps to levels P3 to P7."""
@@ -68,5 +68,4 @@ class ModelConfig(Config):
 
     def without_pretrained_weights(self) -> Self:
         """The same detector with random weights: for one whose weights are loaded afterwards."""
-        backbone = self.backbone.model_copy(update={"weights": None})
-        return self.model_copy(update={"backbone": backbone})
+        return self.model_copy(update={"backbone": self.backbone.without_weights()})

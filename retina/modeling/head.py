@@ -47,14 +47,20 @@ class HeadConfig(Config):
                 f"head: {channels} channels cannot be divided into num_groups={self.num_groups}; "
                 f"choose num_groups={math.gcd(channels, self.num_groups)} or another width"
             )
-        return RetinaHead(
+        subnet = partial(
+            Subnet,
             in_channels=in_channels,
             channels=channels,
             num_convs=self.num_convs,
             norm=partial(nn.GroupNorm, self.num_groups) if self.norm == "group" else None,
             num_anchors=num_anchors,
-            num_classes=num_classes,
-            prior_probability=self.prior_probability,
+        )
+        prior = self.prior_probability
+        return RetinaHead(
+            classification=subnet(
+                num_outputs=num_classes, output_bias=-math.log((1 - prior) / prior)
+            ),
+            box_regression=subnet(num_outputs=4, output_bias=0.0),
         )
 
 
@@ -109,42 +115,16 @@ class RetinaHead(nn.Module):
     """Class logits and box deltas at every anchor, with the same weights on every level.
 
     Args:
-        in_channels: of the pyramid.
-        channels: of the convolutions of both subnets.
-        num_convs: of each subnet, before its output.
-        norm: makes the normalisation after each convolution; None for none.
-        num_anchors: A, anchors per cell.
-        num_classes: K.
-        prior_probability: the score that every anchor starts with.
+        classification: gives K logits for each anchor.
+        box_regression: gives 4 deltas for each anchor.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        channels: int,
-        num_convs: int,
-        norm: Callable[[int], nn.Module] | None,
-        num_anchors: int,
-        num_classes: int,
-        prior_probability: float,
-    ) -> None:
+    def __init__(self, *, classification: Subnet, box_regression: Subnet) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.num_anchors = num_anchors
-        subnet = partial(
-            Subnet,
-            in_channels=in_channels,
-            channels=channels,
-            num_convs=num_convs,
-            norm=norm,
-            num_anchors=num_anchors,
-        )
-        self.classification = subnet(
-            num_outputs=num_classes,
-            output_bias=-math.log((1 - prior_probability) / prior_probability),
-        )
-        self.box_regression = subnet(num_outputs=4, output_bias=0.0)
+        self.num_classes = classification.num_outputs
+        self.num_anchors = classification.num_anchors
+        self.classification = classification
+        self.box_regression = box_regression
 
     def forward(self, levels: Sequence[Tensor]) -> DensePredictions:
         """The predictions of all levels."""

@@ -18,7 +18,7 @@ from retina.modeling.torch_files import UNREADABLE, check_records, first_line
 
 StateDict = dict[str, Tensor]
 
-_COUNTER = ".num_batches_tracked"
+COUNTER = ".num_batches_tracked"
 """Ending of the entries that only count the batches a BatchNorm has seen: no weights."""
 
 
@@ -57,6 +57,24 @@ def read_state_dict(path: Path | str) -> StateDict:
     if not tensors:
         raise UserError(f"{path}: holds no tensors")
     return tensors
+
+
+def without_counters(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """The entries that are weights or statistics."""
+    return {name: value for name, value in state_dict.items() if not name.endswith(COUNTER)}
+
+
+def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """In words, which entries are missing, unknown, or of another shape than expected."""
+    return [
+        *(f"'{name}' is missing" for name in expected if name not in given),
+        *(f"'{name}' is unknown" for name in given if name not in expected),
+        *(
+            f"'{name}' is {tuple(given[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in given and given[name].shape != tensor.shape
+        ),
+    ]
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -143,9 +161,9 @@ def load_matching(detector: nn.Module, state_dict: Mapping[str, Tensor]) -> Load
     }
     detector.load_state_dict(fitting, strict=False)
     report = LoadReport(
-        loaded=tuple(name for name in fitting if not name.endswith(_COUNTER)),
-        missing=_without_counters(own.keys() - state_dict.keys(), own),
-        unexpected=_without_counters(state_dict.keys() - own.keys(), state_dict),
+        loaded=tuple(name for name in fitting if not name.endswith(COUNTER)),
+        missing=tuple(name for name in without_counters(own) if name not in state_dict),
+        unexpected=tuple(name for name in without_counters(state_dict) if name not in own),
         mismatched=tuple(
             Mismatch(name, tuple(own[name].shape), tuple(value.shape))
             for name, value in state_dict.items()
@@ -158,7 +176,3 @@ def load_matching(detector: nn.Module, state_dict: Mapping[str, Tensor]) -> Load
             f"{', '.join(list(state_dict)[:3])}; the detector {', '.join(list(own)[:3])})"
         )
     return report
-
-
-def _without_counters(names: set[str], order: Mapping[str, Tensor]) -> tuple[str, ...]:
-    return tuple(name for name in order if name in names and not name.endswith(_COUNTER))

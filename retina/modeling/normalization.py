@@ -1,9 +1,7 @@
-"""Normalisation layers of a pretrained trunk."""
+"""Normalisation layers of a backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -28,11 +26,25 @@ class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):  # type: ignore[misc]
         return normalised.add_(shift)
 
 
-def norm_layer(kind: NormKind, eps: float) -> Callable[[int], nn.Module]:
-    """What makes a normalisation layer of so many channels."""
-    layers: dict[NormKind, type[nn.Module]] = {
-        "frozen": FrozenBatchNorm2d,
-        "batch": nn.BatchNorm2d,
-        "sync": nn.SyncBatchNorm,
-    }
-    return partial(layers[kind], eps=eps)
+def set_norms(network: nn.Module, kind: NormKind, eps: float) -> None:
+    """Make all batch normalisation of a network of one kind; its state stays.
+
+    Args:
+        network: with plain `nn.BatchNorm2d`, which are replaced in place.
+        kind: which layers it shall have.
+        eps: what they add to the variance.
+    """
+    for name, layer in list(network.named_modules()):
+        if not isinstance(layer, nn.BatchNorm2d):
+            continue
+        layer.eps = eps
+        if kind == "batch":
+            continue
+        new: nn.Module
+        if kind == "sync":
+            new = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
+        else:
+            new = FrozenBatchNorm2d(layer.num_features, eps=eps)
+            new.load_state_dict(layer.state_dict())
+        parent, _, own_name = name.rpartition(".")
+        setattr(network.get_submodule(parent), own_name, new)

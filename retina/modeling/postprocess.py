@@ -33,14 +33,7 @@ class PostprocessConfig(Config):
 
     def build(self, box_coder: BoxCoder) -> Postprocess:
         """The function, for a detector with this box coder."""
-        return Postprocess(
-            box_coder=box_coder,
-            score_threshold=self.score_threshold,
-            candidates_per_level=self.candidates_per_level,
-            nms_iou_threshold=self.nms_iou_threshold,
-            max_detections=self.max_detections,
-            clip_before_nms=self.clip_before_nms,
-        )
+        return Postprocess(box_coder=box_coder, **dict(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from torch.nn import functional
 from retina.configuration import Config
 from retina.errors import UserError
 from retina.geometry.resizing import canvas_for, fit_into
+from retina.modeling.pixels import IMAGENET, ChannelOrder, PerChannel, Pixels
 from retina.structures import Size
 
 LARGE_PIXELS = 2**23
@@ -21,47 +22,40 @@ LARGE_PIXELS = 2**23
 four times its own memory. On a CPU the last bit may then differ: torch computes one channel and
 three in different kernels."""
 
-ChannelOrder = Literal["rgb", "bgr"]
-Pixels = Annotated[int, Field(ge=1, le=65_536)]
-PerChannel = tuple[float, float, float]
+Length = Annotated[int, Field(ge=1, le=65_536)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class PreprocessConfig(Config):
     """How images are resized, normalised and padded."""
 
-    min_size: Pixels = 800
+    min_size: Length = 800
     """Length in pixels that the shorter side is scaled to (with `stretch`: the height)."""
-    max_size: Pixels = 1333
+    max_size: Length = 1333
     """Limit in pixels for the longer side, which lowers the scale (with `stretch`: the width)."""
     stretch: bool = False
     """Scale every image to exactly min_size × max_size instead of keeping its aspect ratio."""
     antialias: bool = False
     """Filter before shrinking. The published detectors do not."""
-    channel_order: ChannelOrder = "rgb"
+    channel_order: ChannelOrder = IMAGENET.channel_order
     """The order of the channels that the network sees."""
-    mean: PerChannel = (0.485, 0.456, 0.406)
+    mean: PerChannel = IMAGENET.mean
     """Subtracted from red, green and blue (always in this order), where 1 is white."""
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = IMAGENET.std
     """What red, green and blue are then divided by, where 1 is white."""
-    size_divisor: Pixels = 32
+    size_divisor: Length = 32
     """The padded height and width are multiples of this many pixels."""
-    pad_to: tuple[Pixels, Pixels] | None = None
+    pad_to: tuple[Length, Length] | None = None
     """Pad to exactly this height and width instead; it must hold every resized image."""
 
     def build(self) -> Preprocess:
-        """The module."""
-        return Preprocess(
-            min_size=self.min_size,
-            max_size=self.max_size,
-            stretch=self.stretch,
-            antialias=self.antialias,
-            channel_order=self.channel_order,
-            mean=self.mean,
-            std=self.std,
-            size_divisor=self.size_divisor,
-            pad_to=self.pad_to,
-        )
+        """The module, on the CPU."""
+        return Preprocess(**dict(self))
+
+    @property
+    def pixels(self) -> Pixels:
+        """What is made of each pixel."""
+        return Pixels(self.channel_order, self.mean, self.std)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ CoarseSource = Literal["c5", "p5"]
 
 
 class PyramidConfig(Config):
-    """The feature pyramid."""
+    """How the levels are made of the backbone's feature maps."""
 
     channels: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Width of every level."""

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from retina.artifact import Artifact, make_artifact
-from retina.configuration import validate
+from retina.configuration import merge, read_preset, validate
 from retina.devices import PrecisionChoice
 from retina.errors import UserError
 from retina.modeling.importers.torchvision import (
@@ -19,7 +19,6 @@ from retina.modeling.importers.torchvision import (
 )
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.modeling.presets import MODEL_PRESETS
 from retina.prediction.predictor import Predictor
 from retina.structures import Categories
 
@@ -29,9 +28,9 @@ def load_torchvision(
     variant: Literal["v1", "v2"],
     categories: Sequence[str],
     *,
-    min_size: int = 800,
-    max_size: int = 1333,
-    norm_eps: float = 1e-5,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    norm_eps: float | None = None,
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
 ) -> Predictor:
@@ -50,9 +49,9 @@ def torchvision_artifact(
     variant: Variant,
     categories: Sequence[str],
     *,
-    min_size: int = 800,
-    max_size: int = 1333,
-    norm_eps: float = 1e-5,
+    min_size: int | None = None,
+    max_size: int | None = None,
+    norm_eps: float | None = None,
 ) -> Artifact:
     """A torchvision RetinaNet as a detector of this project.
 
@@ -61,10 +60,10 @@ def torchvision_artifact(
         variant: which of the two.
         categories: the name of every class output, in their order; the published COCO weights have
             91, of which the first is never used.
-        min_size: the shorter side of the network's input.
-        max_size: the longer side's limit.
-        norm_eps: epsilon of the trunk's batch norms, which no state dict tells. The published
-            ``COCO_V1`` weights of v1 need 0.0; a trunk with live batch norms 1e-5.
+        min_size: the shorter side of the network's input; None for torchvision's, 800.
+        max_size: the longer side's limit; None for torchvision's, 1333.
+        norm_eps: epsilon of the backbone's batch norms, which no state dict tells. The published
+            ``COCO_V1`` weights of v1 need 0.0; None is for live batch norms, 1e-5.
 
     Raises:
         UserError: the weights are not of this variant, or the number of categories is not theirs.
@@ -76,9 +75,10 @@ def torchvision_artifact(
             "were given; give one name per output (a name such as '__background__' for an unused "
             "one)"
         )
-    tree = MODEL_PRESETS[f"torchvision_{variant}"]
     model = model_config(variant, norm_eps=norm_eps, state_dict=state_dict)
+    preset = read_preset(f"torchvision_{variant}")
     sizes = {"min_size": min_size, "max_size": max_size}
+    given = {key: size for key, size in sizes.items() if size is not None}
     source = f"torchvision {variant}"
     detector = model.build(num_classes)
     # The counters of live batch norms are no weights and may be missing.
@@ -86,8 +86,8 @@ def torchvision_artifact(
     return make_artifact(
         detector,
         model=model,
-        preprocess=validate({**tree["preprocess"], **sizes}, PreprocessConfig, source=source),
-        postprocess=validate(tree["postprocess"], PostprocessConfig, source=source),
+        preprocess=validate(merge(preset["preprocess"], given), PreprocessConfig, source=source),
+        postprocess=validate(preset["postprocess"], PostprocessConfig, source=source),
         categories=Categories(tuple(categories), tuple(range(num_classes))),
         training={"imported_from": source},
     )

@@ -72,7 +72,7 @@ class PendingVerdict:
 class RunningState:
     """Tensors that a step moves on its way, and that a masked step must leave as they were.
 
-    Tensors of one type are handled as one, so that the dozens of norms of a trunk cost a few
+    Tensors of one type are handled as one, so that the dozens of norms of a backbone cost a few
     kernels and not hundreds.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retina.configuration import Tree, parse_yaml
+from retina.configuration import differences, parse_yaml
 from retina.distributed import broadcast_object, is_main_process
 from retina.errors import UserError
 from retina.training.checkpoint import TrainingState, load_state, previous_of
@@ -89,43 +89,28 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
     Raises:
         UserError: a change would make the two parts different trainings; names key and reason.
     """
-    before, now = (
-        leaves(parse_yaml(text, str(point.path))) for text in (point.state.config, config)
-    )
-    changed = {
-        key: f"{key}: {before.get(key, 'not set')} → {now.get(key, 'not set')}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    }
-    reasons = {key: _refusal(key) for key in changed} | {
-        key: reason
-        for key, reason in SWITCHES.items()
-        if (before.get(key) is None) != (now.get(key) is None)
-    }
-    wrong = [f"{changed[key]} ({reason})" for key, reason in reasons.items() if reason]
+    before, now = (parse_yaml(text, str(point.path)) for text in (point.state.config, config))
+    changed = differences(before, now)
+    lines = {key: f"{key}: {old} → {new}" for key, (old, new) in changed.items()}
+    reasons = {key: _refusal(key, *values) for key, values in changed.items()}
+    wrong = [f"{lines[key]} ({reason})" for key, reason in reasons.items() if reason]
     if wrong:
         raise UserError(
             f"{point.path}: cannot be resumed with this config: {'; '.join(wrong)}. Resume with "
             "the run's own config.yaml, or give another output_dir; to start from its weights, "
             f"model.initialize_from={point.path.with_name('last.safetensors')}"
         )
-    return tuple(changed.values())
+    return tuple(lines.values())
 
 
-def _refusal(key: str) -> str:
+def _refusal(key: str, old: Any, new: Any) -> str:
+    """Why a key may not change from one value to another; empty where it may."""
     if _is_under(key, ALLOWED):
         return ""
+    if key in SWITCHES and (old is None) != (new is None):
+        return SWITCHES[key]
     return next((reason for refused, reason in REFUSED.items() if _is_under(key, [refused])), "")
 
 
 def _is_under(key: str, prefixes: Iterable[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def leaves(tree: Tree, path: str = "") -> dict[str, Any]:
-    """The leaves of a tree by their dotted paths."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        below = f"{path}.{key}" if path else str(key)
-        found |= leaves(value, below) if isinstance(value, dict) else {below: value}
-    return found

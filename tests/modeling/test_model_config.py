@@ -7,12 +7,18 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from retina.configuration import ConfigError, parse_yaml, to_yaml, validate
+from retina.configuration import (
+    ConfigError,
+    parse_yaml,
+    preset_names,
+    read_preset,
+    to_yaml,
+    validate,
+)
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.modeling.presets import MODEL_PRESETS
 
 SCHEMAS = {"model": ModelConfig, "preprocess": PreprocessConfig, "postprocess": PostprocessConfig}
 
@@ -36,8 +42,7 @@ def tree_paths(tree: Any) -> set[str]:
 
 @pytest.mark.parametrize("name", ["paper", "torchvision_v1", "torchvision_v2", "detectron2"])
 def test_presets_write_out_every_field(name: str) -> None:
-    preset = MODEL_PRESETS[name]
-    assert preset.keys() == SCHEMAS.keys()
+    preset = read_preset(name)
     for key, schema in SCHEMAS.items():
         config = validate(preset[key], schema, source=name)
         assert tree_paths(preset[key]) == field_paths(config)
@@ -45,8 +50,9 @@ def test_presets_write_out_every_field(name: str) -> None:
 
 
 def test_presets_differ_as_the_references_do() -> None:
-    model = {name: preset["model"] for name, preset in MODEL_PRESETS.items()}
-    post = {name: preset["postprocess"] for name, preset in MODEL_PRESETS.items()}
+    presets = {name: read_preset(name) for name in preset_names()}
+    model = {name: preset["model"] for name, preset in presets.items()}
+    post = {name: preset["postprocess"] for name, preset in presets.items()}
     assert {n: m["pyramid"]["p6_from"] for n, m in model.items()} == {
         "paper": "c5",
         "torchvision_v1": "p5",
@@ -65,15 +71,15 @@ def test_presets_differ_as_the_references_do() -> None:
         "torchvision_v2": 300,
         "detectron2": 100,
     }
-    assert MODEL_PRESETS["detectron2"]["preprocess"]["channel_order"] == "bgr"
+    assert presets["detectron2"]["preprocess"]["channel_order"] == "bgr"
     for tree in model.values():
         assert tree["box_coder"]["max_log_scale"] == math.log(1000 / 16)
         assert tree["anchors"]["sizes"] == [4.0 * 8 * 2**level for level in range(5)]
 
 
-@pytest.mark.parametrize("name", list(MODEL_PRESETS))
+@pytest.mark.parametrize("name", preset_names())
 def test_presets_build(name: str) -> None:
-    config = validate(MODEL_PRESETS[name]["model"], ModelConfig, source=name)
+    config = validate(read_preset(name)["model"], ModelConfig, source=name)
     with torch.device("meta"):
         detector = config.without_pretrained_weights().build(80)
     assert detector.num_classes == 80
@@ -86,7 +92,7 @@ def test_presets_build(name: str) -> None:
 
 
 def test_without_pretrained_weights_changes_nothing_else() -> None:
-    config = validate(MODEL_PRESETS["paper"]["model"], ModelConfig, source="paper")
+    config = validate(read_preset("paper")["model"], ModelConfig, source="paper")
     bare = config.without_pretrained_weights()
     assert config.backbone.weights == "IMAGENET1K_V1"
     assert bare.backbone.weights is None

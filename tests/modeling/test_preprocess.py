@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from retina.configuration import ConfigError, validate
+from retina.configuration import ConfigError, read_preset, validate
 from retina.errors import UserError
 from retina.modeling.preprocess import PreparedImages, Preprocess, PreprocessConfig
-from retina.modeling.presets import MODEL_PRESETS
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -80,7 +79,7 @@ def test_both_paths_agree_on_images_that_need_no_resizing() -> None:
 
 def test_detectron2_sees_bgr_less_the_mean() -> None:
     image = torch.randint(0, 256, (3, 800, 800), dtype=torch.uint8)
-    tree = MODEL_PRESETS["detectron2"]["preprocess"]
+    tree = read_preset("detectron2")["preprocess"]
     prepared = validate(tree, PreprocessConfig, source="preset").build().prepare([image])
     mean = torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
     expected = image[[2, 1, 0]].float() - mean

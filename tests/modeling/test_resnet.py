@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 from retina.configuration import ConfigError, validate
 from retina.errors import UserError
 from retina.modeling.backbones import FeatureSpec, ResNetConfig
-from retina.modeling.backbones.resnet import ResNet, TrunkName
+from retina.modeling.backbones.resnet import ResNet, ResNetName
 from retina.modeling.normalization import FrozenBatchNorm2d
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -30,30 +30,31 @@ def randomise_norms(module: nn.Module, seed: int) -> None:
             layer.bias.data.normal_(std=0.1)
 
 
-@pytest.mark.parametrize("name", get_args(TrunkName))
-def test_every_trunk_gives_maps_of_the_announced_shape(name: TrunkName) -> None:
+@pytest.mark.parametrize("name", get_args(ResNetName))
+def test_every_resnet_gives_maps_of_the_announced_shape(name: ResNetName) -> None:
     with torch.device("meta"):  # shapes are all that matters here
-        trunk = ResNetConfig(name=name).build()
-        maps = trunk(torch.zeros(1, 3, 128, 192))
+        backbone = ResNetConfig(name=name).build()
+        maps = backbone(torch.zeros(1, 3, 128, 192))
     channels = (128, 256, 512) if name in ("resnet18", "resnet34") else (512, 1024, 2048)
-    assert trunk.feature_specs == tuple(
+    assert backbone.feature_specs == tuple(
         FeatureSpec(width, stride) for width, stride in zip(channels, (8, 16, 32), strict=True)
     )
-    for spec, feature_map in zip(trunk.feature_specs, maps, strict=True):
+    for spec, feature_map in zip(backbone.feature_specs, maps, strict=True):
         assert feature_map.shape == (1, spec.channels, 128 // spec.stride, 192 // spec.stride)
 
 
 def test_maps_are_those_of_the_torchvision_network() -> None:
     network = torchvision.models.resnet18(weights=None)
     randomise_norms(network, 1)
-    trunk = ResNetConfig(name="resnet18").build()
-    trunk.load_pretrained(network.state_dict(), source="test")
+    backbone = ResNetConfig(name="resnet18").build()
+    state_dict = network.state_dict()
+    backbone.load_state_dict({k: v for k, v in state_dict.items() if not k.startswith("fc.")})
     network.eval()
-    trunk.eval()
+    backbone.eval()
     stem = network.maxpool(network.relu(network.bn1(network.conv1(IMAGES))))
     c3 = network.layer2(network.layer1(stem))
     c4 = network.layer3(c3)
-    for ours, reference in zip(trunk(IMAGES), (c3, c4, network.layer4(c4)), strict=True):
+    for ours, reference in zip(backbone(IMAGES), (c3, c4, network.layer4(c4)), strict=True):
         assert torch.equal(ours, reference)
 
 
@@ -71,18 +72,21 @@ def test_frozen_stages_stay_as_they_are_through_a_training_step(
     norm: str, frozen_stages: int
 ) -> None:
     config = {"name": "resnet18", "norm": norm, "frozen_stages": frozen_stages}
-    trunk: ResNet = validate(config, ResNetConfig, source="test").build()
+    backbone: ResNet = validate(config, ResNetConfig, source="test").build()
     stages: list[list[nn.Module]] = [
-        [trunk.conv1, trunk.bn1],
-        *([layer] for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)),
+        [backbone.conv1, backbone.bn1],
+        *(
+            [layer]
+            for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        ),
     ]
     before = [state_of(stage) for stage in stages]
-    trunk.train()
+    backbone.train()
     images = IMAGES.clone().requires_grad_(frozen_stages == 0)
-    loss = sum(feature_map.mean() for feature_map in trunk(images))
+    loss = sum(feature_map.mean() for feature_map in backbone(images))
     if frozen_stages < 5:
         loss.backward()
-        learning = [p for p in trunk.parameters() if p.requires_grad]
+        learning = [p for p in backbone.parameters() if p.requires_grad]
         assert all(parameter.grad is not None for parameter in learning)
         torch.optim.SGD(learning, lr=10.0).step()
     else:
@@ -100,20 +104,20 @@ def test_frozen_stages_stay_as_they_are_through_a_training_step(
 
 
 def test_train_does_not_thaw_a_frozen_stage_below_another_module() -> None:
-    trunk = ResNetConfig(name="resnet18", frozen_stages=2).build()
-    parent = nn.Sequential(trunk)
+    backbone = ResNetConfig(name="resnet18", frozen_stages=2).build()
+    parent = nn.Sequential(backbone)
     parent.eval()
     parent.train()
-    assert not trunk.bn1.training
-    assert not trunk.layer1.training
-    assert trunk.layer2.training
-    assert not any(p.requires_grad for p in trunk.layer1.parameters())
+    assert not backbone.bn1.training
+    assert not backbone.layer1.training
+    assert backbone.layer2.training
+    assert not any(p.requires_grad for p in backbone.layer1.parameters())
 
 
 def test_epsilon_reaches_every_norm() -> None:
     for norm in ("batch", "frozen"):
-        trunk = ResNetConfig(name="resnet18", norm=norm, norm_eps=0.25).build()
-        epsilons = [m.eps for m in trunk.modules() if hasattr(m, "running_var")]
+        backbone = ResNetConfig(name="resnet18", norm=norm, norm_eps=0.25).build()
+        epsilons = [m.eps for m in backbone.modules() if hasattr(m, "running_var")]
         assert epsilons == [0.25] * 20
 
 
@@ -145,14 +149,14 @@ def test_frozen_norm_keeps_the_precision_of_its_input() -> None:
 def test_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     network = torchvision.models.resnet18(weights=None)
     randomise_norms(network, 5)
-    path = tmp_path / f"trunk{suffix}"
+    path = tmp_path / f"backbone{suffix}"
     if suffix == ".safetensors":
         save_file(network.state_dict(), path)
     else:
         torch.save(network.state_dict(), path)
     for norm in ("batch", "frozen"):
-        trunk = ResNetConfig(name="resnet18", weights=str(path), norm=norm).build()
-        own = trunk.state_dict()
+        backbone = ResNetConfig(name="resnet18", weights=str(path), norm=norm).build()
+        own = backbone.state_dict()
         for key, value in network.state_dict().items():
             if not key.startswith("fc.") and not key.endswith("num_batches_tracked"):
                 assert torch.equal(own[key], value)
@@ -165,9 +169,9 @@ def test_weights_by_torchvisions_name(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "checkpoints").mkdir()
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     for name in ("IMAGENET1K_V1", "DEFAULT"):
-        trunk = ResNetConfig(name="resnet18", weights=name).build()
+        backbone = ResNetConfig(name="resnet18", weights=name).build()
         assert torch.equal(
-            trunk.layer4.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight
+            backbone.layer4.state_dict()["1.conv2.weight"], network.layer4[1].conv2.weight
         )
 
 
@@ -199,8 +203,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_weight_file_is_named() -> None:
-    with pytest.raises(UserError, match=r"nowhere/trunk\.pt: no such weight file"):
-        ResNetConfig(name="resnet18", weights="nowhere/trunk.pt").build()
+    with pytest.raises(UserError, match=r"nowhere/backbone\.pt: no such weight file"):
+        ResNetConfig(name="resnet18", weights="nowhere/backbone.pt").build()
 
 
 @pytest.mark.parametrize(

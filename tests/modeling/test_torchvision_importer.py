@@ -82,7 +82,7 @@ def test_scores_around_the_threshold_detect_what_torchvision_detects(
     assert all(0 < len(detections) < 300 for detections in expected)
 
 
-def test_a_frozen_trunk_without_epsilon_detects_what_torchvision_detects(
+def test_a_frozen_backbone_without_epsilon_detects_what_torchvision_detects(
     networks: dict[str, nn.Module], images: list[Tensor], torchvision_reference: ModuleType
 ) -> None:
     network = torchvision_reference.with_frozen_norms(copy.deepcopy(networks["v1"]), eps=0.0)
@@ -130,7 +130,9 @@ def test_a_wrong_epsilon_is_noticed(
     assert len(all_differences(torchvision_reference, ours, expected[variant])) > 300
 
 
-def test_the_trunks_norms_are_live_if_their_counters_say_so(networks: dict[str, nn.Module]) -> None:
+def test_the_backbones_norms_are_live_if_their_counters_say_so(
+    networks: dict[str, nn.Module],
+) -> None:
     state = networks["v1"].state_dict()
     without_counters = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
     assert model_config("v1", state_dict=state).backbone.norm == "batch"

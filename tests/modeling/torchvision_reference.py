@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.ops import FrozenBatchNorm2d
 
-from retina.configuration import merge, validate
+from retina.configuration import merge, read_preset, validate
 from retina.modeling.importers.torchvision import Variant, convert_state_dict, model_config
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.modeling.presets import MODEL_PRESETS
 from retina.runtime import TorchRuntime
 from retina.structures import Categories, Detections
 
@@ -60,7 +59,7 @@ def random_torchvision(variant: Variant, seed: int) -> nn.Module:
 
 
 def with_frozen_norms(model: nn.Module, eps: float) -> nn.Module:
-    """The network with its trunk's batch norms frozen, as torchvision builds pretrained ones."""
+    """The network with its backbone's batch norms frozen, as torchvision builds pretrained ones."""
     for name, child in list(model.backbone.body.named_modules()):
         if isinstance(child, nn.BatchNorm2d):
             frozen = FrozenBatchNorm2d(child.num_features, eps=eps)
@@ -138,7 +137,7 @@ def detect_with_ours(
     norm_eps: float = 1e-5,
 ) -> list[Detections]:
     """Our detections, from torchvision's converted state dict."""
-    preset = MODEL_PRESETS[f"torchvision_{variant}"]
+    preset = read_preset(f"torchvision_{variant}")
     state_dict = model.state_dict()
     config = model_config(variant, norm_eps=norm_eps, state_dict=state_dict)
     detector = config.build(NUM_CLASSES)

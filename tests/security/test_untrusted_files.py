@@ -143,7 +143,7 @@ def test_resume_refuses_a_pickle(
 def test_a_poisoned_download_cache_is_not_unpickled(
     monkeypatch: pytest.MonkeyPatch, mark: Path, tmp_path: Path
 ) -> None:
-    from retina.modeling.backbones.resnet import pretrained_state_dict
+    from retina.modeling.pretrained import pretrained_state_dict
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     name = torch.hub.get_dir()

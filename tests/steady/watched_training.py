@@ -25,8 +25,8 @@ class Narrow(ResNet):
         return super()._make_layer(block, planes // 8, *rest, **options)
 
 
-def narrow(name: str, *, weights: None, norm_layer: Any) -> ResNet:
-    return Narrow(BasicBlock, [1, 1, 1, 1], norm_layer=norm_layer)
+def narrow(name: str, *, weights: None) -> ResNet:
+    return Narrow(BasicBlock, [1, 1, 1, 1])
 
 
 file, every = Path(sys.argv.pop(1)), int(sys.argv.pop(1))

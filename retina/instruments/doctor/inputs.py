@@ -13,11 +13,9 @@ from retina.configuration import Tree, merge
 from retina.datasets.dataset import DetectionDataset
 from retina.instruments.doctor.findings import Examined, Finding
 from retina.instruments.doctor.subject import Subject
+from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.preprocess import Preprocess, PreprocessConfig
 from retina.runtime.splits import spread_indices
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _IMAGES = 32
 _WIDEST = 5.0
@@ -49,7 +47,7 @@ def check_start(subject: Subject) -> Examined:
                 code="frozen_norm_random",
                 severity="severe",
                 what="the norms of the backbone are frozen, but its weights are random",
-                why="Frozen norms that were never trained do nothing, and a deep trunk without "
+                why="Frozen norms that were never trained do nothing, and a deep backbone without "
                 "norms hardly learns.",
                 remedy="Use live batch normalisation, or start from weights.",
                 patch={"model": {"backbone": {"norm": "batch"}}},
@@ -101,7 +99,7 @@ def _constants(subject: Subject) -> Iterator[Finding]:
     if model.initialize_from is not None:
         yield from _differs_from_start(config, model.initialize_from)
         return
-    has_published = model.backbone.weights is not None and not _is_file(model.backbone.weights)
+    expected = model.backbone.expected_pixels
     if max(config.mean) > 1.5 or max(config.std) > 1.5:
         yield Finding(
             code="normalisation_scale",
@@ -113,46 +111,45 @@ def _constants(subject: Subject) -> Iterator[Finding]:
             patch=_patch(_divided(config.mean), _divided(config.std)),
             numbers={"largest_mean": max(config.mean), "largest_std": max(config.std)},
         )
-    elif _near(config.mean, IMAGENET_STD) and _near(config.std, IMAGENET_MEAN):
+    elif _near(config.mean, IMAGENET.std) and _near(config.std, IMAGENET.mean):
         yield Finding(
             code="normalisation_mean_and_std_swapped",
-            severity="severe" if has_published else "warning",
+            severity="warning" if expected is None else "severe",
             what="preprocess.mean and preprocess.std have each other's values",
             why="The pixels are neither centred nor scaled as the weights expect.",
             remedy="Exchange them.",
-            patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+            patch=_patch(IMAGENET.mean, IMAGENET.std),
         )
-    elif _near(config.mean, IMAGENET_MEAN[::-1]):
+    elif _near(config.mean, IMAGENET.mean[::-1]):
         yield Finding(
             code="normalisation_order",
-            severity="severe" if has_published else "warning",
+            severity="warning" if expected is None else "severe",
             what=f"preprocess.mean {_list(config.mean)} is ImageNet's as blue, green, red",
             why="Mean and std are always red, green, blue here, also where channel_order is bgr.",
             remedy="Write them as red, green, blue.",
-            patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+            patch=_patch(IMAGENET.mean, IMAGENET.std),
         )
-    elif has_published and not _is_imagenet(config):
+    elif expected is not None and not _is_near(config.pixels, expected):
         yield Finding(
             code="normalisation_not_of_weights",
             severity="severe",
-            what=f"model.backbone.weights {model.backbone.weights} were trained on RGB with "
-            f"ImageNet's mean and std; preprocess says {config.channel_order.upper()}, mean "
-            f"{_list(config.mean)}, std {_list(config.std)}",
+            what=f"model.backbone.weights {model.backbone.weights} were trained on "
+            f"{_named(expected)}; preprocess says {_named(config.pixels)}",
             why="Pretrained filters see other colours than they learned: much of what they know is "
             "lost.",
             remedy="Use the normalisation of the weights.",
             patch=merge(
-                _patch(IMAGENET_MEAN, IMAGENET_STD), {"preprocess": {"channel_order": "rgb"}}
+                _patch(expected.mean, expected.std),
+                {"preprocess": {"channel_order": expected.channel_order}},
             ),
         )
 
 
 def _differs_from_start(config: PreprocessConfig, path: Path) -> Iterator[Finding]:
     theirs = load_artifact(path).config.preprocess
-    keys = ("channel_order", "mean", "std")
-    if all(getattr(theirs, key) == getattr(config, key) for key in keys):
+    if theirs.pixels == config.pixels:
         return
-    values = theirs.model_dump(mode="json", include=set(keys))
+    values = theirs.model_dump(mode="json", include={"channel_order", "mean", "std"})
     yield Finding(
         code="normalisation_not_of_weights",
         severity="severe",
@@ -175,7 +172,7 @@ def _scale(mean: Sequence[float], std: Sequence[float]) -> Iterator[Finding]:
         + " (red, green, blue or the reverse); about 0 ± 1 is usual",
         why="Initial weights and learning rates are made for inputs of that scale.",
         remedy="Use ImageNet's mean and std, or the data set's own, where 1 is white.",
-        patch=_patch(IMAGENET_MEAN, IMAGENET_STD),
+        patch=_patch(IMAGENET.mean, IMAGENET.std),
         numbers={"largest_std": max(std), "smallest_std": min(std)},
     )
 
@@ -185,13 +182,13 @@ def _is_in_0_255(config: PreprocessConfig) -> bool:
     return all(abs(value - 1 / 255) < 1e-6 for value in config.std)
 
 
-def _is_imagenet(config: PreprocessConfig) -> bool:
-    is_near = _near(config.mean, IMAGENET_MEAN) and _near(config.std, IMAGENET_STD)
-    return is_near and config.channel_order == "rgb"
+def _is_near(pixels: Pixels, others: Pixels) -> bool:
+    is_near = _near(pixels.mean, others.mean) and _near(pixels.std, others.std)
+    return is_near and pixels.channel_order == others.channel_order
 
 
-def _is_file(weights: str) -> bool:
-    return weights.endswith((".safetensors", ".pt", ".pth")) or Path(weights).is_file()
+def _named(pixels: Pixels) -> str:
+    return f"{pixels.channel_order.upper()}, mean {_list(pixels.mean)}, std {_list(pixels.std)}"
 
 
 def _near(values: Sequence[float], others: Sequence[float]) -> bool:

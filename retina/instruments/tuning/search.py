@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from retina.configuration import ConfigError, Tree, parse_yaml, to_yaml, validate
+from retina.configuration import ConfigError, differences, parse_yaml, to_yaml, validate
 from retina.datasets.coco_results import read_results
 from retina.errors import RunError, UserError
 from retina.evaluation.bootstrap import ImageMatches, draw_multiplicities, match_per_image
@@ -206,15 +206,15 @@ def claim_folder(base: ExperimentConfig, *, seeds_are_named: bool) -> list[str]:
         return []
     before, now = (parse_yaml(to_yaml(config), "") for config in (_claimed(path), base))
     harmless = (*_WITHOUT_EFFECT, *(("seed:",) if seeds_are_named else ()))
-    differences = _differences(before, now)
-    changed = [one for one in differences if not one.startswith(harmless)]
+    told = [f"{key}: {old} → {new}" for key, (old, new) in sorted(differences(before, now).items())]
+    changed = [one for one in told if not one.startswith(harmless)]
     if changed:
         shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
         raise UserError(
             f"{folder}: holds a tuning with other settings ({shown}); its runs could not be "
             "compared with new ones. Take the same settings, or another folder with --output"
         )
-    return differences
+    return told
 
 
 def _claimed(path: Path) -> ExperimentConfig:
@@ -227,15 +227,3 @@ def _claimed(path: Path) -> ExperimentConfig:
             f"{path}: is not what a tuning wrote here; give a folder of its own with --output\n"
             f"{error}"
         ) from None
-
-
-def _differences(before: Tree, now: Tree, path: str = "") -> list[str]:
-    """``key: old → new`` for every leaf that differs."""
-    found = []
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{path}{key}.")
-        elif old != new:
-            found.append(f"{path}{key}: {old} → {new}")
-    return found

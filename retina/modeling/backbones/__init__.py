@@ -1,10 +1,17 @@
-"""Backbones: one file each, and the union of their configs."""
+"""Backbones: one file each, and the list of their configs."""
 
-from retina.modeling.backbones.backbone import Backbone, FeatureSpec
+from typing import Annotated
+
+from retina.configuration import OneOf
+from retina.modeling.backbones.backbone import Backbone, BackboneConfig, FeatureSpec
 from retina.modeling.backbones.resnet import ResNetConfig
 
-# With a second member this becomes Annotated[A | B, Field(discriminator="kind")]: pydantic refuses
-# a discriminator on a single type.
-BackboneConfig = ResNetConfig
+AnyBackboneConfig = Annotated[
+    BackboneConfig,
+    OneOf(
+        ResNetConfig,
+    ),
+]
+"""A backbone of any kind."""
 
-__all__ = ["Backbone", "BackboneConfig", "FeatureSpec", "ResNetConfig"]
+__all__ = ["AnyBackboneConfig", "Backbone", "BackboneConfig", "FeatureSpec", "ResNetConfig"]

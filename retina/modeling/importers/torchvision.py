@@ -9,16 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from retina.configuration import merge, validate
+from retina.configuration import Tree, merge, read_preset, validate
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
-from retina.modeling.loading import StateDict
-from retina.modeling.presets import MODEL_PRESETS
+from retina.modeling.loading import COUNTER, StateDict, misfits, without_counters
 
 Variant = Literal["v1", "v2"]
 
 _LOGITS = "head.classification_head.cls_logits.weight"
-_COUNTER = ".num_batches_tracked"
 _V2_ONLY = "head.classification_head.conv.0.1.weight"
 _ANCHORS_PER_CELL = 9
 
@@ -38,34 +36,32 @@ _OLD_CONV = re.compile(r"^(head\.\w+)\.conv\.(\d+)\.(weight|bias)$")
 def model_config(
     variant: Variant,
     *,
-    norm_eps: float = 1e-5,
+    norm_eps: float | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> ModelConfig:
     """The model that the variant's weights belong to, without pretrained weights of its own.
 
     Args:
         variant: ``v1`` is ``retinanet_resnet50_fpn``, ``v2`` is ``retinanet_resnet50_fpn_v2``.
-        norm_eps: the epsilon of the trunk's normalisation, which no state dict tells: 0.0 for the
-            published COCO_V1 weights of v1, 1e-5 otherwise.
-        state_dict: torchvision's weights, if at hand: whether v1's trunk has live or frozen batch
-            norms is told by the counters that only live ones have.
+        norm_eps: the epsilon of the backbone's normalisation, which no state dict tells: 0.0 for
+            the published COCO_V1 weights of v1, otherwise None, which takes the preset's.
+        state_dict: torchvision's weights, if at hand: whether v1's backbone has live or frozen
+            batch norms is told by the counters that only live ones have.
 
     Raises:
         UserError: there is no such variant.
     """
     if variant not in ("v1", "v2"):
         raise UserError(f"torchvision has no RetinaNet variant '{variant}': choose v1 or v2")
-    preset = MODEL_PRESETS[f"torchvision_{variant}"]["model"]
-    is_live = any(name.endswith(_COUNTER) for name in state_dict or ())
-    norm = "batch" if is_live else preset["backbone"]["norm"]
-    tree = merge(
-        preset,
-        # torchvision's layout: another order of summation moves scores by up to some 1e-5.
-        {
-            "backbone": {"weights": None, "norm": norm, "norm_eps": norm_eps},
-            "memory_format": "contiguous",
-        },
-    )
+    preset = read_preset(f"torchvision_{variant}")["model"]
+    is_live = any(name.endswith(COUNTER) for name in state_dict or ())
+    backbone: Tree = {"weights": None}
+    if is_live:
+        backbone["norm"] = "batch"
+    if norm_eps is not None:
+        backbone["norm_eps"] = norm_eps
+    # torchvision's layout: another order of summation moves scores by up to some 1e-5.
+    tree = merge(preset, {"backbone": backbone, "memory_format": "contiguous"})
     return validate(tree, ModelConfig, source=f"torchvision {variant}")
 
 
@@ -103,21 +99,10 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> St
         UserError: the weights are not those of the variant; the message says what differs.
     """
     num_classes = num_classes_of(state_dict)
-    converted = {
-        _own_name(name): value for name, value in state_dict.items() if not name.endswith(_COUNTER)
-    }
+    converted = {_own_name(name): value for name, value in without_counters(state_dict).items()}
     with torch.device("meta"):  # shapes only: nothing is allocated or initialised
         expected = model_config(variant).build(num_classes).state_dict()
-    expected = {k: v for k, v in expected.items() if not k.endswith(_COUNTER)}
-    problems = [
-        *(f"'{name}' is missing" for name in expected if name not in converted),
-        *(f"'{name}' is unknown" for name in converted if name not in expected),
-        *(
-            f"'{name}' is {tuple(converted[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in converted and converted[name].shape != tensor.shape
-        ),
-    ]
+    problems = misfits(without_counters(expected), converted)
     if problems:
         likely = "v2" if _V2_ONLY in state_dict else "v1"
         advice = "has it another backbone?" if likely == variant else f"it looks like {likely}"
