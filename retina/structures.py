@@ -423,24 +423,6 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionLosses:
-    """The losses of a batch.
-
-    Attributes:
-        classification: ``()``.
-        box_regression: ``()``.
-    """
-
-    classification: Tensor
-    box_regression: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """The sum that is differentiated."""
-        return self.classification + self.box_regression
-
-
-@dataclass(frozen=True, slots=True)
 class Detections:
     """What was found in one image, highest score first.
 

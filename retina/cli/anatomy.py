@@ -18,7 +18,7 @@ from retina.instruments.anatomy.elements import FocalSetting
 from retina.instruments.anatomy.measuring import TrainedLoss, measure_anatomy
 from retina.instruments.anatomy.pictures import write_pictures
 from retina.instruments.anatomy.report import anatomy_table, summary, write_anatomy
-from retina.losses.focal import check_alpha
+from retina.losses.focal_parameters import check_alpha
 from retina.storage import make_folder
 
 

@@ -15,7 +15,7 @@ from retina.devices import pick_device
 from retina.errors import UserError
 from retina.instruments.anatomy.lab.figure import write_heat_maps
 from retina.instruments.anatomy.lab.replay import replay
-from retina.instruments.anatomy.lab.report import lab_table, write_lab
+from retina.instruments.anatomy.lab.report import CAVEAT, lab_table, write_lab
 from retina.instruments.anatomy.lab.sample import (
     LabSample,
     fingerprint,
@@ -23,9 +23,8 @@ from retina.instruments.anatomy.lab.sample import (
     save_sample,
     take_sample,
 )
-from retina.instruments.anatomy.lab.suggestion import CAVEAT, suggest
-from retina.instruments.number_formatting import off_is_none, shown
-from retina.losses.focal import check_alpha
+from retina.instruments.number_formatting import off_is_none
+from retina.losses.focal_parameters import check_alpha
 from retina.storage import make_folder
 
 
@@ -60,21 +59,14 @@ def run_lab(request: LabRequest) -> None:
     make_folder(output)  # refused, where it must be, before anything is computed
     sample = _sample(request, artifact, source, output / "sample.safetensors", console)
     cells = replay(sample, gammas, alphas)
-    suggestion = suggest(cells)
-    console.print(lab_table(cells, suggestion))
-    for line in (
-        f"suggested: γ = {shown(suggestion.cell.gamma)}, since {suggestion.gamma_reason}",
-        f"  and {suggestion.alpha_reason}",
-        CAVEAT,
-    ):
-        console.print(line, markup=False)
+    console.print(lab_table(cells))
+    console.print(CAVEAT, markup=False)
     about = {"checkpoint": str(request.checkpoint), "data": source.name}
-    write_lab(output / "lab.json", sample, cells, suggestion, about)
+    write_lab(output / "lab.json", sample, cells, about)
     loss = source.trained_loss()
     write_heat_maps(
         output / "lab.png",
         cells,
-        suggestion,
         trained=loss.parameters if source.has_config and loss.is_exact else None,
         title=picture_title(request.checkpoint, source.name, sample.num_images),
     )

@@ -49,13 +49,10 @@ def check_objective(config: ExperimentConfig, categories: Categories) -> None:
     Raises:
         UserError: names both counts.
     """
-    for name, what in (("alpha", "weights"), ("class_counts", "counts")):
-        values = getattr(config.objective.classification, name, None)
-        if isinstance(values, tuple) and len(values) != len(categories):
-            raise UserError(
-                f"objective.classification.{name}: {len(values)} {what} for {len(categories)} "
-                f"classes ({', '.join(categories.names[:5])}{' …' if len(categories) > 5 else ''})"
-            )
+    try:
+        config.objective.classification.check_classes(categories.names)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def check_frozen(model: InitializedModelConfig) -> None:

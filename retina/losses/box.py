@@ -13,8 +13,13 @@ BoxLoss = Literal["l1", "smooth_l1", "giou", "diou", "ciou"]
 COMPARES_BOXES: frozenset[BoxLoss] = frozenset({"giou", "diou", "ciou"})
 """The losses that compare boxes; the others compare encoded deltas."""
 
+DEFAULT_BETA = 1 / 9
+"""Where smooth-L1 turns linear, in units of deltas."""
 
-def box_loss(predicted: Tensor, wanted: Tensor, kind: BoxLoss, *, beta: float = 1 / 9) -> Tensor:
+
+def box_loss(
+    predicted: Tensor, wanted: Tensor, kind: BoxLoss, *, beta: float = DEFAULT_BETA
+) -> Tensor:
     """The loss of every box.
 
     Args:

@@ -13,8 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from retina.losses.focal_parameters import DEFAULT_ALPHA
 
-def effective_numbers(counts: Sequence[int] | Tensor, *, beta: float = 0.999) -> Tensor:
+DEFAULT_BETA = 0.999
+"""A class is worth 1000 examples at most."""
+
+
+def effective_numbers(counts: Sequence[int] | Tensor, *, beta: float = DEFAULT_BETA) -> Tensor:
     """How many examples those of each class are worth: ``(K,)`` float64 in 1..1/(1 - β).
 
     A class without any example counts as if it had one.
@@ -37,7 +42,7 @@ def effective_numbers(counts: Sequence[int] | Tensor, *, beta: float = 0.999) ->
     return (1 - beta ** numbers.clamp(min=1)) / (1 - beta)
 
 
-def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.999) -> Tensor:
+def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = DEFAULT_BETA) -> Tensor:
     """Class weights 1/E_n for a softmax loss, ``(K,)`` float64, whose sum is K (Cui et al. eq. 3).
 
     Args:
@@ -49,7 +54,7 @@ def class_balanced_weights(counts: Sequence[int] | Tensor, *, beta: float = 0.99
 
 
 def class_balanced_alpha(
-    counts: Sequence[int] | Tensor, *, beta: float = 0.999, alpha: float = 0.25
+    counts: Sequence[int] | Tensor, *, beta: float = DEFAULT_BETA, alpha: float = DEFAULT_ALPHA
 ) -> Tensor:
     """The α of each class for a sigmoid focal loss, ``(K,)`` float64.
 

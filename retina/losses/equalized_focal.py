@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from retina.distributed import sum_over_ranks
 from retina.losses.focal import FocalSums, sums_of_class_indices
-from retina.losses.focal_parameters import FocalParameters, check_alpha, focal_parameters
+from retina.losses.focal_parameters import (
+    DEFAULT_ALPHA,
+    DEFAULT_GAMMA,
+    FocalParameters,
+    check_alpha,
+    focal_parameters,
+)
 from retina.losses.focal_targets import are_class_indices, check_class_indices, widened
+
+DEFAULT_SCALE = 8.0
+"""The paper's s for LVIS."""
 
 
 class EqualizedFocalLoss(nn.Module):
@@ -44,9 +53,9 @@ class EqualizedFocalLoss(nn.Module):
         self,
         num_classes: int,
         *,
-        alpha: float | None = 0.25,
-        gamma: float = 2.0,
-        scale: float = 8.0,
+        alpha: float | None = DEFAULT_ALPHA,
+        gamma: float = DEFAULT_GAMMA,
+        scale: float = DEFAULT_SCALE,
     ) -> None:
         super().__init__()
         check_alpha(alpha)

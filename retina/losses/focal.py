@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from retina.losses.focal_parameters import (
+    DEFAULT_ALPHA,
+    DEFAULT_GAMMA,
     Alpha,
     FocalParameters,
     Gamma,
-    check_alpha,
-    check_gamma,
     focal_parameters,
 )
 from retina.losses.focal_reference import class_index_loss, dense_loss
@@ -36,23 +36,13 @@ from retina.losses.focal_targets import (
 from retina.losses.fused import can_fuse, fused_focal_sums
 from retina.losses.reduction import Reduction, check_reduction, reduced
 
-__all__ = [
-    "Alpha",
-    "FocalSums",
-    "Gamma",
-    "check_alpha",
-    "check_gamma",
-    "focal_loss_sums",
-    "sigmoid_focal_loss",
-]
-
 
 def sigmoid_focal_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    alpha: Alpha = 0.25,
-    gamma: Gamma = 2.0,
+    alpha: Alpha = DEFAULT_ALPHA,
+    gamma: Gamma = DEFAULT_GAMMA,
     reduction: Reduction = "none",
     ignore_index: int | None = None,
 ) -> Tensor:
@@ -155,8 +145,8 @@ def focal_loss_sums(
     logits: Tensor,
     targets: Tensor,
     *,
-    alpha: Alpha = 0.25,
-    gamma: Gamma = 2.0,
+    alpha: Alpha = DEFAULT_ALPHA,
+    gamma: Gamma = DEFAULT_GAMMA,
     ignore_index: int | None = None,
     row_weights: Tensor | None = None,
     in_place: bool = False,

@@ -12,6 +12,12 @@ from torch import Tensor
 
 from retina.losses.eager import is_plain, runs_eagerly
 
+DEFAULT_GAMMA = 2.0
+"""γ of every focal loss that is not told another: the paper's (Lin et al. 2017, table 1b)."""
+
+DEFAULT_ALPHA = 0.25
+"""α, likewise."""
+
 Alpha = float | Sequence[float] | Tensor | None
 Gamma = float | Sequence[float] | Tensor
 

@@ -21,8 +21,15 @@ from torch import Tensor
 
 from retina.losses.eager import is_plain, runs_eagerly
 from retina.losses.focal import FocalSums, focal_loss_sums
+from retina.losses.focal_parameters import DEFAULT_GAMMA
 from retina.losses.focal_targets import check_class_indices, check_dense_targets, widened
 from retina.losses.reduction import Reduction, check_reduction, reduced
+
+DEFAULT_BETA = 2.0
+"""The paper's β of the quality focal loss."""
+
+VARIFOCAL_ALPHA = 0.75
+"""The paper's α of the varifocal loss, which weighs the negatives."""
 
 Entry = Callable[[Tensor, Tensor], Tensor]
 """The loss of logits with these qualities, elementwise."""
@@ -36,7 +43,7 @@ def quality_focal_loss(
     targets: Tensor,
     quality: Tensor | None = None,
     *,
-    beta: float = 2.0,
+    beta: float = DEFAULT_BETA,
     ignore_index: int | None = None,
     reduction: Reduction = "none",
 ) -> Tensor:
@@ -64,8 +71,8 @@ def varifocal_loss(
     targets: Tensor,
     quality: Tensor | None = None,
     *,
-    alpha: float = 0.75,
-    gamma: float = 2.0,
+    alpha: float = VARIFOCAL_ALPHA,
+    gamma: float = DEFAULT_GAMMA,
     ignore_index: int | None = None,
     reduction: Reduction = "none",
 ) -> Tensor:
@@ -96,7 +103,7 @@ def quality_focal_loss_sums(
     targets: Tensor,
     quality: Tensor,
     *,
-    beta: float = 2.0,
+    beta: float = DEFAULT_BETA,
     ignore_index: int | None = None,
     row_weights: Tensor | None = None,
 ) -> FocalSums:
@@ -111,8 +118,8 @@ def varifocal_loss_sums(
     targets: Tensor,
     quality: Tensor,
     *,
-    alpha: float = 0.75,
-    gamma: float = 2.0,
+    alpha: float = VARIFOCAL_ALPHA,
+    gamma: float = DEFAULT_GAMMA,
     ignore_index: int | None = None,
     row_weights: Tensor | None = None,
 ) -> FocalSums:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retina.losses.focal_parameters import Gamma, check_gamma, readable_numbers
+from retina.losses.focal_parameters import DEFAULT_GAMMA, Gamma, check_gamma, readable_numbers
 from retina.losses.focal_targets import check_class_indices, widened
 from retina.losses.reduction import Reduction, check_reduction, reduced
 
@@ -26,7 +26,7 @@ def softmax_focal_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    gamma: Gamma = 2.0,
+    gamma: Gamma = DEFAULT_GAMMA,
     class_weights: Sequence[float] | Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,

@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from retina.configuration import Config
 from retina.geometry.box_coder import BoxCoder
 from retina.geometry.boxes import pairwise_iou
-from retina.losses.box import COMPARES_BOXES, BoxLoss, box_loss
+from retina.losses.box import COMPARES_BOXES, DEFAULT_BETA, BoxLoss, box_loss
 from retina.losses.focal import FocalSums
-from retina.objective.assignment import Assigner, AssignerConfig, MaxIoUConfig
+from retina.objective.assignment import AnyAssignerConfig, Assigner, MaxIoUConfig
 from retina.objective.classification import (
-    IGNORED,
-    ClassificationConfig,
+    AnyClassificationConfig,
     ClassificationLoss,
     FocalConfig,
+    anchor_labels,
 )
-from retina.objective.label_noise import LabelNoiseConfig, SuspectFinder, Suspects
-from retina.structures import Anchors, BatchedTargets, DensePredictions, DetectionLosses
+from retina.structures import Anchors, BatchedTargets, DensePredictions
 
 Normalizer = Literal["foreground", "per_image", "moving_average"]
 
@@ -35,16 +34,16 @@ class BoxLossConfig(Config):
     """``l1`` and ``smooth_l1`` compare encoded deltas; ``giou``, ``diou``, ``ciou`` boxes."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Factor of the box loss in the total."""
-    beta: Annotated[float, Field(gt=0.0)] = 1 / 9
+    beta: Annotated[float, Field(gt=0.0)] = DEFAULT_BETA
     """Where smooth_l1 turns from quadratic to linear, in units of deltas."""
 
 
 class ObjectiveConfig(Config):
     """What is trained for."""
 
-    assigner: AssignerConfig = MaxIoUConfig()
+    assigner: AnyAssignerConfig = MaxIoUConfig()
     """Which anchor answers for which object."""
-    classification: ClassificationConfig = FocalConfig()
+    classification: AnyClassificationConfig = FocalConfig()
     """The classification loss."""
     box: BoxLossConfig = BoxLossConfig()
     """The box regression loss."""
@@ -53,8 +52,6 @@ class ObjectiveConfig(Config):
     the whole optimizer step, over all ranks and accumulated parts, at least 1; ``per_image``, each
     image's own number, then the mean over images (torchvision); ``moving_average``, an exponential
     moving average of the step's number (detectron2: momentum 0.9, from 100)."""
-    label_noise: LabelNoiseConfig | None = None
-    """Learn less from labels that the detector contradicts; null believes every label."""
 
     def build(self, box_coder: BoxCoder, *, class_counts: Sequence[int] | None = None) -> Criterion:
         """The criterion of a detector.
@@ -75,7 +72,6 @@ class ObjectiveConfig(Config):
             box_loss_weight=self.box.weight,
             box_loss_beta=self.box.beta,
             normalizer=self.normalizer,
-            suspects=None if self.label_noise is None else self.label_noise.build(box_coder),
         )
 
 
@@ -134,11 +130,10 @@ class Criterion(nn.Module):
         assigner: Assigner,
         box_coder: BoxCoder,
         classification_loss: ClassificationLoss,
-        box_loss_kind: BoxLoss = "l1",
-        box_loss_weight: float = 1.0,
-        box_loss_beta: float = 1 / 9,
-        normalizer: Normalizer = "foreground",
-        suspects: SuspectFinder | None = None,
+        box_loss_kind: BoxLoss,
+        box_loss_weight: float,
+        box_loss_beta: float,
+        normalizer: Normalizer,
     ) -> None:
         super().__init__()
         self.assigner = assigner
@@ -148,31 +143,8 @@ class Criterion(nn.Module):
         self.box_loss_weight = box_loss_weight
         self.box_loss_beta = box_loss_beta
         self.normalizer: Normalizer = normalizer
-        self.suspects = suspects
-        self._found: Suspects | None = None
-        self.suspect_loss: ClassificationLoss | None = None
-        if suspects is not None and suspects.config.weight > 0:
-            self.suspect_loss = classification_loss.softened(suspects.config.max_gamma)
         self.moving_average: Tensor
         self.register_buffer("moving_average", torch.tensor(100.0))
-
-    def forward(
-        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
-    ) -> DetectionLosses:
-        """The losses of a batch that is a whole optimizer step by itself.
-
-        The moving average, where one is used, is read but not moved.
-        """
-        sums = self.sums(predictions, anchors, targets)
-        divisor = self.moving_average if self._averages else sums.divisor.clamp(min=1)
-        return DetectionLosses(
-            classification=sums.classification / divisor,
-            box_regression=sums.box_regression / divisor,
-        )
-
-    @property
-    def _averages(self) -> bool:
-        return self.normalizer == "moving_average"
 
     def step_divisor(self, divisor_of_step: Tensor) -> Tensor:
         """What the gradients of a whole optimizer step are divided by.
@@ -185,18 +157,13 @@ class Criterion(nn.Module):
         """
         self.classification_loss.end_step()
         divisor = divisor_of_step.clamp(min=1)
-        if self._averages:
+        if self.normalizer == "moving_average":
             self.moving_average.mul_(0.9).add_(divisor, alpha=0.1)
             return self.moving_average.clone()
         return divisor
 
     def sums(
-        self,
-        predictions: DensePredictions,
-        anchors: Anchors,
-        targets: BatchedTargets,
-        *,
-        progress: float | None = None,
+        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
     ) -> LossSums:
         """The summed losses of a batch, and what they are to be divided by.
 
@@ -204,16 +171,10 @@ class Criterion(nn.Module):
             predictions: of the detector.
             anchors: of the predictions.
             targets: the labelled objects.
-            progress: the part of the training that is done, in 0..1: once the warm-up of
-                `LabelNoiseConfig` is over, suspect labels count less. None, as when scoring,
-                believes every label.
         """
         assignment = self.assigner(anchors, targets)
         is_foreground = assignment.is_foreground  # (B, R)
-        num_classes = predictions.class_logits[0].shape[-1]
-        labels = targets.labels.gather(1, assignment.target_index)
-        labels = torch.where(is_foreground, labels, num_classes)
-        labels = torch.where(assignment.is_ignored, IGNORED, labels)
+        labels = anchor_labels(assignment, targets, predictions.class_logits[0].shape[-1])
         matched = targets.boxes.float().gather(
             1, assignment.target_index.unsqueeze(-1).expand(-1, -1, 4)
         )  # (B, R, 4)
@@ -224,10 +185,6 @@ class Criterion(nn.Module):
         if self.normalizer == "per_image":
             weights = (1 / per_image.clamp(min=1)).unsqueeze(1).expand_as(is_foreground)
             divisor = torch.full_like(divisor, float(per_image.shape[0]))
-        passes = [(self.classification_loss, weights)]
-        if self.suspects is not None and self.suspects.is_due(progress):
-            self._found = self.suspects(predictions, anchors, targets, assignment)
-            weights, passes = self._doubt(weights, self._found.anchors)
 
         classification = foreground_share = box_regression = per_image.new_zeros(())
         start = 0
@@ -237,21 +194,19 @@ class Criterion(nn.Module):
             logits = predictions.class_logits[level].flatten(1, 3)  # (B, HWA, K), a view
             deltas = predictions.box_deltas[level].flatten(1, 3).float()  # (B, HWA, 4)
             boxes = deltas, matched[:, at], anchors.boxes[at], is_foreground[:, at]
-            needs_quality = self.classification_loss.needs_quality
-            quality = self._quality(*boxes) if needs_quality else None
-            for loss, row_weights in passes:
-                part: FocalSums = loss(
-                    logits,
-                    labels[:, at],
-                    row_weights=None if row_weights is None else row_weights[:, at],
-                    quality=quality,
-                )
-                classification = classification + part.total
-                foreground_share = foreground_share + part.foreground
+            row_weights = None if weights is None else weights[:, at]
+            part: FocalSums = self.classification_loss(
+                logits,
+                labels[:, at],
+                row_weights=row_weights,
+                quality=self._quality(*boxes) if self.classification_loss.needs_quality else None,
+            )
+            classification = classification + part.total
+            foreground_share = foreground_share + part.foreground
             per_box = self._box_losses(*boxes)
-            if weights is not None:
-                per_box = per_box * weights[:, at]
-            box_regression = box_regression + per_box.sum()
+            box_regression = (
+                box_regression + (per_box if row_weights is None else per_box * row_weights).sum()
+            )
         return LossSums(
             classification=classification,
             box_regression=box_regression * self.box_loss_weight,
@@ -259,40 +214,6 @@ class Criterion(nn.Module):
             num_foreground=per_image.sum(),
             divisor=divisor,
         )
-
-    def doubts(self) -> dict[str, float]:
-        """How many labels of the last batch on this rank were not believed; waits for the device.
-
-        Empty until the warm-up is over.
-        """
-        if self._found is None:
-            return {}
-        return {
-            "suspect_objects": float(self._found.num_objects),
-            "suspect_background_anchors": float(self._found.num_background),
-        }
-
-    def _doubt(
-        self, weights: Tensor | None, suspected: Tensor
-    ) -> tuple[Tensor, list[tuple[ClassificationLoss, Tensor | None]]]:
-        """The weights of all anchors, and each classification loss with the weights it is to use.
-
-        Args:
-            weights: ``(B, R)``, or None for 1.
-            suspected: ``(B, R)`` bool.
-        """
-        assert self.suspects is not None
-        if weights is None:
-            weights = torch.ones_like(suspected, dtype=torch.float32)
-        believed = weights.masked_fill(suspected, 0.0)
-        if self.suspects.config.weight == 0:
-            return believed, [(self.classification_loss, believed)]
-        soft = self.classification_loss if self.suspect_loss is None else self.suspect_loss
-        doubted = (weights * self.suspects.config.weight).masked_fill(~suspected, 0.0)
-        return believed + doubted, [
-            (self.classification_loss, believed),
-            (soft, doubted),
-        ]
 
     @torch.no_grad()
     def _quality(

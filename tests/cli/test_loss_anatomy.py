@@ -227,16 +227,6 @@ def test_a_detector_of_the_working_directory_finds_its_run(
     assert "as in the training" in done.out
 
 
-def test_noise_aware_training_is_not_what_is_looked_at(
-    invoke: Invoke, run_folder: Path, tmp_path: Path
-) -> None:
-    model = copied_run(run_folder, tmp_path, objective={"label_noise": {}})
-    done = invoke("loss", "anatomy", model, "--images-limit", 1, "--num-workers", 0)
-    assert done.code == 0, done.err
-    assert "objective.label_noise makes suspect labels count less than here" in done.out
-    assert "as in the training" not in done.out
-
-
 def test_class_balance_is_counted_in_the_training_set(
     invoke: Invoke, run_folder: Path, synthetic_data: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,6 @@ from retina.objective.classification import (
     VarifocalConfig,
 )
 from retina.objective.criterion import ObjectiveConfig
-from retina.objective.label_noise import LabelNoiseConfig
 from retina.structures import (
     Anchors,
     Assignment,
@@ -190,13 +189,6 @@ def test_other_losses_are_looked_at_through_their_focus() -> None:
     assert isinstance(balanced.parameters.alpha, tuple)
     assert balanced.parameters.alpha[0] > 0.25 > balanced.parameters.alpha[1]
     assert not look(ClassBalancedFocalConfig()).is_exact
-
-
-def test_a_loss_that_believes_some_labels_less_is_not_exact() -> None:
-    noisy = trained_loss(ObjectiveConfig(label_noise=LabelNoiseConfig()))
-    assert noisy.parameters == FocalSetting(2.0, 0.25)
-    assert not noisy.is_exact
-    assert noisy.difference == "objective.label_noise makes suspect labels count less than here"
 
 
 class BoardNames:

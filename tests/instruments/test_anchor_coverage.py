@@ -17,7 +17,7 @@ from retina.modeling.backbones import ResNetConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
-from retina.objective.assignment import ATSSAssigner, MaxIoUAssigner
+from retina.objective.assignment import ATSSConfig, MaxIoUConfig
 from retina.structures import Targets
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -42,7 +42,7 @@ def cover(*images: InputImage, assigner: object = None) -> AnchorCoverage:
     return measure_coverage(
         images,
         anchors=ONE_ANCHOR.build(STRIDES),
-        assigner=assigner or MaxIoUAssigner(),  # type: ignore[arg-type]
+        assigner=assigner or MaxIoUConfig().build(),  # type: ignore[arg-type]
         size_divisor=32,
     )
 
@@ -71,19 +71,19 @@ def test_an_object_in_the_shadow_of_another_is_never_matched() -> None:
     coverage = cover(image((4, 4, 20, 20), (8, 8, 16, 16)))
     assert coverage.outcomes.tolist() == [Outcome.MATCHED, Outcome.NEVER]
     rescued = cover(
-        image((4, 4, 20, 20), (8, 8, 16, 16)), assigner=MaxIoUAssigner(low_quality="object")
+        image((4, 4, 20, 20), (8, 8, 16, 16)), assigner=MaxIoUConfig(low_quality="object").build()
     )
     assert Outcome.RESCUED in rescued.outcomes.tolist()
 
 
 def test_without_low_quality_matches_nothing_is_rescued() -> None:
-    coverage = cover(image((34, 34, 42, 42)), assigner=MaxIoUAssigner(low_quality="none"))
+    coverage = cover(image((34, 34, 42, 42)), assigner=MaxIoUConfig(low_quality="none").build())
     assert coverage.outcomes.tolist() == [Outcome.NEVER]
     assert coverage.num_anchors.tolist() == [0]
 
 
 def test_an_adaptive_rule_rescues_nothing() -> None:
-    coverage = cover(image((34, 34, 42, 42), (4, 4, 20, 20)), assigner=ATSSAssigner())
+    coverage = cover(image((34, 34, 42, 42), (4, 4, 20, 20)), assigner=ATSSConfig().build())
     assert Outcome.RESCUED not in coverage.outcomes.tolist()
     assert coverage.outcomes.tolist()[1] == Outcome.MATCHED
 
@@ -153,7 +153,7 @@ def propose(images: list[InputImage], **changes: object) -> tuple[str, dict[str,
         images,
         current=AnchorConfig(**changes),  # type: ignore[arg-type]
         strides=STRIDES,
-        assigner=MaxIoUAssigner(),
+        assigner=MaxIoUConfig().build(),
         size_divisor=32,
     )
     best = best_proposal(proposals)

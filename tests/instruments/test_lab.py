@@ -1,4 +1,4 @@
-"""The replay against the sums over every anchor and class, and the rule of the suggestion."""
+"""The replay against the sums over every anchor and class, and the file of the sample."""
 
 import math
 from pathlib import Path
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from retina.instruments.anatomy.elements import EASY_LOGIT, FocalSetting, element_losses
-from retina.instruments.anatomy.lab.replay import NOISE_RATE, LabCell, Shares, replay
+from retina.instruments.anatomy.lab.replay import NOISE_RATE, replay
 from retina.instruments.anatomy.lab.sample import LabSample, LabSampler, load_sample, save_sample
-from retina.instruments.anatomy.lab.suggestion import suggest
 from retina.runtime.splits import ForwardedBatch
 from retina.structures import (
     Anchors,
@@ -184,43 +183,3 @@ def test_a_sample_is_read_back_only_under_its_own_fingerprint(
     assert replay(again, GAMMAS, ALPHAS) == replay(sample, GAMMAS, ALPHAS)
     path.write_bytes(path.read_bytes()[:100])
     assert load_sample(path, "a") is None
-
-
-def cell(gamma: float, alpha: float | None, easy: float, positive: float, noise: float) -> LabCell:
-    shares = Shares(easy, 1 - easy - positive, positive)
-    return LabCell(gamma, alpha, shares, shares, noise_pull=1.0, noise_share=noise)
-
-
-def test_the_smallest_gamma_that_is_rid_of_easy_negatives_then_the_balancing_alpha() -> None:
-    grid = [
-        cell(1.0, 0.25, easy=0.3, positive=0.2, noise=0.05),
-        cell(1.0, 0.75, easy=0.1, positive=0.6, noise=0.05),
-        cell(2.0, 0.25, easy=0.08, positive=0.7, noise=0.10),
-        cell(2.0, 0.1, easy=0.12, positive=0.45, noise=0.10),
-        cell(5.0, 0.25, easy=0.0, positive=0.5, noise=0.15),
-    ]
-    suggestion = suggest(grid)
-    assert (suggestion.cell.gamma, suggestion.cell.alpha) == (2.0, 0.1)
-    assert "γ = 2 is the smallest that leaves easy negatives at most 10%" in suggestion.gamma_reason
-    assert "(8.0%)" in suggestion.gamma_reason
-    assert "positives draw 45% of the gradient" in suggestion.alpha_reason
-
-
-def test_a_gamma_at_which_wrong_labels_take_over_is_not_suggested() -> None:
-    grid = [
-        cell(1.0, 0.25, easy=0.30, positive=0.2, noise=0.10),
-        cell(2.0, 0.25, easy=0.15, positive=0.5, noise=0.19),
-        cell(5.0, 0.25, easy=0.00, positive=0.5, noise=0.40),
-    ]
-    suggestion = suggest(grid)
-    assert suggestion.cell.gamma == 2.0
-    assert "no γ of the grid takes easy negatives below 10%" in suggestion.gamma_reason
-    everywhere = [cell(g, 0.25, easy=0.0, positive=0.5, noise=0.3 + g / 10) for g in (1.0, 2.0)]
-    assert suggest(everywhere).cell.gamma == 1.0
-    assert "draw more than 20% of the gradient at every γ" in suggest(everywhere).gamma_reason
-
-
-def test_without_a_number_for_alpha_gamma_is_chosen_without_weights() -> None:
-    grid = [cell(2.0, None, easy=0.05, positive=0.4, noise=0.1)]
-    assert suggest(grid).cell.alpha is None
-    assert suggest(grid).gamma_reason.startswith("at α = none")

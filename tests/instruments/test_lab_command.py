@@ -32,8 +32,8 @@ def test_the_images_are_looked_at_once_and_any_grid_replayed(
     found = json.loads((run_folder / "lab" / "lab.json").read_text())
     assert found["num_images"] == 4
     assert len(found["cells"]) == 25
-    assert found["suggestion"]["gamma"] in (0, 0.5, 1, 2, 5)
-    assert "suggested: γ = " in first.out
+    assert "suggestion" not in found  # nobody has shown that one would agree with trainings
+    assert "about the gradient at this checkpoint" in first.out
     assert (run_folder / "lab" / "lab.png").read_bytes().startswith(b"\x89PNG")
 
     second = invoke(*command, "--gammas", "3,1", "--alphas", "none,0.5")
@@ -91,7 +91,7 @@ def test_other_crowd_flags_are_another_sample(
 def test_the_table_fits_a_terminal_of_80_columns(run_folder: Path, invoke: Invoke) -> None:
     checkpoint = run_folder / "checkpoints" / "last.safetensors"
     done = invoke("loss", "lab", checkpoint, "--images-limit", "2", "--num-workers", "0")
-    table = done.out[done.out.index("shares in %") : done.out.index("suggested:")]
+    table = done.out[done.out.index("shares in %") : done.out.index("This is about")]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
 
 

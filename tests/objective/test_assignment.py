@@ -4,7 +4,7 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from retina.objective.assignment import ATSSAssigner, MaxIoUAssigner, MaxIoUConfig, max_iou
+from retina.objective.assignment import ATSSConfig, MaxIoUConfig, max_iou
 from retina.structures import Anchors, BatchedTargets, Targets
 
 
@@ -44,7 +44,9 @@ def random_targets(count: int, seed: int, size: int = 128) -> Targets:
 def test_thresholds_on_a_hand_made_case() -> None:
     # IoUs with the one object (0, 0, 10, 10): 1.0, 0.5, 0.45, 0.25.
     anchors = make_anchors([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4.5], [0, 0, 5, 5]])
-    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([0, 0, 10, 10])]))
+    found = MaxIoUConfig().build()(
+        anchors, BatchedTargets.from_targets([targets_of([0, 0, 10, 10])])
+    )
     assert found.is_foreground.tolist() == [[True, True, False, False]]
     assert found.is_ignored.tolist() == [[False, False, True, False]]
 
@@ -63,28 +65,32 @@ def test_low_quality_rules_on_a_hand_made_case(
     # Anchor 0 overlaps object 0 by 0.3 and object 1 by 0.2, and is the best anchor of both.
     anchors = make_anchors([[0, 0, 10, 10], [50, 50, 60, 60]])
     objects = targets_of([0, 0, 10, 3], [0, 8, 10, 10])
-    assigner = MaxIoUAssigner(low_quality=rule)
+    assigner = MaxIoUConfig(low_quality=rule).build()
     found = assigner(anchors, BatchedTargets.from_targets([objects]))
     assert found.is_foreground.tolist() == [foreground]
     assert found.target_index.tolist() == [index]
 
 
-def test_every_anchor_that_ties_for_an_object_is_rescued() -> None:
+def test_every_anchor_that_ties_for_an_object_is_its_low_quality_match() -> None:
     anchors = make_anchors([[0, 0, 10, 10], [10, 0, 20, 10], [0, 50, 10, 60]])
-    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([8, 0, 12, 2])]))
+    found = MaxIoUConfig().build()(
+        anchors, BatchedTargets.from_targets([targets_of([8, 0, 12, 2])])
+    )
     assert found.is_foreground.tolist() == [[True, True, False]]
 
 
 def test_an_object_that_no_anchor_overlaps_claims_none() -> None:
     anchors = make_anchors([[0, 0, 10, 10], [20, 20, 30, 30]])
-    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets([targets_of([80, 80, 90, 90])]))
+    found = MaxIoUConfig().build()(
+        anchors, BatchedTargets.from_targets([targets_of([80, 80, 90, 90])])
+    )
     assert not found.is_foreground.any()
 
 
 def test_equal_to_torchvisions_matcher_image_by_image() -> None:
     anchors = grid_anchors()
     images = [random_targets(count, seed) for seed, count in enumerate((1, 5, 17, 40))]
-    found = MaxIoUAssigner()(anchors, BatchedTargets.from_targets(images))
+    found = MaxIoUConfig().build()(anchors, BatchedTargets.from_targets(images))
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     for row, image in enumerate(images):
         matches = matcher(box_iou(image.boxes, anchors.boxes))
@@ -97,7 +103,7 @@ def test_blocks_of_objects_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     anchors = grid_anchors()
     targets = BatchedTargets.from_targets([random_targets(40, 1), random_targets(23, 2)])
     for rule in ("anchor_best", "object"):
-        assigner = MaxIoUAssigner(low_quality=rule)
+        assigner = MaxIoUConfig(low_quality=rule).build()
         whole = assigner(anchors, targets)
         monkeypatch.setattr(max_iou, "BLOCK_ELEMENTS", 2 * len(anchors) * 3)
         blocks = assigner(anchors, targets)
@@ -108,7 +114,7 @@ def test_blocks_of_objects_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_image_without_objects_is_all_background() -> None:
     targets = BatchedTargets.from_targets([Targets.empty(), targets_of([0, 0, 32, 32])])
-    for assigner in (MaxIoUAssigner(), ATSSAssigner()):
+    for assigner in (MaxIoUConfig().build(), ATSSConfig().build()):
         found = assigner(grid_anchors(), targets)
         assert not found.is_foreground[0].any()
         assert not found.is_ignored[0].any()
@@ -118,18 +124,20 @@ def test_an_image_without_objects_is_all_background() -> None:
 def test_anchors_inside_a_crowd_region_are_ignored_not_background() -> None:
     anchors = make_anchors([[0, 0, 10, 10], [35, 0, 45, 10], [60, 0, 70, 10], [20, 0, 30, 10]])
     objects = targets_of([0, 0, 40, 40], [20, 0, 30, 10], crowd=(0,))
-    for assigner in (MaxIoUAssigner(), ATSSAssigner()):
+    for assigner in (MaxIoUConfig().build(), ATSSConfig().build()):
         found = assigner(anchors, BatchedTargets.from_targets([objects]))
         # Wholly inside; half inside (not more than half); outside; inside, but an object's own.
         assert found.is_ignored.tolist() == [[True, False, False, False]]
         assert found.is_foreground.tolist() == [[False, False, False, True]]
-    off = MaxIoUAssigner(crowd_iof=1.0)
+    off = MaxIoUConfig(crowd_iof=1.0).build()
     assert not off(anchors, BatchedTargets.from_targets([objects])).is_ignored.any()
 
 
 def test_atss_follows_its_algorithm_step_by_step() -> None:
     anchors, image = grid_anchors(), random_targets(12, 3)
-    found = ATSSAssigner(candidates_per_level=4)(anchors, BatchedTargets.from_targets([image]))
+    found = ATSSConfig(candidates_per_level=4).build()(
+        anchors, BatchedTargets.from_targets([image])
+    )
     iou = box_iou(image.boxes, anchors.boxes)
     anchor_centers = (anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2
     best = torch.full((len(anchors),), -1.0)
@@ -163,7 +171,7 @@ def test_two_thousand_objects_stay_within_the_block_memory() -> None:
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
         patch.setattr(max_iou, "BLOCK_ELEMENTS", 2**18)
-        found = MaxIoUAssigner()(anchors, targets)
+        found = MaxIoUConfig().build()(anchors, targets)
     assert found.is_foreground.sum() > 1000
     largest = max(event.cpu_memory_usage for event in profiler.events())
     assert largest < full_matrix / 10

@@ -67,8 +67,8 @@ def main(num_objects: int, assigner: str) -> None:
             anchors = detector.anchors(
                 predictions.feature_shapes, batch.padded_size, torch.device("cpu")
             )
-            losses = criterion(predictions, anchors, batch.targets)
-        return float(losses.classification + losses.box_regression)
+            sums = criterion.sums(predictions, anchors, batch.targets)
+        return float(sums.total / sums.divisor)
 
     few, many = batch_of(1), batch_of(num_objects)
     step([few])

@@ -15,14 +15,6 @@ from retina.instruments.anatomy.meter import AnatomyMeter
 from retina.instruments.anatomy.result import LossAnatomy
 from retina.modeling.detector import RetinaNet
 from retina.objective.assignment import Assigner
-from retina.objective.classification import (
-    ClassBalancedFocalConfig,
-    EqualizedFocalConfig,
-    FocalClassification,
-    FocalConfig,
-    QualityFocalConfig,
-    VarifocalConfig,
-)
 from retina.objective.criterion import ObjectiveConfig
 from retina.runtime import TorchRuntime
 from retina.runtime.splits import forward_split, spread_indices
@@ -55,49 +47,20 @@ def trained_loss(
     """What to take apart for the classification loss of an objective.
 
     A loss that is no plain sigmoid focal loss is looked at through one with its γ, and its α where
-    that means the same: the same logits and the same groups, but not the same sums. So is one that
-    believes some labels less than others.
+    that means the same: the same logits and the same groups, but not the same sums.
 
     Args:
         objective: of the training.
         class_counts: the objects of each class in the training set, where `needs_counting` says so.
     """
-    classification = objective.classification
-    gamma: float = 0.0
-    alpha: float | tuple[float, ...] | None = None
-    difference: str | None = f"it is {classification.kind}, which weighs them otherwise"
-    match classification:
-        case FocalConfig():
-            gamma, alpha, difference = classification.gamma, classification.alpha, None
-        case ClassBalancedFocalConfig():
-            counts = classification.class_counts or class_counts
-            gamma, alpha = classification.gamma, classification.alpha
-            if counts is None:
-                difference = "its α of each class needs the class counts, which are not known"
-            else:
-                alpha, difference = _alpha_of(classification.build(counts)), None
-        case EqualizedFocalConfig():
-            gamma, alpha = classification.gamma, classification.alpha
-        case QualityFocalConfig():
-            gamma = classification.beta  # the same exponent of the error
-        case VarifocalConfig():
-            gamma = classification.gamma
-    if objective.label_noise is not None:
-        noise = "objective.label_noise makes suspect labels count less than here"
-        difference = noise if difference is None else f"{difference}, and {noise}"
-    return TrainedLoss(FocalSetting(gamma, alpha), classification.kind, difference)
+    view = objective.classification.focal_view(class_counts)
+    parameters = FocalSetting(view.gamma, view.alpha)
+    return TrainedLoss(parameters, objective.classification.kind, view.difference)
 
 
 def needs_counting(objective: ObjectiveConfig) -> bool:
     """Whether `trained_loss` has to be told the class counts of the training set."""
-    classification = objective.classification
-    return (
-        isinstance(classification, ClassBalancedFocalConfig) and classification.class_counts is None
-    )
-
-
-def _alpha_of(loss: FocalClassification) -> tuple[float, ...]:
-    return tuple(torch.as_tensor(loss.alpha).tolist())
+    return objective.classification.focal_view().lacks_class_counts
 
 
 def level_names(detector: RetinaNet) -> tuple[str, ...]:

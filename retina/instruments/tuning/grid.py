@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from retina.configuration import Config
 from retina.instruments.number_formatting import off_is_none, shown
-from retina.losses.focal import check_alpha
+from retina.losses.focal_parameters import check_alpha
 from retina.training.config import Count
 
 PAPER_GAMMA = 2.0

@@ -11,15 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from retina.configuration import Config
 from retina.geometry.boxes import pairwise_iou
+from retina.objective.assignment.assigner import Assigner, AssignerConfig
 from retina.objective.assignment.crowd import inside_crowd
 from retina.structures import Anchors, Assignment, BatchedTargets
 
 BLOCK_ELEMENTS = 2**24
 
 
-class ATSSConfig(Config):
+class ATSSConfig(AssignerConfig):
     """Assign by an IoU threshold that each object derives from its own nearest anchors."""
 
     kind: Literal["atss"] = "atss"
@@ -37,15 +37,15 @@ class ATSSConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ATSSAssigner:
+class ATSSAssigner(Assigner):
     """Per object: the k nearest cells of every level give candidates; mean plus standard deviation
     of their IoUs is the threshold; candidates above it whose centre is inside the object are
     foreground. An anchor that several objects want goes to the one with the highest IoU, the first
     of equals. No anchor is ignored but those in crowd regions.
     """  # noqa: D205
 
-    candidates_per_level: int = 9
-    crowd_iof: float = 0.5
+    candidates_per_level: int
+    crowd_iof: float
 
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: BatchedTargets) -> Assignment:

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from retina.configuration import Config
 from retina.geometry.boxes import pairwise_iou
+from retina.objective.assignment.assigner import Assigner, AssignerConfig
 from retina.objective.assignment.crowd import inside_crowd
 from retina.structures import Anchors, Assignment, BatchedTargets
 
@@ -22,7 +22,7 @@ BLOCK_ELEMENTS = 2**24
 """How many IoUs are held at once (64 MiB of float32), however many objects an image has."""
 
 
-class MaxIoUConfig(Config):
+class MaxIoUConfig(AssignerConfig):
     """Assign every anchor to the object that it overlaps most."""
 
     kind: Literal["max_iou"] = "max_iou"
@@ -59,7 +59,7 @@ class MaxIoUConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxIoUAssigner:
+class MaxIoUAssigner(Assigner):
     """See `MaxIoUConfig` for the rules.
 
     Ties are exact: an anchor that overlaps two objects equally belongs to the first of them, and
@@ -67,10 +67,10 @@ class MaxIoUAssigner:
     object that no anchor overlaps has no best anchor (torchvision would then take all of them).
     """
 
-    foreground_iou: float = 0.5
-    background_iou: float = 0.4
-    low_quality: LowQualityRule = "anchor_best"
-    crowd_iof: float = 0.5
+    foreground_iou: float
+    background_iou: float
+    low_quality: LowQualityRule
+    crowd_iof: float
 
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: BatchedTargets) -> Assignment:
@@ -92,13 +92,13 @@ class MaxIoUAssigner:
         if self.low_quality != "none":
             for (start, iou), highest in zip(blocks, best_of_object, strict=True):
                 is_best = (iou == highest.unsqueeze(2)) & (iou > 0)
-                rescued = is_best.any(dim=1)  # (B, R)
+                is_low_quality = is_best.any(dim=1)  # (B, R)
                 if self.low_quality == "object":
                     count = is_best.shape[1]
                     order = torch.arange(1, count + 1, device=iou.device).view(1, count, 1)
                     last = (is_best * order).amax(dim=1) - 1 + start
-                    best_object = torch.where(rescued, last, best_object)
-                is_foreground |= rescued
+                    best_object = torch.where(is_low_quality, last, best_object)
+                is_foreground |= is_low_quality
         is_ignored = ~is_foreground & (best_iou >= self.background_iou)
         if self.crowd_iof < 1:
             is_ignored |= ~is_foreground & inside_crowd(anchors, targets, self.crowd_iof)

@@ -2,6 +2,5 @@
 
 from retina.instruments.anatomy.lab.replay import LabCell, replay
 from retina.instruments.anatomy.lab.sample import LabSample, take_sample
-from retina.instruments.anatomy.lab.suggestion import Suggestion, suggest
 
-__all__ = ["LabCell", "LabSample", "Suggestion", "replay", "suggest", "take_sample"]
+__all__ = ["LabCell", "LabSample", "replay", "take_sample"]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from retina.instruments.anatomy.elements import FocalSetting
 from retina.instruments.anatomy.lab.replay import NOISE_RATE, LabCell
-from retina.instruments.anatomy.lab.suggestion import Suggestion
 from retina.instruments.figures import new_figure, write_png
 from retina.instruments.number_formatting import off_is_none, shown
 
@@ -29,19 +28,13 @@ _PANELS: tuple[tuple[str, str, Callable[[LabCell], float]], ...] = (
 
 
 def write_heat_maps(
-    path: Path,
-    cells: Sequence[LabCell],
-    suggestion: Suggestion,
-    *,
-    trained: FocalSetting | None,
-    title: str,
+    path: Path, cells: Sequence[LabCell], *, trained: FocalSetting | None, title: str
 ) -> None:
     """Draw three shares of the gradient over γ and α.
 
     Args:
         path: of the PNG.
         cells: of a whole grid.
-        suggestion: is framed.
         trained: the training's loss, marked with a dot where it is in the grid.
         title: of the figure.
     """
@@ -62,11 +55,12 @@ def write_heat_maps(
         axes.tick_params(length=0)
         _write_values(axes, rows, limit, diverging=colours == "PuOr")
         for cell in cells:
-            place = alphas.index(cell.alpha), gammas.index(cell.gamma)
-            _mark(axes, place, cell, suggestion, trained)
+            if trained is not None and _is_trained_with(cell, trained):
+                place = alphas.index(cell.alpha) - 0.36, gammas.index(cell.gamma) - 0.28
+                axes.plot(*place, "o", color=_MARK, markersize=5, markeredgecolor="white")
     panels[0].set_ylabel("γ")
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel("framed: suggested   •: trained with", fontsize=9, color="#475569")
+    figure.supxlabel("•: trained with", fontsize=9, color="#475569")
     write_png(figure, path)
 
 
@@ -81,22 +75,7 @@ def _write_values(
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _mark(
-    axes: Axes,
-    place: tuple[int, int],
-    cell: LabCell,
-    suggestion: Suggestion,
-    trained: FocalSetting | None,
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    x, y = place
-    if cell == suggestion.cell:
-        for width, colour in ((4.5, "white"), (2.0, _MARK)):  # seen on dark and on light
-            axes.add_patch(
-                Rectangle((x - 0.46, y - 0.45), 0.92, 0.9, fill=False, lw=width, ec=colour)
-            )
-    if trained is None or isinstance(trained.alpha, tuple):
-        return
-    if (cell.gamma, cell.alpha) == (trained.gamma, off_is_none(trained.alpha)):
-        axes.plot(x - 0.36, y - 0.28, "o", color=_MARK, markersize=5, markeredgecolor="white")
+def _is_trained_with(cell: LabCell, trained: FocalSetting) -> bool:
+    if isinstance(trained.alpha, tuple):
+        return False
+    return (cell.gamma, cell.alpha) == (trained.gamma, off_is_none(trained.alpha))

@@ -13,9 +13,15 @@ from rich.table import Table
 
 from retina.instruments.anatomy.lab.replay import NOISE_RATE, LabCell
 from retina.instruments.anatomy.lab.sample import LabSample
-from retina.instruments.anatomy.lab.suggestion import CAVEAT, EASY_LIMIT, NOISE_LIMIT, Suggestion
 from retina.instruments.number_formatting import shown
 from retina.storage import write_text
+
+CAVEAT = (
+    "This is about the gradient at this checkpoint, not about where a training with another loss "
+    "would go: 'retina tune' finds that out. Trained to its end, a detector has positives near "
+    "half of the gradient for the very loss it was trained with: α is then the one that keeps the "
+    "balance when γ changes, and an early checkpoint tells more."
+)
 
 _GROUPS = ("easy−", "other−", "pos+")
 _HEADERS = (
@@ -26,8 +32,8 @@ _HEADERS = (
 )
 
 
-def lab_table(cells: Sequence[LabCell], suggestion: Suggestion) -> Table:
-    """One line for each cell, the suggested one bold; it fits a terminal of 80 columns.
+def lab_table(cells: Sequence[LabCell]) -> Table:
+    """One line for each cell; it fits a terminal of 80 columns.
 
     Easy negatives, other negatives and positives in the loss and in the gradient; the share of the
     gradient that wrong labels draw; and how hard one pulls in terms of a right label.
@@ -50,18 +56,13 @@ def lab_table(cells: Sequence[LabCell], suggestion: Suggestion) -> Table:
             *(f"{100 * share:.1f}" for share in asdict(cell.gradient).values()),
             f"{100 * cell.noise_share:.1f}",
             f"{cell.noise_pull:.2f}×",
-            style="bold" if cell == suggestion.cell else None,
             end_section=any(other.gamma != cell.gamma for other in following),
         )
     return table
 
 
 def write_lab(
-    path: Path,
-    sample: LabSample,
-    cells: Sequence[LabCell],
-    suggestion: Suggestion,
-    about: Mapping[str, Any],
+    path: Path, sample: LabSample, cells: Sequence[LabCell], about: Mapping[str, Any]
 ) -> None:
     """Write ``lab.json`` in one step; ``about``, where it comes from, is put first."""
     tree = {
@@ -71,14 +72,6 @@ def write_lab(
         "num_anchor_classes": sample.num_elements,
         "num_positives": len(sample.own_class),
         "noise_rate": NOISE_RATE,
-        "suggestion": {
-            "gamma": suggestion.cell.gamma,
-            "alpha": suggestion.cell.alpha,
-            "gamma_reason": suggestion.gamma_reason,
-            "alpha_reason": suggestion.alpha_reason,
-            "rule": {"easy_limit": EASY_LIMIT, "noise_limit": NOISE_LIMIT},
-            "caveat": CAVEAT,
-        },
         "cells": [asdict(cell) for cell in cells],
     }
     text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)

@@ -19,7 +19,7 @@ from retina.instruments.doctor.coverage.measuring import (
     measure_coverage,
 )
 from retina.instruments.doctor.coverage.shapes import Array, BoxSample, best_overlaps, level_shapes
-from retina.objective.assignment import Assigner, MaxIoUAssigner
+from retina.objective.assignment import Assigner
 from retina.structures import Size
 
 _START_SIZES = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -115,7 +115,8 @@ def propose_anchors(
         pad_to: the padded size, where it is fixed.
     """
     sample = BoxSample.of(images, size_divisor=size_divisor, pad_to=pad_to)
-    threshold = assigner.foreground_iou if isinstance(assigner, MaxIoUAssigner) else 0.5
+    # A rule that adapts to each object asks for no IoU; half is what a good anchor reaches.
+    threshold = 0.5 if assigner.foreground_iou is None else assigner.foreground_iou
 
     def measured(name: str, config: AnchorConfig, of: Sequence[int]) -> AnchorProposal:
         coverage = measure_coverage(

@@ -21,7 +21,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.geometry.anchors import AnchorGenerator
 from retina.geometry.boxes import box_areas, pairwise_iou
 from retina.geometry.resizing import canvas_for, fit_into
-from retina.objective.assignment import Assigner, MaxIoUAssigner
+from retina.objective.assignment import Assigner
 from retina.runtime.splits import spread_indices
 from retina.structures import Anchors, BatchedTargets, BoolArray, IntArray, Size, Targets
 
@@ -246,7 +246,7 @@ def _is_good(
     targets: Targets, anchors: Anchors, rows: Tensor, owners: Tensor, assigner: Assigner
 ) -> Tensor:
     """Which foreground anchors reach the IoU that the assigner asks for."""
-    if not isinstance(assigner, MaxIoUAssigner):
-        return torch.ones_like(rows, dtype=torch.bool)  # such a rule adapts: it rescues nothing
+    if assigner.foreground_iou is None:  # the rule adapts: nothing is a low-quality match
+        return torch.ones_like(rows, dtype=torch.bool)
     pairs = pairwise_iou(anchors.boxes[rows, None], targets.boxes[owners, None])  # (F, 1, 1)
     return pairs.flatten() >= assigner.foreground_iou
