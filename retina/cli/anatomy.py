@@ -15,8 +15,8 @@ from retina.cli.training import describe_report
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.instruments.anatomy.elements import FocalSetting
+from retina.instruments.anatomy.figures import write_figures
 from retina.instruments.anatomy.measuring import TrainedLoss, measure_anatomy
-from retina.instruments.anatomy.pictures import write_pictures
 from retina.instruments.anatomy.report import anatomy_table, summary, write_anatomy
 from retina.losses.focal_parameters import check_alpha
 from retina.storage import make_folder
@@ -76,7 +76,7 @@ def run_anatomy(request: AnatomyRequest) -> None:
         about = {"checkpoint": str(request.checkpoint), "data": source.name, "loss": loss.kind}
         write_anatomy(request.output / "anatomy.json", anatomy, about)
         title = picture_title(request.checkpoint, source.name, anatomy.num_images)
-        write_pictures(request.output, anatomy, title)
+        write_figures(request.output, anatomy, title)
         console.print(f"written to {request.output}", markup=False, soft_wrap=True)
 
 

@@ -12,8 +12,8 @@ import torch
 from retina.instruments.anatomy import AnatomyMeter, FocalSetting, LossAnatomy
 from retina.instruments.anatomy.curves import PAPER_GAMMAS, cumulative_loss, focal, loss_curves
 from retina.instruments.anatomy.elements import element_losses
-from retina.instruments.anatomy.meter import LIMIT, NUM_BINS
-from retina.instruments.anatomy.pictures import cumulative_figure, shares_figure
+from retina.instruments.anatomy.figures import cumulative_figure, shares_figure
+from retina.instruments.anatomy.histogram import LIMIT, NUM_BINS
 from retina.instruments.anatomy.report import summary, to_json
 from retina.losses.focal import sigmoid_focal_loss
 from retina.structures import Assignment, BatchedTargets, DensePredictions, Targets
@@ -169,9 +169,9 @@ def test_batches_add_up_to_one_large_batch_whatever_the_chunk(
     generator = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(2, 50, 4, generator=generator)
     labels = torch.randint(0, 5, (2, 50), generator=generator).tolist()
-    at_once = measured([logits], labels, FocalSetting())
+    at_once = measured([logits], labels, FocalSetting(2.0, 0.25))
     monkeypatch.setattr("retina.instruments.anatomy.meter._CHUNK", {"cpu": 12})
-    in_parts = measured([logits], labels, FocalSetting())
+    in_parts = measured([logits], labels, FocalSetting(2.0, 0.25))
     # Elements are float32, and torch's kernels round the ends of an array differently.
     np.testing.assert_allclose(in_parts.sums, at_once.sums, rtol=1e-6)
     np.testing.assert_array_equal(in_parts.sums[..., 0], at_once.sums[..., 0])
@@ -180,15 +180,15 @@ def test_batches_add_up_to_one_large_batch_whatever_the_chunk(
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
     logits = torch.tensor([[[-9.0], [3.0]]])
-    exact = measured([logits], [[1, 0]], FocalSetting())
-    half = measured([logits.bfloat16()], [[1, 0]], FocalSetting())
+    exact = measured([logits], [[1, 0]], FocalSetting(2.0, 0.25))
+    half = measured([logits.bfloat16()], [[1, 0]], FocalSetting(2.0, 0.25))
     np.testing.assert_array_equal(half.sums, exact.sums)
 
 
 def test_histogram_of_probabilities_has_its_bars_where_they_belong() -> None:
     probabilities = [1e-9, 0.3, 1 - 1e-6, 0.5001]
     logits = torch.tensor([[[-logit(p)] for p in probabilities]])  # p_t of negatives
-    histogram = measured([logits], [[1, 1, 1, 1]], FocalSetting()).histogram()
+    histogram = measured([logits], [[1, 1, 1, 1]], FocalSetting(2.0, 0.25)).histogram()
 
     filled = np.flatnonzero(histogram.negatives)
     assert histogram.negatives[filled].tolist() == [1, 1, 1, 1]
@@ -212,7 +212,7 @@ def test_logits_beyond_the_bins_keep_their_exact_loss() -> None:
 
 def test_not_a_number_breaks_nothing() -> None:
     logits = torch.tensor([[[float("nan")], [float("inf")], [-2.0]]])
-    anatomy = measured([logits], [[1, 1, 0]], FocalSetting())
+    anatomy = measured([logits], [[1, 1, 0]], FocalSetting(2.0, 0.25))
     assert anatomy.counts.sum() == 3
 
 
@@ -224,7 +224,7 @@ def test_cumulative_curves_agree_with_sorting_every_sample(gamma: float, side: i
     logits = torch.randn(1, 200_000, 1, generator=generator) * 2 - 5
     labels = (torch.rand(200_000, generator=generator) > 0.01).long()
     logits[0, labels == 0] += 4
-    anatomy = measured([logits], [labels.tolist()], FocalSetting())
+    anatomy = measured([logits], [labels.tolist()], FocalSetting(2.0, 0.25))
     curve = cumulative_loss(anatomy.counts[0, side], anatomy.logit_sums[0, side], gammas=(gamma,))
 
     signed = torch.where(labels == 0, -logits[0, :, 0], logits[0, :, 0]).double()
@@ -245,7 +245,7 @@ def test_there_is_no_cumulative_curve_of_nothing() -> None:
 
 
 def test_a_side_without_samples_is_null_in_the_file_and_said_in_the_picture() -> None:
-    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 1]], FocalSetting())
+    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 1]], FocalSetting(2.0, 0.25))
     curves = to_json(anatomy, {})["cumulative_loss"]
     assert curves["foreground"] == {"num_samples": 0, "hardest_percent": None, "values": None}
     assert list(curves["background"]["values"]) == ["0", "0.5", "1", "2", "5"]
@@ -256,11 +256,11 @@ def test_a_side_without_samples_is_null_in_the_file_and_said_in_the_picture() ->
     assert (len(background.lines), len(background.texts)) == (5, 0)
     assert len(summary(anatomy)) == 3
     # Only a positive: the background has no hardest percent to speak of.
-    assert len(summary(measured([torch.zeros(1, 1, 1)], [[0]], FocalSetting()))) == 2
+    assert len(summary(measured([torch.zeros(1, 1, 1)], [[0]], FocalSetting(2.0, 0.25)))) == 2
 
 
 def test_the_panels_of_the_shares_keep_their_tick_labels_apart() -> None:
-    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 0]], FocalSetting())
+    anatomy = measured([torch.tensor([[[-3.0], [1.0]]])], [[1, 0]], FocalSetting(2.0, 0.25))
     figure = shares_figure(anatomy)
     figure.canvas.draw()
     left, right = figure.axes

@@ -16,7 +16,7 @@ def breakdown(easy: float) -> Breakdown:
 
 def warnings(shares: list[float], *, gamma: float = 0.0, every: int = 100) -> list[str | None]:
     watch = DominanceWatch(FocalSetting(gamma=gamma, alpha=None), total_steps=1000)
-    return [watch.look(every * n, breakdown(share)) for n, share in enumerate(shares, 1)]
+    return [watch.update(every * n, breakdown(share)) for n, share in enumerate(shares, 1)]
 
 
 def test_three_reports_in_a_row_after_the_warm_up_give_one_warning() -> None:
@@ -50,8 +50,8 @@ def test_a_resumed_training_goes_on_counting_and_does_not_warn_again() -> None:
         return DominanceWatch(FocalSetting(gamma=0.0, alpha=None), total_steps=1000)
 
     first, second, third = watch(), watch(), watch()
-    assert [first.look(step, breakdown(0.6)) for step in (200, 300)] == [None, None]
+    assert [first.update(step, breakdown(0.6)) for step in (200, 300)] == [None, None]
     second.load_state_dict(first.state_dict())
-    assert second.look(400, breakdown(0.6)) is not None
+    assert second.update(400, breakdown(0.6)) is not None
     third.load_state_dict(second.state_dict())
-    assert [third.look(step, breakdown(0.6)) for step in (500, 600, 700)] == [None] * 3
+    assert [third.update(step, breakdown(0.6)) for step in (500, 600, 700)] == [None] * 3

@@ -208,7 +208,7 @@ def test_very_many_classes_do_not_flood_the_log(
     tmp_path: Path, num_classes: int, kept: int
 ) -> None:
     names = tuple(f"class {number}" for number in range(num_classes))
-    meter = AnatomyMeter(["P3"], names, FocalSetting(), CPU)
+    meter = AnatomyMeter(["P3"], names, FocalSetting(2.0, 0.25), CPU)
     # The higher the number of a class, the harder its one negative is.
     logits = torch.linspace(-4, 4, num_classes).view(1, 1, 1, 1, -1)
     nothing = torch.zeros(1, 1, dtype=torch.bool)

@@ -47,8 +47,8 @@ class DominanceWatch:
         self._shares = deque(state["shares"], maxlen=REPORTS_IN_A_ROW)
         self._has_warned = bool(state["has_warned"])
 
-    def look(self, step: int, overall: Breakdown) -> str | None:
-        """The warning, in the report that makes it due; None in every other."""
+    def update(self, step: int, overall: Breakdown) -> str | None:
+        """Take in a report; the warning, where this is the one that makes it due."""
         if self._has_warned or step <= self._first_step:
             return None
         self._shares.append(overall.easy_negatives.gradient_share)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retina.instruments.number_formatting import shown
+
 EASY = 0.9
 """A negative with p_t above this is easy: the focal loss at γ = 2 takes it for at most a hundredth
 of its cross-entropy (Lin et al. 2017, section 3.2)."""
@@ -21,19 +23,17 @@ EASY_LOGIT = math.log(EASY / (1 - EASY))
 class FocalSetting:
     """The γ and α of a focal loss: scalars, or one per class; α None weighs nothing."""
 
-    gamma: float | tuple[float, ...] = 2.0
-    alpha: float | tuple[float, ...] | None = 0.25
+    gamma: float | tuple[float, ...]
+    alpha: float | tuple[float, ...] | None
 
     def __str__(self) -> str:
         return f"γ = {_shown(self.gamma)}, α = {_shown(self.alpha)}"
 
 
 def _shown(value: float | tuple[float, ...] | None) -> str:
-    if value is None:
-        return "none"
     if isinstance(value, tuple):
         return f"{min(value):.2g} … {max(value):.2g} by class"
-    return f"{value:g}"
+    return shown(value)
 
 
 @dataclass(frozen=True, slots=True)

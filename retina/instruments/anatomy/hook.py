@@ -93,7 +93,7 @@ class AnatomyHook(Hook):
         anatomy = self._meter.result()  # every rank takes part
         self._meter.reset()
         overall = anatomy.overall()
-        warning = self._dominance.look(run.step, overall)
+        warning = self._dominance.update(run.step, overall)
         if warning is not None:
             run.progress.message(f"step {run.step}: {warning}")
         if is_main_process():

@@ -11,22 +11,12 @@ import torch
 from torch import Tensor
 
 from retina.distributed import sum_over_ranks
-from retina.instruments.anatomy.elements import (
-    EASY_LOGIT,
-    FocalSetting,
-    element_losses,
-)
+from retina.instruments.anatomy.elements import EASY_LOGIT, FocalSetting, element_losses
+from retina.instruments.anatomy.histogram import LIMIT, NUM_BINS, logit_histogram
 from retina.instruments.anatomy.result import LossAnatomy
+from retina.objective.classification import IGNORED, anchor_labels
 from retina.structures import Assignment, BatchedTargets, DensePredictions
 
-NUM_BINS = 1 << 14
-"""Bins of the logit for the wrong side, of equal width over ±`LIMIT`."""
-
-LIMIT = 32.0
-"""What lies beyond falls into the outer bins: below, the loss is under 2e-14 and does not matter;
-above, it is linear in the logit, so the sum that each bin keeps gives it exactly."""
-
-_IGNORED = -1
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}
 """Elements at a time: what fits into a processor's cache, or keeps a GPU busy."""
 
@@ -34,9 +24,7 @@ _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 22}
 class AnatomyMeter:
     """Sums of the loss and its gradient, and histograms of the logits, over any number of batches.
 
-    Losses are float32; a few thousand rows at a time are summed in it, and the sums in float64. A
-    histogram bin also keeps the sum of its logits, so that a curve drawn from its mean is right to
-    first order.
+    Losses are float32; a few thousand rows at a time are summed in it, and the sums in float64.
 
     Args:
         level_names: of the pyramid levels, finest first.
@@ -68,15 +56,15 @@ class AnatomyMeter:
 
         self._num_images = 0
         self._sums = zeros(levels, 4, 3, classes)  # count, loss, gradient, its square; by group
-        self._counts = zeros(levels, 2, NUM_BINS)  # of negatives, of positives
-        self._logits = zeros(levels, 2, NUM_BINS)
+        # counts and sums of the logits for the wrong side, of negatives and of positives
+        self._histograms = zeros(2, levels, 2, NUM_BINS)
 
     @torch.no_grad()
     def add(
         self, predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
     ) -> None:
         """Take in a batch; waits for the device."""
-        labels = _labels(assignment, targets, len(self.class_names)).to(self._device)
+        labels = anchor_labels(assignment, targets, len(self.class_names)).to(self._device)
         start = 0
         for level, logits in enumerate(predictions.class_logits):
             rows = logits.detach().flatten(1, 3)  # (B, HWA, K), a view
@@ -101,7 +89,7 @@ class AnatomyMeter:
         is_positive = torch.zeros_like(logits, dtype=torch.bool)
         is_positive.scatter_(1, own, is_object.unsqueeze(1))
         wrong_way = torch.where(is_positive, -logits, logits)
-        is_ignored = (labels == _IGNORED).unsqueeze(1)
+        is_ignored = (labels == IGNORED).unsqueeze(1)
         is_easy = (wrong_way < -EASY_LOGIT) & ~is_positive & ~is_ignored
         is_other = ~(is_easy | is_positive | is_ignored)
 
@@ -110,41 +98,26 @@ class AnatomyMeter:
         self._sums[level, :, 0] += _dense_sums(values, is_easy)
         self._sums[level, :, 1] += _sparse_sums(values, is_other)
         self._sums[level, :, 2] += _sparse_sums(values, is_positive)
-        self._add_bins(level, wrong_way, is_positive, is_ignored)
-
-    def _add_bins(
-        self, level: int, wrong_way: Tensor, is_positive: Tensor, is_ignored: Tensor
-    ) -> None:
-        scaled = (wrong_way + LIMIT) * (NUM_BINS / (2 * LIMIT))
-        # The second clamp catches NaN, which has no integer.
-        bins = scaled.clamp_(0, NUM_BINS - 1).long().clamp_(0, NUM_BINS - 1)
-        bins += is_positive * NUM_BINS
-        bins = bins.masked_fill_(is_ignored, 2 * NUM_BINS).flatten()  # those are cut off below
-        shape = (2, NUM_BINS)
-        counts = torch.bincount(bins, minlength=2 * NUM_BINS + 1)[:-1]
-        self._counts[level] += counts.view(shape)
-        values = wrong_way.flatten().double()
-        self._logits[level] += torch.bincount(bins, values, 2 * NUM_BINS + 1)[:-1].view(shape)
+        groups = is_positive.long().masked_fill_(is_ignored, 2)  # those are left out
+        self._histograms[:, level] += logit_histogram(wrong_way, groups, num_groups=2)
 
     def result(self) -> LossAnatomy:
         """The anatomy of everything added so far, over all ranks; waits for the device."""
-        parts = (self._sums, self._counts, self._logits)
-        packed = torch.cat([part.flatten() for part in parts] + [self._images()])
-        packed = sum_over_ranks(packed).cpu()
-        sums, counts, logits, images = torch.split(packed, [p.numel() for p in parts] + [1])
+        images = self._sums.new_tensor([self._num_images])
+        parts = (self._sums, self._histograms, images)
+        packed = sum_over_ranks(torch.cat([part.flatten() for part in parts])).cpu()
+        sums, histograms, images = torch.split(packed, [part.numel() for part in parts])
+        counts, logit_sums = histograms.view(self._histograms.shape).numpy()
         return LossAnatomy(
             level_names=self.level_names,
             class_names=self.class_names,
             parameters=self.parameters,
             num_images=int(images.item()),
             sums=sums.view(self._sums.shape).permute(0, 3, 2, 1).numpy(),
-            counts=counts.view(self._counts.shape).numpy(),
-            logit_sums=logits.view(self._logits.shape).numpy(),
+            counts=counts,
+            logit_sums=logit_sums,
             limit=LIMIT,
         )
-
-    def _images(self) -> Tensor:
-        return torch.tensor([self._num_images], dtype=torch.float64, device=self._device)
 
 
 def _dense_sums(values: Sequence[Tensor], group: Tensor) -> Tensor:
@@ -162,10 +135,3 @@ def _sparse_sums(values: Sequence[Tensor], group: Tensor) -> Tensor:
     )
     sums = chosen.new_zeros(len(values) + 1, group.shape[1], dtype=torch.float64)
     return sums.index_add_(1, classes, chosen.double())
-
-
-def _labels(assignment: Assignment, targets: BatchedTargets, num_classes: int) -> Tensor:
-    """``(B, R)``: the class of each anchor, K on background, -1 where it is ignored."""
-    labels = targets.labels.gather(1, assignment.target_index)
-    labels = torch.where(assignment.is_foreground, labels, num_classes)
-    return torch.where(assignment.is_ignored, _IGNORED, labels)

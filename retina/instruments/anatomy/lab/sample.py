@@ -23,22 +23,21 @@ from torch import Tensor
 from retina.artifact import Artifact
 from retina.datasets.dataset import DetectionDataset
 from retina.instruments.anatomy.elements import EASY_LOGIT
+from retina.instruments.anatomy.histogram import (
+    BINS_PER_UNIT,
+    LIMIT,
+    NUM_BINS,
+    logit_histogram,
+)
 from retina.objective.assignment import Assigner
+from retina.objective.classification import anchor_labels
 from retina.runtime import TorchRuntime
 from retina.runtime.splits import ForwardedBatch, forward_split, spread_indices
 from retina.storage import replacing
 
 FORMAT_VERSION = 1
-BINS_PER_UNIT = 256
-LIMIT = 32
-NUM_BINS = 2 * LIMIT * BINS_PER_UNIT
-"""Bins of equal width; what lies beyond ±`LIMIT` falls into the outer ones. The loss below is under
-1e-13; above it is linear in the logit, which the bin's mean therefore gives exactly."""
-
-LOWEST = -EASY_LOGIT - LIMIT
-"""Where the bins start: an edge lies exactly where easy negatives end."""
-
-_EASY_BINS = LIMIT * BINS_PER_UNIT
+MIDDLE = -EASY_LOGIT
+"""Of the bins: an edge lies exactly where easy negatives end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,13 @@ class LogitHistogram:
     @property
     def means(self) -> Tensor:
         """``(N,)`` float64, the mean logit of each bin; where one is empty, its lower edge."""
-        edges = torch.arange(NUM_BINS, dtype=torch.float64) / BINS_PER_UNIT + LOWEST
+        edges = torch.arange(NUM_BINS, dtype=torch.float64) / BINS_PER_UNIT + (MIDDLE - LIMIT)
         return torch.where(self.counts > 0, self.sums / self.counts.clamp(min=1), edges)
 
     @property
     def easy(self) -> slice:
         """The bins of easy negatives, p_t > 0.9."""
-        return slice(0, _EASY_BINS)
+        return slice(0, NUM_BINS // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +104,21 @@ class LabSampler:
     def add(self, batch: ForwardedBatch, assigner: Assigner) -> None:
         """Take in a batch."""
         assignment = assigner(batch.anchors, batch.targets)
-        labels = batch.targets.labels.gather(1, assignment.target_index)  # (B, R)
-        foreground = assignment.is_foreground
-        background = ~foreground & ~assignment.is_ignored
+        labels = anchor_labels(assignment, batch.targets, self._num_classes)  # (B, R)
         start = 0
         for logits in batch.predictions.class_logits:
             rows = logits.flatten(1, 3).float()  # (B, HWA, K)
             at = slice(start, start + rows.shape[1])
             start = at.stop
-            self._count(0, rows[background[:, at]])
-            positives, own = rows[foreground[:, at]], labels[:, at][foreground[:, at]]  # (F, K)
+            self._histograms[0] += _histogram(rows[labels[:, at] == self._num_classes])
+            is_foreground = assignment.is_foreground[:, at]
+            positives, own = rows[is_foreground], labels[:, at][is_foreground]  # (F, K), (F,)
             is_own = own.unsqueeze(1) == torch.arange(self._num_classes, device=own.device)
             self._own.append(positives[is_own].cpu())
-            self._count(1, positives[~is_own])
-        self._num_images += foreground.shape[0]
-        objects = assignment.target_index.masked_fill(~foreground, -1)
+            self._histograms[1] += _histogram(positives[~is_own])
+        self._num_images += len(labels)
+        objects = assignment.target_index.masked_fill(~assignment.is_foreground, -1)
         self._num_objects += sum(len(row.unique()) - int((row < 0).any()) for row in objects)
-
-    def _count(self, kind: int, logits: Tensor) -> None:
-        flat = logits.flatten()
-        bins = ((flat - LOWEST) * BINS_PER_UNIT).floor().clamp(0, NUM_BINS - 1).long()
-        counts = torch.bincount(bins, minlength=NUM_BINS)
-        sums = torch.bincount(bins.cpu(), weights=flat.cpu().double(), minlength=NUM_BINS)
-        self._histograms[kind, 0] += counts.cpu()
-        self._histograms[kind, 1] += sums
 
     def sample(self) -> LabSample:
         """What was taken in."""
@@ -140,6 +130,11 @@ class LabSampler:
             other_classes=LogitHistogram(*self._histograms[1]),
             own_class=torch.cat(self._own) if self._own else torch.zeros(0),
         )
+
+
+def _histogram(logits: Tensor) -> Tensor:
+    """``(2, N)``: counts and sums, taken on the CPU, where their order is always the same."""
+    return logit_histogram(logits.cpu(), middle=MIDDLE).squeeze(1)
 
 
 def take_sample(

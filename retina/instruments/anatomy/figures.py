@@ -1,4 +1,4 @@
-"""The anatomy as pictures (PNG)."""
+"""The anatomy as figures (PNG)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from retina.instruments.anatomy.curves import HARDEST, CumulativeLoss, loss_curves
 from retina.instruments.anatomy.elements import EASY, EASY_LOGIT
 from retina.instruments.anatomy.report import CURVE_P_T, cumulative_losses
 from retina.instruments.anatomy.result import Breakdown, LossAnatomy
-from retina.storage import replacing
+from retina.instruments.figures import new_figure, write_png
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart.
 _GROUP_STYLES = (
@@ -23,12 +22,11 @@ _GROUP_STYLES = (
 )
 _GAMMA_COLORS = ("#1b1b1b", "#56b4e9", "#009e73", "#d55e00", "#aa3377")
 _GREY = "#666666"
-_DPI = 150
 _MAX_CLASSES = 30
 
 
-def write_pictures(folder: Path, anatomy: LossAnatomy, title: str) -> tuple[Path, ...]:
-    """Write every picture; returns their paths.
+def write_figures(folder: Path, anatomy: LossAnatomy, title: str) -> tuple[Path, ...]:
+    """Write every figure; returns their paths.
 
     Args:
         folder: is made where it does not exist.
@@ -49,8 +47,7 @@ def write_pictures(folder: Path, anatomy: LossAnatomy, title: str) -> tuple[Path
     figures["loss_curves.png"] = loss_curves_figure()
     paths = []
     for name, figure in figures.items():
-        with replacing(folder / name) as aside, aside.open("wb") as file:
-            figure.savefig(file, format="png")
+        write_png(figure, folder / name)
         paths.append(folder / name)
     return tuple(paths)
 
@@ -62,7 +59,7 @@ def shares_figure(anatomy: LossAnatomy) -> Figure:
     parts = [anatomy.overall(), *anatomy.per_level(), *(part for _, part in classes)]
     gaps = np.cumsum([0, 1.6, *[1.0] * (len(anatomy.level_names) - 1), 1.6])
     places = np.concatenate([gaps, gaps[-1] + np.arange(1, len(classes))])
-    figure = _figure(8.4, 1.9 + 0.27 * len(names))
+    figure = new_figure(8.4, 1.9 + 0.27 * len(names))
     # Room between the panels: the one's "100%" stands right before the other's "0%".
     figure.set_layout_engine("constrained", wspace=0.08)
     axes = figure.subplots(1, 2, sharey=True)
@@ -116,7 +113,7 @@ def _shown_classes(anatomy: LossAnatomy) -> list[tuple[str, Breakdown]]:
 
 def probability_figure(anatomy: LossAnatomy) -> Figure:
     """Histograms of p_t of negatives and positives, both axes stretched where it matters."""
-    figure = _figure(8.4, 4.4)
+    figure = new_figure(8.4, 4.4)
     axes = figure.subplots()
     histogram = anatomy.histogram()
     both = histogram.negatives + histogram.positives
@@ -170,7 +167,7 @@ def _logit(probability: float) -> float:
 def cumulative_figure(anatomy: LossAnatomy) -> Figure:
     """Figure 4 of Lin et al. 2017, on this detector's own predictions."""
     background, foreground = cumulative_losses(anatomy)
-    figure = _figure(8.4, 4.4)
+    figure = new_figure(8.4, 4.4)
     left, right = figure.subplots(1, 2, sharey=True)
     _cumulative(left, foreground, "foreground")
     _cumulative(right, background, "background")
@@ -199,7 +196,7 @@ def _cumulative(axes: Axes, curves: CumulativeLoss, name: str) -> None:
 
 def loss_curves_figure() -> Figure:
     """Figure 1 of Lin et al. 2017."""
-    figure = _figure(6.2, 4.4)
+    figure = new_figure(6.2, 4.4)
     axes = figure.subplots()
     for (gamma, values), color in zip(loss_curves(CURVE_P_T).items(), _GAMMA_COLORS, strict=True):
         name = f"γ = {gamma:g}" + (" (cross-entropy)" if gamma == 0 else "")
@@ -211,13 +208,6 @@ def loss_curves_figure() -> Figure:
     axes.set_xlabel("probability of the ground truth class, $p_t$")
     axes.set_ylabel(r"loss, $-(1 - p_t)^\gamma\,\log(p_t)$")
     axes.legend(loc="upper right", frameon=False)
-    return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, not one of pyplot's: it opens no window and nothing keeps it alive."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 
