@@ -1,27 +1,28 @@
 """The losses as modules: the options are given once, the call takes logits and targets.
 
-Options per class (sequences and tensors) become buffers, which move with the module, keep their
-digits whatever its dtype, and are not part of its state dict. All options are checked at once.
-Arguments and defaults are those of the functions.
+Options and defaults are those of the functions, by keyword, and are all checked at once. Options
+per class (sequences and tensors) become buffers, which move with the module, keep their digits
+whatever its dtype, and are not part of its state dict.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from retina.losses.focal import sigmoid_focal_loss
-from retina.losses.focal_parameters import Alpha, Gamma, check_alpha, check_gamma
+from retina.losses.focal_parameters import check_alpha, check_gamma
 from retina.losses.quality import (
     check_quality_focal_options,
     check_varifocal_options,
     quality_focal_loss,
     varifocal_loss,
 )
-from retina.losses.reduction import Reduction, check_reduction
+from retina.losses.reduction import check_reduction
 from retina.losses.region import (
     check_region_options,
     dice_loss,
@@ -35,11 +36,33 @@ from retina.losses.unified_focal import check_unified_options, unified_focal_los
 class _Loss(nn.Module):
     """A function with its options."""
 
-    def __init__(self, function: Callable[..., Tensor], **options: Any) -> None:
+    _function: ClassVar[Callable[..., Tensor]]
+    _checks: ClassVar[Sequence[Callable[..., None]]]
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(
+        cls, *, function: Callable[..., Tensor], checks: Sequence[Callable[..., None]]
+    ) -> None:
+        """Take over the options of a function.
+
+        Args:
+            function: of logits and targets, its options by keyword.
+            checks: raise ValueError for options that make no sense, which they take by their names.
+        """
+        cls._function = staticmethod(function)
+        cls._checks = (*checks, check_reduction)
+        parameters = inspect.signature(function).parameters.values()
+        cls.__signature__ = inspect.Signature([p for p in parameters if p.kind is p.KEYWORD_ONLY])
+
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._function = function
-        self._options = options
-        for name, value in options.items():
+        bound = self.__signature__.bind(**options)
+        bound.apply_defaults()
+        self._options: dict[str, Any] = bound.arguments
+        for check in self._checks:
+            known = self._options.keys() & inspect.signature(check).parameters.keys()
+            check(**{name: self._options[name] for name in known})
+        for name, value in self._options.items():
             if isinstance(value, list | tuple):
                 value = torch.tensor(value, dtype=torch.float64)
             if isinstance(value, Tensor):
@@ -47,8 +70,7 @@ class _Loss(nn.Module):
 
     def forward(self, *inputs: Tensor | None) -> Tensor:
         """The loss of logits and targets (for a quality as target: and the quality)."""
-        buffers = dict(self.named_buffers())
-        return self._function(*inputs, **{**self._options, **buffers})
+        return self._function(*inputs, **{**self._options, **dict(self.named_buffers())})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to a device. A dtype is for a network: in float16 an alpha of 0.9999 would be 1."""
@@ -67,190 +89,33 @@ class _Loss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self._options.items())
 
 
-class SigmoidFocalLoss(_Loss):
+class SigmoidFocalLoss(_Loss, function=sigmoid_focal_loss, checks=[check_alpha, check_gamma]):
     """`sigmoid_focal_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        alpha: Alpha = 0.25,
-        gamma: Gamma = 2.0,
-        reduction: Reduction = "none",
-        ignore_index: int | None = None,
-    ) -> None:
-        check_alpha(alpha)
-        check_gamma(gamma)
-        check_reduction(reduction)
-        super().__init__(
-            sigmoid_focal_loss,
-            alpha=alpha,
-            gamma=gamma,
-            reduction=reduction,
-            ignore_index=ignore_index,
-        )
 
-
-class SoftmaxFocalLoss(_Loss):
+class SoftmaxFocalLoss(_Loss, function=softmax_focal_loss, checks=[check_softmax_options]):
     """`softmax_focal_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        gamma: Gamma = 2.0,
-        class_weights: Sequence[float] | Tensor | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: Reduction = "none",
-    ) -> None:
-        check_softmax_options(gamma, class_weights, label_smoothing, reduction)
-        super().__init__(
-            softmax_focal_loss,
-            gamma=gamma,
-            class_weights=class_weights,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-        )
 
-
-class QualityFocalLoss(_Loss):
+class QualityFocalLoss(_Loss, function=quality_focal_loss, checks=[check_quality_focal_options]):
     """`quality_focal_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        beta: float = 2.0,
-        ignore_index: int | None = None,
-        reduction: Reduction = "none",
-    ) -> None:
-        check_quality_focal_options(beta)
-        check_reduction(reduction)
-        super().__init__(
-            quality_focal_loss, beta=beta, ignore_index=ignore_index, reduction=reduction
-        )
 
-
-class VarifocalLoss(_Loss):
+class VarifocalLoss(_Loss, function=varifocal_loss, checks=[check_varifocal_options]):
     """`varifocal_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.75,
-        gamma: float = 2.0,
-        ignore_index: int | None = None,
-        reduction: Reduction = "none",
-    ) -> None:
-        check_varifocal_options(alpha, gamma)
-        check_reduction(reduction)
-        super().__init__(
-            varifocal_loss,
-            alpha=alpha,
-            gamma=gamma,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
 
-
-class DiceLoss(_Loss):
+class DiceLoss(_Loss, function=dice_loss, checks=[check_region_options]):
     """`dice_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        smooth: float = 1e-6,
-        include_background: bool = True,
-        pool_batch: bool = False,
-        ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_region_options(smooth=smooth, reduction=reduction)
-        super().__init__(
-            dice_loss,
-            smooth=smooth,
-            include_background=include_background,
-            pool_batch=pool_batch,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
 
-
-class TverskyLoss(_Loss):
+class TverskyLoss(_Loss, function=tversky_loss, checks=[check_region_options]):
     """`tversky_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        delta: float = 0.7,
-        smooth: float = 1e-6,
-        include_background: bool = True,
-        pool_batch: bool = False,
-        ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_region_options(delta=delta, smooth=smooth, reduction=reduction)
-        super().__init__(
-            tversky_loss,
-            delta=delta,
-            smooth=smooth,
-            include_background=include_background,
-            pool_batch=pool_batch,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
 
-
-class FocalTverskyLoss(_Loss):
+class FocalTverskyLoss(_Loss, function=focal_tversky_loss, checks=[check_region_options]):
     """`focal_tversky_loss` as a module."""
 
-    def __init__(
-        self,
-        *,
-        delta: float = 0.7,
-        gamma: float = 0.75,
-        smooth: float = 1e-6,
-        include_background: bool = True,
-        pool_batch: bool = False,
-        ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_region_options(delta=delta, smooth=smooth, gamma=gamma, reduction=reduction)
-        super().__init__(
-            focal_tversky_loss,
-            delta=delta,
-            gamma=gamma,
-            smooth=smooth,
-            include_background=include_background,
-            pool_batch=pool_batch,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
 
-
-class UnifiedFocalLoss(_Loss):
+class UnifiedFocalLoss(_Loss, function=unified_focal_loss, checks=[check_unified_options]):
     """`unified_focal_loss` as a module."""
-
-    def __init__(
-        self,
-        *,
-        asymmetric: bool = True,
-        weight: float = 0.5,
-        delta: float = 0.6,
-        gamma: float = 0.5,
-        smooth: float = 1e-7,
-        pool_batch: bool = False,
-        ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        check_unified_options(weight, delta, gamma, smooth, reduction)
-        super().__init__(
-            unified_focal_loss,
-            asymmetric=asymmetric,
-            weight=weight,
-            delta=delta,
-            gamma=gamma,
-            smooth=smooth,
-            pool_batch=pool_batch,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
