@@ -25,10 +25,15 @@ from retina.losses.focal_parameters import (
     check_alpha,
     focal_parameters,
 )
-from retina.losses.focal_targets import are_class_indices, check_class_indices, widened
+from retina.losses.focal_targets import (
+    are_class_indices,
+    check_class_indices,
+    counted_and_class,
+    widened,
+)
 
 DEFAULT_SCALE = 8.0
-"""The paper's s for LVIS."""
+"""s: what the paper takes for LVIS."""
 
 
 class EqualizedFocalLoss(nn.Module):
@@ -79,7 +84,7 @@ class EqualizedFocalLoss(nn.Module):
         return torch.where(self.negative_gradient > 0, ratio.clamp(max=1.0), 1.0)
 
     def focus(self) -> Tensor:
-        """``(K,)`` γ_b + s (1 - g)."""
+        """``(K,)`` the γ_j of each class, γ_b + s (1 - g)."""
         return self.gamma + self.scale * (1 - self.balance())
 
     def forward(
@@ -108,10 +113,7 @@ class EqualizedFocalLoss(nn.Module):
                 f"{tuple(logits.shape[:-1])}"
             )
         check_class_indices(targets, logits.shape[-1], ignore_index)
-        counted = torch.ones_like(targets, dtype=torch.bool)
-        if ignore_index is not None:
-            counted = targets != ignore_index
-        is_class = counted & (targets < logits.shape[-1])
+        _, is_class = counted_and_class(targets, logits.shape[-1], ignore_index)
         if self.training and torch.is_grad_enabled() and logits.requires_grad:
             logits = logits.view_as(logits)  # a hook of this call alone
             logits.register_hook(  # type: ignore[no-untyped-call]

@@ -84,6 +84,16 @@ def check_class_indices(
         )
 
 
+def counted_and_class(
+    targets: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """Bools of the targets' shape: which rows are not left out, and which of them have a class."""
+    counted = torch.ones_like(targets, dtype=torch.bool)
+    if ignore_index is not None:
+        counted = targets != ignore_index
+    return counted, counted & (targets < num_classes)
+
+
 def check_dense_targets(targets: Tensor, ignore_index: int | None) -> None:
     """Raise ValueError unless all are in 0..1 (integers 0 or 1), or left out.
 

@@ -22,7 +22,12 @@ from torch import Tensor
 from retina.losses.eager import is_plain, runs_eagerly
 from retina.losses.focal import FocalSums, focal_loss_sums
 from retina.losses.focal_parameters import DEFAULT_GAMMA
-from retina.losses.focal_targets import check_class_indices, check_dense_targets, widened
+from retina.losses.focal_targets import (
+    check_class_indices,
+    check_dense_targets,
+    counted_and_class,
+    widened,
+)
 from retina.losses.reduction import Reduction, check_reduction, reduced
 
 DEFAULT_BETA = 2.0
@@ -261,10 +266,7 @@ def _read_rows(
         )
     targets = widened(targets)
     check_class_indices(targets, logits.shape[-1], ignore_index)
-    counted = torch.ones_like(targets, dtype=torch.bool)
-    if ignore_index is not None:
-        counted = targets != ignore_index
-    is_class = counted & (targets < logits.shape[-1])
+    counted, is_class = counted_and_class(targets, logits.shape[-1], ignore_index)
     _check_quality(quality, is_class)
     own = torch.where(is_class, targets, 0).long()
     return own.unsqueeze(-1), is_class.unsqueeze(-1), counted.unsqueeze(-1)

@@ -108,7 +108,7 @@ def _tversky_part(error: Tensor, gamma: float, asymmetric: bool) -> Tensor:
 
 
 def _focal_part(regions: Regions, delta: float, gamma: float, asymmetric: bool) -> Tensor:
-    """``(N,)``."""
+    """``(N,)``, the mean over the pixels that are not ignored."""
     background = regions.logits.new_ones(1)  # made on the device: nothing is copied there
     foreground = regions.logits.new_ones(regions.logits.shape[1] - 1)
     per_pixel = softmax_focal_loss(

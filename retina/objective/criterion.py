@@ -39,17 +39,17 @@ class BoxLossConfig(Config):
 
 
 class ObjectiveConfig(Config):
-    """What is trained for."""
+    """Which anchors answer for which objects, and what they are taught with."""
 
     assigner: AnyAssignerConfig = MaxIoUConfig()
     """Which anchor answers for which object."""
     classification: AnyClassificationConfig = FocalConfig()
-    """The classification loss."""
+    """What the class logits of every anchor that is not ignored are taught with."""
     box: BoxLossConfig = BoxLossConfig()
-    """The box regression loss."""
+    """What the box deltas of foreground anchors are taught with."""
     normalizer: Normalizer = "foreground"
     """What the summed losses are divided by: ``foreground``, the number of foreground anchors of
-    the whole optimizer step, over all ranks and accumulated parts, at least 1; ``per_image``, each
+    the whole optimizer step, over all ranks and micro-batches, at least 1; ``per_image``, each
     image's own number, then the mean over images (torchvision); ``moving_average``, an exponential
     moving average of the step's number (detectron2: momentum 0.9, from 100)."""
 
@@ -77,7 +77,7 @@ class ObjectiveConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class LossSums:
-    """The losses of a part of an optimizer step before they are divided by its normalizer.
+    """The losses of a micro-batch of an optimizer step before they are divided by its normalizer.
 
     Attributes:
         classification: ``()``, to be differentiated.
@@ -85,8 +85,8 @@ class LossSums:
         foreground_classification: ``()``, the share of ``classification`` that comes from
             foreground anchors; not differentiable.
         num_foreground: ``()`` float32, how many foreground anchors there are.
-        divisor: ``()`` float32, what this part adds to the step's divisor: foreground anchors, or
-            images where the normalizer is ``per_image``.
+        divisor: ``()`` float32, what this micro-batch adds to the step's divisor: foreground
+            anchors, or images where the normalizer is ``per_image``.
     """
 
     classification: Tensor
@@ -153,7 +153,7 @@ class Criterion(nn.Module):
         moving average, and the classification loss takes in what it has seen.
 
         Args:
-            divisor_of_step: ``()``, the `LossSums.divisor` of all parts and ranks, added up.
+            divisor_of_step: ``()``, the sum of `LossSums.divisor` over micro-batches and ranks.
         """
         self.classification_loss.end_step()
         divisor = divisor_of_step.clamp(min=1)
@@ -204,9 +204,9 @@ class Criterion(nn.Module):
             classification = classification + part.total
             foreground_share = foreground_share + part.foreground
             per_box = self._box_losses(*boxes)
-            box_regression = (
-                box_regression + (per_box if row_weights is None else per_box * row_weights).sum()
-            )
+            if row_weights is not None:
+                per_box = per_box * row_weights
+            box_regression = box_regression + per_box.sum()
         return LossSums(
             classification=classification,
             box_regression=box_regression * self.box_loss_weight,

@@ -85,7 +85,7 @@ class OwnClasses:
     slope: Tensor
 
     def times(self, factors: Tensor | float) -> OwnClasses:
-        """Both multiplied."""
+        """Loss and slope times one factor, or one for each of the rows."""
         return OwnClasses(self.loss * factors, self.slope * factors)
 
 

@@ -56,7 +56,7 @@ class EqualizedFocalConfig(ClassificationConfig):
 
     @property
     def needs_class_counts(self) -> bool:
-        """Only their number matters."""
+        """True: it keeps a state for each class."""
         return True
 
     def build(self, class_counts: Sequence[int] | None = None) -> EqualizedFocalClassification:

@@ -22,7 +22,7 @@ from retina.objective.classification.labels import IGNORED
 
 
 class FocalClassification(ClassificationLoss):
-    """Sigmoid focal loss."""
+    """Sigmoid focal loss, with one α or one for each class."""
 
     def __init__(self, *, alpha: float | Sequence[float] | None, gamma: float) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class FocalConfig(ClassificationConfig):
             check_one_per_class("alpha", self.alpha, "weights", class_names)
 
     def focal_view(self, class_counts: Sequence[int] | None = None) -> FocalView:
-        """The very loss."""
+        """This loss itself."""
         return FocalView(self.gamma, self.alpha)
 
 
@@ -94,13 +94,13 @@ class ClassBalancedFocalConfig(ClassificationConfig):
     """How long another example of a class is worth something: a class is worth 1/(1 - beta)
     examples at most; 0 treats all classes alike."""
     gamma: Annotated[float, Field(ge=0.0)] = DEFAULT_GAMMA
-    """Focusing parameter."""
+    """Focusing parameter, the same for all classes."""
     class_counts: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Objects of each class, in the order of the classes; null counts the training set."""
 
     @property
     def needs_class_counts(self) -> bool:
-        """Unless the config has them."""
+        """True unless the config has them."""
         return self.class_counts is None
 
     def build(self, class_counts: Sequence[int] | None = None) -> FocalClassification:
@@ -127,7 +127,7 @@ class ClassBalancedFocalConfig(ClassificationConfig):
             check_one_per_class("class_counts", self.class_counts, "counts", class_names)
 
     def focal_view(self, class_counts: Sequence[int] | None = None) -> FocalView:
-        """The very loss, if there are counts; else that of the average object."""
+        """This loss itself where there are counts, else that of the average object."""
         if self.class_counts is None and class_counts is None:
             why = "its α of each class needs the class counts, which are not known"
             return FocalView(self.gamma, self.alpha, why, lacks_class_counts=True)
