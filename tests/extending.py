@@ -1,12 +1,11 @@
-"""What a newcomer's one line does: adds a kind to a union of configs, for the length of a test."""
+"""What a newcomer's one line does: lists one more kind of config, for the length of a test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Union
 
-from retina.configuration import Config
+from retina.configuration import Config, OneOf
 
 
 @contextmanager
@@ -16,20 +15,20 @@ def one_more_kind(
     """Let a field take one more kind.
 
     Args:
-        owner: the config with the field.
-        field: its annotation is a union of configs told apart by their ``kind``.
-        member: the new one.
+        owner: the config with the field, which is marked `OneOf`.
+        field: its name.
+        member: the new kind.
         above: the configs that the owner is a part of, from it upward.
     """
-    info = owner.model_fields[field]
-    before: Any = info.annotation
+    (mark,) = (mark for mark in owner.model_fields[field].metadata if isinstance(mark, OneOf))
+    before = mark.kinds
 
-    def rebuild(annotation: Any) -> None:
-        info.annotation = annotation
+    def rebuild(kinds: tuple[type[Config], ...]) -> None:
+        mark.kinds = kinds
         for model in (owner, *above):
             model.model_rebuild(force=True)
 
-    rebuild(Union[before, member])  # noqa: UP007 - the members are values here
+    rebuild((*before, member))
     try:
         yield
     finally:

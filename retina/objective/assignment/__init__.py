@@ -1,17 +1,19 @@
-"""Assigners: which object, if any, each anchor answers for. One file each, and their union."""
+"""Assigners: which object, if any, each anchor answers for. One file each, and the list of their configs."""
 
 from typing import Annotated
 
-from pydantic import Field
-
+from retina.configuration import OneOf
 from retina.objective.assignment.assigner import Assigner, AssignerConfig
 from retina.objective.assignment.atss import ATSSConfig
 from retina.objective.assignment.max_iou import MaxIoUConfig
 
 AnyAssignerConfig = Annotated[
-    MaxIoUConfig | ATSSConfig,
-    Field(discriminator="kind"),
+    AssignerConfig,
+    OneOf(
+        MaxIoUConfig,
+        ATSSConfig,
+    ),
 ]
-"""Every kind that ``objective.assigner`` takes; a new one is one line here."""
+"""An assigner of any kind."""
 
 __all__ = ["ATSSConfig", "AnyAssignerConfig", "Assigner", "AssignerConfig", "MaxIoUConfig"]

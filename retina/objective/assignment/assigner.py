@@ -24,7 +24,7 @@ class AssignerConfig(Config, ABC):
     """The config of an assigner.
 
     A new assigner derives from it in a file of its own, with ``kind: Literal["..."] = "..."``, its
-    settings and `build`, and gets one line in the union beside it.
+    settings and `build`, and gets one line in the list of ``__init__.py``.
     """
 
     kind: str

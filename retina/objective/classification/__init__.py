@@ -1,9 +1,8 @@
-"""The classification losses that a detector can be trained with: one file each, and their union."""
+"""The classification losses to train a detector with, and the list of their configs."""
 
 from typing import Annotated
 
-from pydantic import Field
-
+from retina.configuration import OneOf
 from retina.objective.classification.base import (
     ClassificationConfig,
     ClassificationLoss,
@@ -15,14 +14,16 @@ from retina.objective.classification.labels import IGNORED, anchor_labels
 from retina.objective.classification.quality import QualityFocalConfig, VarifocalConfig
 
 AnyClassificationConfig = Annotated[
-    FocalConfig
-    | QualityFocalConfig
-    | VarifocalConfig
-    | ClassBalancedFocalConfig
-    | EqualizedFocalConfig,
-    Field(discriminator="kind"),
+    ClassificationConfig,
+    OneOf(
+        FocalConfig,
+        QualityFocalConfig,
+        VarifocalConfig,
+        ClassBalancedFocalConfig,
+        EqualizedFocalConfig,
+    ),
 ]
-"""Every kind that ``objective.classification`` takes; a new one is one line here."""
+"""A classification loss of any kind."""
 
 __all__ = [
     "IGNORED",

@@ -70,7 +70,7 @@ class ClassificationConfig(Config, ABC):
     """The config of a classification loss, and all that others read of it.
 
     A new loss derives from it in a file of its own, with ``kind: Literal["..."] = "..."``, its
-    settings and `build`, and gets one line in the union beside it.
+    settings and `build`, and gets one line in the list of ``__init__.py``.
     """
 
     kind: str
