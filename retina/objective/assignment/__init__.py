@@ -1,4 +1,4 @@
-"""Assigners: which object, if any, each anchor answers for. One file each, and the list of their configs."""
+"""Assigners, which say what object each anchor answers for, and the list of their configs."""
 
 from typing import Annotated
 
