@@ -14,21 +14,21 @@ import torch
 from retina.distributed import local_rank
 from retina.experiment import batch_size
 from retina.structures import Batch
-from retina.training.step import TrainingStep
+from retina.training.forward import ForwardPass
 
 
 def install(limits: Sequence[int], replace: Callable[[object, str, object], None]) -> list[int]:
     """Make the CPU small; the list returned is filled with what was tried."""
-    losses_of, tried = TrainingStep._losses, []
+    losses_of, tried = ForwardPass.losses, []
 
-    def losses(step: TrainingStep, batch: Batch, *rest: Any) -> Any:
+    def losses(forward: ForwardPass, batch: Batch, **options: Any) -> Any:
         tried.append(len(batch))
-        result = losses_of(step, batch, *rest)  # as in life, in the midst of a step
+        result = losses_of(forward, batch, **options)  # as in life, in the midst of a step
         if len(batch) > limits[local_rank()]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
         return result
 
-    replace(TrainingStep, "_losses", losses)
+    replace(ForwardPass, "losses", losses)
     replace(batch_size, "PROBED_DEVICES", ("cuda", "cpu"))
     return tried
 

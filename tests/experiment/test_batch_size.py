@@ -178,7 +178,7 @@ def test_not_even_one_image_fits(
 def test_another_error_of_a_tried_step_is_not_taken_for_a_lack_of_memory(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **options: object) -> None:
         raise RuntimeError("shapes do not match")
 
     install([8], monkeypatch.setattr)

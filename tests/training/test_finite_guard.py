@@ -181,7 +181,7 @@ def plain_step(run: Run, parts: Sequence[Batch], clip_norm: float | None) -> Non
     run.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(5)
     for batch in parts:
-        sums = run.step._losses(batch, 0.0, None)
+        sums = run.step.forward.losses(batch)
         (sums.total / 1.0).backward()  # type: ignore[no-untyped-call]
         totals += sums.detach_stack()
     factor = 1.0 / run.criterion.step_divisor(totals[4])
