@@ -26,7 +26,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retina.configuration import validate
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
-from retina.datasets.coco import CocoDataset
+from retina.datasets.coco import CocoConfig
 from retina.datasets.loading import Collate, build_loader
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig
@@ -163,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         annotations = write_photos(folder, max(64, 4 * arguments.batch))
-        dataset = CocoDataset(folder / "images", annotations)
+        dataset = CocoConfig(images=folder / "images", annotations=annotations).build()
         batch_sampler = BatchSampler(
             image_sizes=dataset.image_sizes,
             batch_size=arguments.batch,

@@ -1,4 +1,4 @@
-"""From planned requests to batches in host memory, in worker processes or in this one."""
+"""From the batch sampler's requests to batches in host memory, in workers or in this process."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from retina.datasets.worker_faults import (
     kill_workers,
 )
 from retina.errors import UserError
+from retina.geometry.resizing import padded_size
 from retina.structures import Batch, BatchedTargets, Sample, SampleRequest, Size
 
 T = TypeVar("T")
@@ -102,12 +103,12 @@ def collate(
     """
     sizes = tuple(sample.size for sample in samples)
     wanted = [sample.pad_at_least for sample in samples if sample.pad_at_least is not None]
-    height, width = _padded_size((*sizes, *wanted), size_divisor, pad_to)
+    height, width = padded_size((*sizes, *wanted), size_divisor=size_divisor, pad_to=pad_to)
     pixels = torch.empty(len(samples), height, width, 3, dtype=torch.uint8)
-    for canvas, sample, (h, w) in zip(pixels, samples, sizes, strict=True):
-        canvas[:h, :w] = sample.image.permute(1, 2, 0)
-        canvas[:h, w:] = 0
-        canvas[h:] = 0
+    for place, sample, (h, w) in zip(pixels, samples, sizes, strict=True):
+        place[:h, :w] = sample.image.permute(1, 2, 0)
+        place[:h, w:] = 0
+        place[h:] = 0
     return Batch(
         images=pixels.permute(0, 3, 1, 2),
         valid_sizes=torch.tensor(sizes, dtype=torch.int64),
@@ -116,21 +117,6 @@ def collate(
         image_sizes=sizes,
         unreadable=tuple(one for sample in samples for one in sample.unreadable),
     )
-
-
-def _padded_size(sizes: Sequence[Size], size_divisor: int, pad_to: Size | None) -> Size:
-    height, width = (max(size[side] for size in sizes) for side in (0, 1))
-    if pad_to is None:
-        return (
-            -(-height // size_divisor) * size_divisor,
-            -(-width // size_divisor) * size_divisor,
-        )
-    if height > pad_to[0] or width > pad_to[1]:
-        raise UserError(
-            f"an image of {height}×{width} pixels (height × width) does not fit into pad_to = "
-            f"{pad_to[0]}×{pad_to[1]}: make pad_to larger, or min_size and max_size smaller"
-        )
-    return pad_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +156,7 @@ class SampleLoader(DataLoader[T]):
     patience: float = TIMEOUT_SECONDS
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]  # a plain iterator is enough
-        """The batches, in the planned order.
+        """The batches, in the order of the requests.
 
         Raises:
             UserError: an image cannot be read; the message is the one that the worker raised.
@@ -225,12 +211,12 @@ def build_loader(
     prefetch_factor: int = 2,
     timeout: float = TIMEOUT_SECONDS,
 ) -> SampleLoader[T]:
-    """A loader of planned batches.
+    """A loader of these batches.
 
     Args:
         dataset: a `DetectionDataset`.
         batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
-            plans a whole run lazily in this process.
+            makes the requests of a whole run lazily in this process.
         collate: what becomes of the samples of a batch: `Collate` or `as_list`.
         num_workers: worker processes; 0 loads in this one. The batches are the same for any number.
         pin_memory: put batches into page-locked memory, for a faster copy to a GPU.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
-from retina.structures import BoolArray, FloatArray, GroundTruth, IntArray
+from retina.structures import BoolArray, FloatArray, IntArray
 
 SMALL_AREA = 32**2
 """Objects of a smaller area, in square pixels, are small."""
@@ -132,7 +132,7 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
     width, height = truth.boxes_xywh[:, 2], truth.boxes_xywh[:, 3]
     is_box = ~truth.is_crowd & (width > 0) & (height > 0)
     width, height = width[is_box], height[is_box]
-    image_rows = _image_rows(truth)
+    image_rows = truth.image_indices
     counts = np.bincount(truth.category_labels[is_box], minlength=len(truth.categories))
     present = counts[counts > 0]
     occluded = dataset.occluded_fractions()[is_box]
@@ -157,12 +157,6 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
         aspect_ratios=_spread(height / width),
         box_sides=_spread(np.sqrt(width * height)),
     )
-
-
-def _image_rows(truth: GroundTruth) -> IntArray:
-    order = np.argsort(truth.image_ids)
-    rows = order[np.searchsorted(truth.image_ids, truth.annotation_image_ids, sorter=order)]
-    return np.asarray(rows, dtype=np.int64)
 
 
 def _is_overlapped(boxes_xywh: FloatArray, image_rows: IntArray, num_images: int) -> BoolArray:

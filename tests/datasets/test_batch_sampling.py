@@ -93,18 +93,18 @@ def test_one_size_for_each_batch_and_all_sizes_in_turn() -> None:
     plan = batch_sampler(400, 200, batch_size=4, sizes=sizes)
     drawn: Counter[int] = Counter()
     for batch in plan.epoch(0):
-        shortest = {min(request.target_size or (0, 0)) for request in batch}
+        shortest = {min(request.max_size or (0, 0)) for request in batch}
         assert len(shortest) == 1
         drawn[shortest.pop()] += 1
         for request in batch:
-            assert max(request.target_size or (0, 0)) == 900
+            assert max(request.max_size or (0, 0)) == 900
     assert set(drawn) == {480, 640, 800}
     assert min(drawn.values()) > 30  # 50 expected
 
 
 def test_targets_are_upright_for_upright_images() -> None:
     batches = batch_sampler(9, 7).epoch(0)
-    targets = {request.index: request.target_size for batch in batches for request in batch}
+    targets = {request.index: request.max_size for batch in batches for request in batch}
     assert {targets[index] for index in range(9)} == {(800, 1333)}
     assert {targets[index] for index in range(9, 16)} == {(1333, 800)}
 
@@ -112,7 +112,7 @@ def test_targets_are_upright_for_upright_images() -> None:
 def test_stretching_takes_the_exact_size_and_needs_no_buckets() -> None:
     batches = batch_sampler(9, 7, sizes=((240, 320),), stretch=True).epoch(0)
     requests = [request for batch in batches for request in batch]
-    assert {(request.target_size, request.stretch) for request in requests} == {((240, 320), True)}
+    assert {(request.max_size, request.stretch) for request in requests} == {((240, 320), True)}
     assert len(batches) == 2
     assert all({request.index < 9 for request in batch} == {True, False} for batch in batches)
 
@@ -180,7 +180,7 @@ def test_evaluation_shows_every_image_once_as_it_is(world_size: int) -> None:
     ]
     requests = [request for batch in batches for request in batch]
     assert [request.index for request in requests] == list(range(23))
-    assert {(request.target_size, request.augment) for request in requests} == {(None, False)}
+    assert {(request.max_size, request.augment) for request in requests} == {(None, False)}
     assert max(len(batch) for batch in batches) <= 4
 
 

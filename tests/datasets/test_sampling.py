@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.datasets.coco import CocoDataset
+from retina.datasets.folder import FolderDataset
 from retina.datasets.sampling import SamplingConfig, repeat_factors, scaled_sizes
 from retina.errors import UserError
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 
 def labelled(
     folder: Path, labels: list[list[int]], crowds: list[list[bool]] | None = None
-) -> CocoDataset:
+) -> FolderDataset:
     """A data set whose image files do not exist: planning must not look for them."""
     crowds = crowds or [[False] * len(row) for row in labels]
     annotations = [
@@ -36,7 +37,7 @@ def labelled(
     }
     path = folder / "annotations.json"
     path.write_text(json.dumps(tree))
-    return CocoDataset(folder, path, check_images=False)
+    return read_coco(folder, path, check_images=False)
 
 
 def test_repeat_factors_by_hand() -> None:
@@ -85,7 +86,7 @@ def test_the_config_builds_the_sizes(
         max_size=1333,
         multi_scale=multi_scale,
     )
-    sizes = {request.target_size for batch in plan.epoch(0) for request in batch}
+    sizes = {request.max_size for batch in plan.epoch(0) for request in batch}
     assert sizes == {(size, 1333) for size in expected}
 
 

@@ -24,13 +24,14 @@ import torch
 from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, evaluation_batches
-from retina.datasets.coco import CocoDataset
+from retina.datasets.folder import FolderDataset
 from retina.datasets.loading import Collate, LoaderConfig, build_loader
 from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
 from retina.training.hooks.unreadable_images import UnreadableImages
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 SKIP = "loader.unreadable_images=skip"
 
@@ -67,9 +68,9 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def read(place: Place, *, max_unreadable: int) -> CocoDataset:
+def read(place: Place, *, max_unreadable: int) -> FolderDataset:
     folder = place.data / "train"
-    return CocoDataset(
+    return read_coco(
         folder / "images",
         folder / "annotations.json",
         check_images=False,
@@ -77,7 +78,7 @@ def read(place: Place, *, max_unreadable: int) -> CocoDataset:
     )
 
 
-def batches_of(dataset: CocoDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
+def batches_of(dataset: FolderDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset=preset).build()
     plan = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
