@@ -9,7 +9,7 @@ from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
-from retina.datasets.formats import FORMATS, format_of, one_of
+from retina.datasets.formats import FORMATS, find_dataset, format_of, one_of
 from retina.datasets.voc import VocConfig
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "FolderDataset",
     "RefusalCause",
     "VocConfig",
+    "find_dataset",
     "format_of",
     "read_coco_ground_truth",
 ]

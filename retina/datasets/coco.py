@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from retina.datasets.annotations import AnnotationTable, complete_areas
 from retina.datasets.categories import choose_categories
@@ -20,6 +20,13 @@ class CocoConfig(FolderConfig):
 
     kind: Literal["coco"] = "coco"
     """A folder of images and one JSON file; the kind that is meant if none is said."""
+
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """``annotations.json`` with ``images/`` beside it."""
+        images, annotations = folder / "images", folder / "annotations.json"
+        is_there = images.is_dir() and annotations.is_file()
+        return cls(images=images, annotations=annotations) if is_there else None
 
     def read(self) -> AnnotationTable:
         """The content of the JSON file: see `read_coco_file`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -74,10 +75,22 @@ class FolderConfig(DatasetConfig):
     def recognises(cls, annotations: Path) -> bool:
         """Whether a file or folder that exists holds annotations in this format.
 
-        So a format is found where none is named. `retina.datasets.formats.format_of` asks the
-        formats in turn, and takes COCO's for what none recognises.
+        So a format is found where none is named: see `retina.datasets.formats.format_of`.
         """
         return False
+
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """The data set in a folder that is laid out as is usual for this format, else None."""
+        return None
+
+    def split_listed_in(self, file: Path) -> Self | None:
+        """The images that a file lists; None where the format has no such files."""
+        return None
+
+    def split_named(self, name: str) -> Self | None:
+        """The split of this name by a list beside the annotations; None where there is none."""
+        return None
 
     @property
     def display_name(self) -> str:

@@ -38,6 +38,12 @@ else:
     AnyFormatConfig = one_of(*FORMATS)
 
 
+def find_dataset(folder: Path) -> FolderConfig | None:
+    """The data set in a folder that is laid out as is usual for one of the formats, else None."""
+    found = (config.find_in(folder) for config in FORMATS)
+    return next((config for config in found if config is not None), None)
+
+
 def format_of(annotations: Path) -> type[FolderConfig]:
     """The format of annotations that exist: the last of `FORMATS` that recognises them.
 

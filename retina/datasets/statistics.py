@@ -136,7 +136,7 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
     counts = np.bincount(truth.category_labels[is_box], minlength=len(truth.categories))
     present = counts[counts > 0]
     occluded = dataset.occluded_fractions()[is_box]
-    is_told = np.isfinite(occluded)
+    is_given = np.isfinite(occluded)
     num_images = len(truth.image_ids)
     return DatasetStatistics(
         num_images=num_images,
@@ -150,7 +150,7 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
         overlapped_share=_share(
             _is_overlapped(truth.boxes_xywh[is_box], image_rows[is_box], num_images)
         ),
-        hidden_share=_share(occluded[is_told] >= HIDDEN) if is_told.any() else None,
+        hidden_share=_share(occluded[is_given] >= HIDDEN) if is_given.any() else None,
         boxes_per_image=_spread(np.bincount(image_rows[is_box], minlength=num_images)),
         image_heights=_spread(truth.image_sizes[:, 0]),
         image_widths=_spread(truth.image_sizes[:, 1]),

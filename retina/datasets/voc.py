@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -52,6 +52,27 @@ class VocConfig(FolderConfig):
     def recognises(cls, annotations: Path) -> bool:
         """Whether they are a folder."""
         return annotations.is_dir()
+
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """``Annotations/`` with ``JPEGImages/`` beside it."""
+        images, annotations = folder / "JPEGImages", folder / "Annotations"
+        is_there = images.is_dir() and annotations.is_dir()
+        return cls(images=images, annotations=annotations) if is_there else None
+
+    @property
+    def display_name(self) -> str:
+        """The path of the annotations, and of the list of images."""
+        return str(self.annotations) if self.split is None else f"{self.annotations}, {self.split}"
+
+    def split_listed_in(self, file: Path) -> Self | None:
+        """The images that a text file lists."""
+        return self.model_copy(update={"split": file})
+
+    def split_named(self, name: str) -> Self | None:
+        """What ``ImageSets/Main/NAME.txt`` lists, where it is there."""
+        file = self.annotations.parent / "ImageSets" / "Main" / f"{name}.txt"
+        return self.split_listed_in(file) if file.is_file() else None
 
     def read(self) -> AnnotationTable:
         """The XML files of the split.
@@ -149,7 +170,7 @@ def _names_in_split(split: Path, annotations: Path) -> list[str]:
 def _file_names(
     names: Sequence[str], parsed: Sequence[VocImage], folder: Path
 ) -> tuple[list[str], str]:
-    """The image file of every annotation file, and what to say about it.
+    """The image file of every annotation file, and a finding or nothing.
 
     An image is the file with the same stem; what the XML says itself counts only where there is
     none, since it is often out of date.
@@ -165,9 +186,9 @@ def _file_names(
             files.append(f"{parent}/{found}" if parent else found)
             renamed += bool(image.file_name) and image.file_name != found
         else:
-            said = image.file_name or f"{name}.jpg"
-            refuse_outside_path(said, f"{name}.xml: <filename>")
-            files.append(said)
+            named = image.file_name or f"{name}.jpg"
+            refuse_outside_path(named, f"{name}.xml: <filename>")
+            files.append(named)
     finding = (
         f"{renamed} of {len(names)} annotation files name another image file than the one with "
         "their own name, which is used"

@@ -155,7 +155,7 @@ class _Canvas:
         """Find the place for a box's name where it hides the least of the names before it.
 
         A name that would hide too much of them, or of the whole picture, is left out; the colour of
-        its box still tells.
+        its box still shows its class.
         """
         width, height = self.picture.size
         text = self._shortened(text, width - 2 * self._padding)

@@ -136,7 +136,7 @@ def _chunks(items: range, size: int) -> Iterator[range]:
 
 
 def _picture_names(paths: Sequence[Path]) -> list[str]:
-    """A file name for each picture; files of the same name are told apart by a number."""
+    """A file name for each picture; files of the same name get a number."""
     taken: set[str] = set()
     names = []
     for path in paths:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from retina.datasets.categories import UnknownCategoriesError
 from retina.errors import UserError
 from retina.structures import Categories
 from tests.reading import read_coco  # type: ignore[import-not-found]
@@ -110,6 +111,27 @@ def test_an_annotation_of_a_category_that_was_never_trained_is_an_error(
     dataset = read_coco(folder, path, categories=train, classes=("dog",))
     assert dataset.ground_truth().annotation_ids.tolist() == [11]
     assert len(dataset) == 2
+
+
+def test_annotations_of_a_category_that_was_never_trained_can_be_left_out(
+    write_coco: CocoWriter,
+) -> None:
+    folder, path = write_coco()
+    detector = Categories(("bird", "dog"), (2, 1))
+    dataset = read_coco(folder, path, categories=detector, unknown_categories="leave_out")
+    assert dataset.categories.names == ("bird", "dog")
+    assert dataset.categories.dataset_ids[1] == 9  # the file's own, for its scores
+    assert dataset.ground_truth().annotation_ids.tolist() == [11]
+    assert len(dataset) == 2
+    assert dataset.report.findings == ("1 of 2 categories left out, with 2 annotations: cat",)
+
+
+def test_nothing_but_annotations_of_unknown_categories_is_an_error(write_coco: CocoWriter) -> None:
+    folder, path = write_coco()
+    with pytest.raises(UnknownCategoriesError, match=r"does not have: dog .*, cat .*; it has bird"):
+        read_coco(
+            folder, path, categories=Categories(("bird",), (2,)), unknown_categories="leave_out"
+        )
 
 
 def test_a_listed_but_unused_unknown_category_does_not_matter(write_coco: CocoWriter) -> None:

@@ -46,7 +46,7 @@ def test_every_broken_image_is_listed_in_order(write_coco: CocoWriter) -> None:
     assert "is 20×60 pixels" in check.broken_images[3]
     assert sum(progress) == 50
     assert check.findings == (
-        "1 of 50 images looked at have an EXIF orientation that is not applied, since the "
+        "1 of 50 images checked have an EXIF orientation that is not applied, since the "
         "annotated size is that of the unturned image",
     )
 

@@ -313,9 +313,9 @@ def test_exif_orientation_is_reported_whether_applied_or_not(write_coco: CocoWri
         Image.open(folder / "a.png").save(folder / name, exif=tags)
     dataset = read_coco(folder, path)
     assert dataset.report.findings == (
-        "1 of 2 images looked at are turned as their EXIF orientation asks, which agrees with the "
+        "1 of 2 images checked are turned as their EXIF orientation asks, which agrees with the "
         "annotated size",
-        "1 of 2 images looked at have an EXIF orientation that is not applied, since the annotated "
+        "1 of 2 images checked have an EXIF orientation that is not applied, since the annotated "
         "size is that of the unturned image",
     )
     assert [dataset.load(index).size for index in (0, 1)] == [(60, 40), (40, 60)]

@@ -46,6 +46,8 @@ def test_parts_follow_each_other(write_coco: CocoWriter) -> None:
     assert truth.annotation_image_ids.tolist() == [7, 3, 7, 107, 103, 107]
     assert truth.areas.tolist() == [200, 2400, 13] * 2
     assert both.report.num_boxes == 6
+    assert first.class_counts() == (2, 1)
+    assert both.class_counts() == (4, 2)
     assert both.report.findings == ()
     assert both.occluded_fractions().shape == (6,)
 

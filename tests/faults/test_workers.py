@@ -1,5 +1,5 @@
 """Processes that load images: killed, hung, without shared memory. Each ends the training with one
-message that names the remedy and exit code 3; nothing hangs, and the last checkpoint is whole."""
+message that names the fix and exit code 3; nothing hangs, and the last checkpoint is whole."""
 
 from __future__ import annotations
 
