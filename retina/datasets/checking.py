@@ -31,11 +31,6 @@ class DatasetCheck:
     findings: tuple[str, ...]
     broken_images: tuple[str, ...]
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether every image can be used; if not, the command ends with exit code 1."""
-        return not self.broken_images
-
 
 def check_dataset(
     dataset: DetectionDataset,

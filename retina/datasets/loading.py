@@ -28,10 +28,6 @@ T = TypeVar("T")
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
-TIMEOUT_SECONDS = 600.0
-"""How long a batch may take before the process that makes it is taken to hang: a slow network
-storage answers within minutes."""
-
 
 class LoaderConfig(Config):
     """How batches are made; a batch changes only where an image in it cannot be read."""
@@ -42,8 +38,9 @@ class LoaderConfig(Config):
     prefetch_factor: int = Field(default=2, ge=1)
     """Batches that each worker makes in advance."""
 
-    timeout: float = Field(default=TIMEOUT_SECONDS, ge=0)
-    """Seconds to wait for a batch of a worker before giving up; 0 waits for ever."""
+    timeout: float = Field(default=600.0, ge=0)
+    """Seconds to wait for a batch of a worker before giving up; 0 waits for ever. (A slow network
+    storage answers within minutes.)"""
 
     unreadable_images: Literal["error", "skip"] = "error"
     """What becomes of a training image whose file is damaged, gone, or of another size than
@@ -67,17 +64,35 @@ class LoaderConfig(Config):
         num_workers: int,
         pin_memory: bool = False,
     ) -> SampleLoader[T]:
-        """The loader of these batches: see `build_loader`."""
-        return build_loader(
-            dataset,
-            batches,
-            collate,
+        """The loader of these batches.
+
+        Args:
+            dataset: a `DetectionDataset`.
+            batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
+                makes the requests of a whole run lazily in this process.
+            collate: what becomes of the samples of a batch: `Collate` or `as_list`.
+            num_workers: worker processes; 0 loads in this one. The batches are the same for any
+                number.
+            pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
+        """
+        workers: dict[str, Any] = {}
+        if num_workers > 0:
+            workers = {
+                "worker_init_fn": _set_up_worker,
+                "multiprocessing_context": self.start_method,
+                "prefetch_factor": self.prefetch_factor,
+            }
+        loader: SampleLoader[T] = SampleLoader(
+            dataset,  # type: ignore[arg-type]  # the collation makes T of its samples
+            batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
+            collate_fn=collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            start_method=self.start_method,
-            prefetch_factor=self.prefetch_factor,
-            timeout=self.timeout,
+            generator=torch.Generator(),  # else every loader would draw from the global one
+            **workers,
         )
+        loader.patience = self.timeout
+        return loader
 
 
 def collate(
@@ -153,7 +168,7 @@ class SampleLoader(DataLoader[T]):
         patience: seconds that a batch of a worker may take; 0 waits for ever.
     """
 
-    patience: float = TIMEOUT_SECONDS
+    patience: float = 0.0
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]  # a plain iterator is enough
         """The batches, in the order of the requests.
@@ -198,50 +213,6 @@ def original_message(error: UserError) -> str:
     kind = type(error)
     _, found, message = text.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
     return message.rstrip("\n") if found else text
-
-
-def build_loader(
-    dataset: Dataset[Sample],
-    batches: Iterable[Sequence[SampleRequest]],
-    collate: Callable[[Sequence[Sample]], T],
-    *,
-    num_workers: int,
-    pin_memory: bool = False,
-    start_method: StartMethod | None = None,
-    prefetch_factor: int = 2,
-    timeout: float = TIMEOUT_SECONDS,
-) -> SampleLoader[T]:
-    """A loader of these batches.
-
-    Args:
-        dataset: a `DetectionDataset`.
-        batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
-            makes the requests of a whole run lazily in this process.
-        collate: what becomes of the samples of a batch: `Collate` or `as_list`.
-        num_workers: worker processes; 0 loads in this one. The batches are the same for any number.
-        pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
-        start_method: how workers are started; None leaves it to the platform.
-        prefetch_factor: batches that each worker makes in advance.
-        timeout: seconds to wait for a batch, 0 for ever.
-    """
-    workers: dict[str, Any] = {}
-    if num_workers > 0:
-        workers = {
-            "worker_init_fn": _set_up_worker,
-            "multiprocessing_context": start_method,
-            "prefetch_factor": prefetch_factor,
-        }
-    loader: SampleLoader[T] = SampleLoader(
-        dataset,  # type: ignore[arg-type]  # the collation makes T of its samples
-        batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # else every loader would draw from the global one
-        **workers,
-    )
-    loader.patience = timeout
-    return loader
 
 
 def _set_up_worker(worker_id: int) -> None:

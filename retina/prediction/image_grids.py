@@ -25,7 +25,6 @@ def draw_comparison(
     categories: Categories,
     *,
     score_threshold: float | None = None,
-    title: str = "",
 ) -> Picture:
     """What is annotated on the left, what was found on the right, with a line of text above each.
 
@@ -38,7 +37,6 @@ def draw_comparison(
         detections: in pixels of the image.
         categories: give the names.
         score_threshold: leaves out detections that do not score more.
-        title: stands before the line on the left, such as the file's name.
     """
     large, factor = enlarged(image, _SMALLEST_SIDE)
     targets = replace(targets, boxes=targets.boxes * factor)
@@ -47,9 +45,7 @@ def draw_comparison(
     num_crowds = int(targets.is_crowd.sum())
     truth = f"truth: {len(targets) - num_crowds}" + (f" and {num_crowds} crowd" * bool(num_crowds))
     above = "" if score_threshold is None else f" above {score_threshold:g}"
-    left = _captioned(
-        draw_targets(large, targets, categories), f"{title}   {truth}" if title else truth
-    )
+    left = _captioned(draw_targets(large, targets, categories), truth)
     right = _captioned(
         draw_detections(large, shown, categories), f"predictions{above}: {len(shown)}"
     )

@@ -31,7 +31,7 @@ def test_each_image_is_decoded_once() -> None:
         got = images.get(index, lambda index=index: calls.append(index) or pixels(index))
         assert np.array_equal(got, pixels(index))
     assert calls == [2, 0, 1]
-    assert images.num_filled == 3
+    assert images._is_filled.sum() == 3
     assert images.num_bytes == sum(BYTES)
 
 
@@ -75,7 +75,7 @@ def test_workers_fill_the_cache_of_the_main_process(
     expected = [dataset.load(index).image.copy() for index in range(2)]
     dataset = read_coco(folder, path, cache_images=True, cache_limit_gb=1e-3)
     assert dataset._cache is not None
-    assert dataset._cache.num_filled == 0
+    assert dataset._cache._is_filled.sum() == 0
     requests = [SampleRequest(index=i, seed=0, max_size=None, augment=False) for i in (0, 1)]
     loader = DataLoader(
         dataset,
@@ -85,7 +85,7 @@ def test_workers_fill_the_cache_of_the_main_process(
         multiprocessing_context=start_method,
     )
     samples = list(loader)
-    assert dataset._cache.num_filled == 2
+    assert dataset._cache._is_filled.sum() == 2
     for file in folder.iterdir():
         file.unlink()  # from here on only the cache knows the pixels
     for index, sample in enumerate(samples):

@@ -17,7 +17,7 @@ from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, BatchStream, evaluation_batches
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.folder import FolderDataset
-from retina.datasets.loading import Collate, LoaderConfig, build_loader, collate, original_message
+from retina.datasets.loading import Collate, LoaderConfig, collate, original_message
 from retina.errors import RunError, UserError
 from retina.structures import Batch, Sample, Targets
 from tests.reading import read_coco  # type: ignore[import-not-found]
@@ -111,16 +111,19 @@ def planned(dataset: FolderDataset) -> BatchSampler:
 
 
 def load(
-    dataset: FolderDataset, num_workers: int, start_method: Any = None, **options: Any
+    dataset: FolderDataset,
+    num_workers: int,
+    start_method: Any = None,
+    *,
+    pin_memory: bool = False,
 ) -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset="strong").build()
-    loader = build_loader(
+    loader = LoaderConfig(start_method=start_method).build(
         dataset,
         planned(dataset).epoch(1),
         Collate(32),
         num_workers=num_workers,
-        start_method=start_method,
-        **options,
+        pin_memory=pin_memory,
     )
     assert len(loader) == 4
     return list(loader)
@@ -165,7 +168,7 @@ def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> N
 def test_evaluation_loads_images_as_they_are_on_disk(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, 5)
     dataset.augmentation = AugmentationConfig(preset="strong").build()
-    loader = build_loader(dataset, evaluation_batches(5, 2), Collate(32), num_workers=0)
+    loader = LoaderConfig().build(dataset, evaluation_batches(5, 2), Collate(32), num_workers=0)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     for position, batch in enumerate(batches):
@@ -186,7 +189,9 @@ def test_an_unreadable_image_gives_its_own_message_from_any_worker(
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"4\.png") as direct:
         dataset.load(4)
-    loader = build_loader(dataset, evaluation_batches(6, 2), Collate(32), num_workers=num_workers)
+    loader = LoaderConfig().build(
+        dataset, evaluation_batches(6, 2), Collate(32), num_workers=num_workers
+    )
     with pytest.raises(UserError) as caught:
         list(loader)
     assert str(caught.value) == str(direct.value)
@@ -201,7 +206,7 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
 ) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     dataset = DeadlyDataset(write_dataset(tmp_path, 2).table, images=tmp_path)
-    loader = build_loader(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
+    loader = LoaderConfig().build(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
     with pytest.raises(RunError, match=r"lower training\.num_workers"):
         list(loader)
 

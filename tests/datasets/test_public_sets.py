@@ -103,7 +103,7 @@ def test_coco_permissive(
     assert report.num_empty_images == num_empty
     assert len(dataset.categories) == 80
     assert dataset.categories.dataset_ids[-1] == 90
-    assert check_dataset(dataset).is_usable
+    assert not check_dataset(dataset).broken_images
     truth = dataset.ground_truth()
     raw = json.loads(path.read_text())["annotations"]
     assert truth.boxes_xywh.tolist() == [record["bbox"] for record in raw]

@@ -25,7 +25,7 @@ from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, evaluation_batches
 from retina.datasets.folder import FolderDataset
-from retina.datasets.loading import Collate, LoaderConfig, build_loader
+from retina.datasets.loading import Collate, LoaderConfig
 from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
@@ -83,7 +83,7 @@ def batches_of(dataset: FolderDataset, num_workers: int, preset: Any = "none") -
     plan = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
     )
-    loader = build_loader(dataset, plan.epoch(0), Collate(32), num_workers=num_workers)
+    loader = LoaderConfig().build(dataset, plan.epoch(0), Collate(32), num_workers=num_workers)
     return list(loader)
 
 
