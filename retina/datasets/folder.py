@@ -37,7 +37,7 @@ class FolderConfig(DatasetConfig):
     """The folder of the image files, relative to the working directory."""
 
     annotations: Path
-    """The COCO JSON file, or the folder of Pascal VOC XML files."""
+    """What describes them: a file (COCO's JSON) or a folder (of Pascal VOC's XML files)."""
 
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Names of the categories to learn, in the order of the labels; annotations of others are left

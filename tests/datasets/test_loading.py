@@ -101,7 +101,7 @@ def test_collate_to_a_fixed_size() -> None:
         collate([sample(33, 20, 1, 1)], pad_to=(32, 50))
 
 
-def planned(dataset: FolderDataset) -> BatchSampler:
+def batch_sampler_of(dataset: FolderDataset) -> BatchSampler:
     return BatchSampler(
         image_sizes=dataset.image_sizes,
         batch_size=5,
@@ -120,7 +120,7 @@ def load(
     dataset.augmentation = AugmentationConfig(preset="strong").build()
     loader = LoaderConfig(start_method=start_method).build(
         dataset,
-        planned(dataset).epoch(1),
+        batch_sampler_of(dataset).epoch(1),
         Collate(32),
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -156,10 +156,10 @@ def test_the_same_seed_gives_the_same_batches_from_any_workers(
 
 def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, 18)
-    plan = planned(dataset)
-    stream = BatchStream(plan, first_step=3, stop_step=6)
+    sampler = batch_sampler_of(dataset)
+    stream = BatchStream(sampler, first_step=3, stop_step=6)
     loader = LoaderConfig().build(dataset, stream, Collate(32), num_workers=2)
-    expected = [plan.epoch(0)[3], *plan.epoch(1)[:2]]
+    expected = [sampler.epoch(0)[3], *sampler.epoch(1)[:2]]
     assert [batch.image_ids for batch in loader] == [
         tuple(request.index + 1000 for request in batch) for batch in expected
     ]

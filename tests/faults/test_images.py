@@ -80,10 +80,10 @@ def read(place: Place, *, max_unreadable: int) -> FolderDataset:
 
 def batches_of(dataset: FolderDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset=preset).build()
-    plan = BatchSampler(
+    sampler = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
     )
-    loader = LoaderConfig().build(dataset, plan.epoch(0), Collate(32), num_workers=num_workers)
+    loader = LoaderConfig().build(dataset, sampler.epoch(0), Collate(32), num_workers=num_workers)
     return list(loader)
 
 
@@ -119,8 +119,10 @@ def test_others_take_their_place_the_same_from_any_workers(place: Place, preset:
 def test_a_bad_tile_of_a_mosaic_is_replaced(place: Place) -> None:
     dataset = read(place, max_unreadable=5)
     dataset.augmentation = AugmentationConfig(mosaic_probability=1.0).build()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    (requests,) = plan.epoch(0)
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    (requests,) = sampler.epoch(0)
     place.image(7).unlink()
     samples = [dataset[request] for request in requests if request.index != 7]
     met = [sample for sample in samples if sample.unreadable]
@@ -133,8 +135,10 @@ def test_the_image_in_its_place_has_the_same_orientation(place: Place) -> None:
     wide = dataset.image_sizes[:, 1] >= dataset.image_sizes[:, 0]
     assert 0 < wide.sum() < len(wide)
     ids = dataset.image_ids.tolist()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    (requests,) = plan.epoch(0)
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    (requests,) = sampler.epoch(0)
     for request in requests[:8]:
         path = place.image(request.index)
         kept = path.read_bytes()
@@ -149,8 +153,10 @@ def test_where_nothing_can_be_read_the_image_that_was_asked_for_is_named(place: 
     dataset = read(place, max_unreadable=24)
     for path in (place.data / "train" / "images").iterdir():
         path.unlink()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    request = plan.epoch(0)[0][0]
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    request = sampler.epoch(0)[0][0]
     with pytest.raises(UnreadableImageError, match=place.image(request.index).name):
         dataset[request]
 
