@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
+from retina.configuration import OneOf
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
-from retina.datasets.formats import FORMATS, find_dataset, format_of, one_of
+from retina.datasets.formats import FORMATS, find_dataset, format_of
 from retina.datasets.voc import VocConfig
 
-if TYPE_CHECKING:
-    AnyDatasetConfig = DatasetConfig
-else:
-    AnyDatasetConfig = one_of(*FORMATS, ConcatenatedConfig)
+AnyDatasetConfig = Annotated[DatasetConfig, OneOf(*FORMATS, ConcatenatedConfig, default="coco")]
+"""A data set of any kind; without a ``kind`` it is in COCO's format."""
 
 __all__ = [
     "FORMATS",

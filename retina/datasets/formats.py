@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import Annotated
 
-from pydantic import Discriminator, Tag
-
+from retina.configuration import OneOf
 from retina.datasets.coco import CocoConfig
-from retina.datasets.dataset_config import DatasetConfig
 from retina.datasets.folder import FolderConfig
 from retina.datasets.voc import VocConfig
 
@@ -16,26 +14,11 @@ FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
     VocConfig,
 )
-"""A new format is one more line here. The first is meant where no ``kind`` is given."""
+"""A new format is one more line here."""
 
 
-def one_of(*configs: type[DatasetConfig]) -> Any:
-    """The type of a field that takes any of these, by its ``kind``; by default COCO's."""
-    tagged = [Annotated[config, Tag(config.model_fields["kind"].default)] for config in configs]
-    return Annotated[Union[tuple(tagged)], Discriminator(_kind_of)]  # noqa: UP007
-
-
-def _kind_of(value: Any) -> str:
-    default = FORMATS[0].model_fields["kind"].default
-    if isinstance(value, dict):
-        return str(value.get("kind", default))
-    return str(getattr(value, "kind", default))
-
-
-if TYPE_CHECKING:  # a type checker sees only what stands in the base class
-    AnyFormatConfig = FolderConfig
-else:
-    AnyFormatConfig = one_of(*FORMATS)
+AnyFormatConfig = Annotated[FolderConfig, OneOf(*FORMATS, default="coco")]
+"""A data set in any of these formats."""
 
 
 def find_dataset(folder: Path) -> FolderConfig | None:
@@ -45,9 +28,6 @@ def find_dataset(folder: Path) -> FolderConfig | None:
 
 
 def format_of(annotations: Path) -> type[FolderConfig]:
-    """The format of annotations that exist: the last of `FORMATS` that recognises them.
-
-    The first of all stands for what none recognises.
-    """
+    """The format of annotations that exist: the last that recognises them, else COCO's."""
     known = (config for config in reversed(FORMATS) if config.recognises(annotations))
-    return next(known, FORMATS[0])
+    return next(known, CocoConfig)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import pytest
 
-from retina.configuration import Config, validate
-from retina.datasets import ConcatenatedConfig, FolderConfig, VocConfig, formats
+from retina.configuration import Config, OneOf, validate
+from retina.datasets import ConcatenatedConfig, DatasetConfig, FolderConfig, VocConfig, formats
 from retina.datasets.annotations import AnnotationTable, name_array
 from retina.datasets.coco import CocoConfig
 from retina.structures import Categories
@@ -49,6 +49,10 @@ class LinesConfig(FolderConfig):
         )
 
 
+class Splits(Config):
+    train: Annotated[DatasetConfig, OneOf(*formats.FORMATS, LinesConfig, default="coco")]
+
+
 @pytest.fixture
 def lines(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("a.png", "b.png"):
@@ -70,12 +74,10 @@ def test_a_table_is_all_that_a_format_gives(lines: tuple[Path, Path]) -> None:
 
 def test_a_field_takes_the_formats_that_are_listed(lines: tuple[Path, Path]) -> None:
     folder, path = lines
-    known = formats.one_of(*formats.FORMATS, LinesConfig, ConcatenatedConfig)
-    splits = type("Splits", (Config,), {"__annotations__": {"train": known}})
     tree = {"images": str(folder), "annotations": str(path)}
 
     def read(**train: Any) -> Any:
-        return validate({"train": train}, splits, source="test").train  # type: ignore[attr-defined]
+        return validate({"train": train}, Splits, source="test").train
 
     assert isinstance(read(**tree), CocoConfig)
     assert isinstance(read(kind="voc", **tree), VocConfig)

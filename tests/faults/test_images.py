@@ -111,7 +111,7 @@ def test_others_take_their_place_the_same_from_any_workers(place: Place, preset:
         again = batches_of(read(place, max_unreadable=5), num_workers, preset)
         for one, other in zip(batches, again, strict=True):
             assert torch.equal(one.images, other.images)
-            assert torch.equal(one.boxes, other.boxes)
+            assert torch.equal(one.targets.boxes, other.targets.boxes)
             assert one.image_ids == other.image_ids
             assert one.unreadable == other.unreadable
 
