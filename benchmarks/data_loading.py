@@ -29,7 +29,8 @@ from torchvision.transforms import v2
 
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler
-from retina.datasets.coco import CocoDataset
+from retina.datasets.coco import CocoConfig
+from retina.datasets.folder import FolderDataset
 from retina.datasets.loading import collate
 
 
@@ -53,7 +54,7 @@ def generate(folder: Path, count: int) -> Path:
     return path
 
 
-def ours(dataset: CocoDataset, size: tuple[int, int]) -> Callable[[int], object]:
+def ours(dataset: FolderDataset, size: tuple[int, int]) -> Callable[[int], object]:
     """An epoch through batch_sampler, data set, augmentation and collation."""
     dataset.augmentation = AugmentationConfig(preset="flip").build()
     batch_sampler = BatchSampler(
@@ -69,7 +70,7 @@ def ours(dataset: CocoDataset, size: tuple[int, int]) -> Callable[[int], object]
 
 
 def theirs(
-    dataset: CocoDataset, size: tuple[int, int], *, normalised: bool
+    dataset: FolderDataset, size: tuple[int, int], *, normalised: bool
 ) -> Callable[[int], object]:
     """The same epoch the way torchvision's references do it."""
     entries = [
@@ -112,9 +113,10 @@ def main() -> None:
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.images and arguments.annotations:
-            dataset = CocoDataset(arguments.images, arguments.annotations)
+            images, annotations = arguments.images, arguments.annotations
         else:
-            dataset = CocoDataset(folder, generate(Path(folder), 64))
+            images, annotations = Path(folder), generate(Path(folder), 64)
+        dataset = CocoConfig(images=images, annotations=annotations).build()
         size = (arguments.size[0], arguments.size[1])
         runs = {
             "ours": ours(dataset, size),

@@ -26,8 +26,8 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retina.configuration import validate
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
-from retina.datasets.coco import CocoDataset
-from retina.datasets.loading import Collate, build_loader
+from retina.datasets.coco import CocoConfig
+from retina.datasets.loading import Collate, LoaderConfig
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig
 from retina.modeling.config import ModelConfig
@@ -163,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         annotations = write_photos(folder, max(64, 4 * arguments.batch))
-        dataset = CocoDataset(folder / "images", annotations)
+        dataset = CocoConfig(images=folder / "images", annotations=annotations).build()
         batch_sampler = BatchSampler(
             image_sizes=dataset.image_sizes,
             batch_size=arguments.batch,
@@ -172,7 +172,7 @@ def main() -> None:
             drop_last=True,
         )
         stream = BatchStream(batch_sampler, 0, 4)
-        batches = list(build_loader(dataset, stream, Collate(32), num_workers=0))
+        batches = list(LoaderConfig().build(dataset, stream, Collate(32), num_workers=0))
         ready = [batch.to(device) for batch in batches]
 
         steps = {
@@ -188,7 +188,7 @@ def main() -> None:
         ratios = [t / o for o, t in zip(times["ours"], times["torchvision"], strict=True)]
         memory = {name: peak_memory(lambda s=s: s(ready[0]), device) for name, s in steps.items()}
 
-        loader = build_loader(
+        loader = LoaderConfig().build(
             dataset,
             BatchStream(batch_sampler, 0, arguments.steps),
             Collate(32),

@@ -148,28 +148,35 @@ class GroundTruth:
             shape = getattr(self, name).shape
             _check(shape == (num_annotations,), f"{name} must be ({num_annotations},), is {shape}")
 
+    @property
+    def image_indices(self) -> IntArray:
+        """``(G,)`` int64, the position of each annotation's image in ``image_ids``."""
+        order = np.argsort(self.image_ids)
+        found = order[np.searchsorted(self.image_ids, self.annotation_image_ids, sorter=order)]
+        return np.asarray(found, dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
     """One sample that the batch sampler asks a data set for.
 
-    It is planned for the global batch, so a sample is the same whichever worker or rank makes it.
+    It belongs to the global batch, so a sample is the same whichever worker or rank makes it.
 
     Attributes:
         index: which image, ``0 .. len(dataset) - 1``.
         seed: the only source of randomness for this sample's augmentation.
-        target_size: the canvas (height, width) that the augmented image is scaled into, keeping its
-            aspect ratio and touching the canvas on one side at least; None leaves its size alone.
-        stretch: scale both sides to fill the canvas exactly instead of keeping the aspect ratio.
+        max_size: the largest (height, width) for the augmented image, which is scaled to reach one
+            of the two and keeps its aspect ratio; None leaves its size alone.
+        stretch: scale both sides to exactly ``max_size`` instead of keeping the aspect ratio.
         augment: whether to apply the augmentations.
-        pad_at_least: the height and width that hold every image of its global batch as planned, so
-            that every rank and every accumulated part pads to the same size; None leaves it to the
+        pad_at_least: the height and width that hold every resized image of its global batch, so
+            that every rank and every micro-batch pads to the same size; None leaves it to the
             images that come together.
     """
 
     index: int
     seed: int
-    target_size: Size | None
+    max_size: Size | None
     stretch: bool = False
     augment: bool = True
     pad_at_least: Size | None = None

@@ -42,12 +42,13 @@ def run_synth(folder: Path, *, images: int, validation_images: int, seed: int) -
         "replaced": "replaced",
     }[report.outcome]
     console.print(f"{report.folder}: {outcome}, seed {seed}", markup=False)
-    for split, shares in report.shares.items():
+    for split, statistics in report.statistics.items():
         console.print(
-            f"  {split}: {shares.num_images} images ({shares.num_empty_images} empty), "
-            f"{shares.num_boxes} boxes, {shares.num_crowds} crowd regions; commonest to rarest "
-            f"class {shares.imbalance:.0f} : 1, {shares.small_share:.0%} of the boxes under 32² "
-            f"pixels, {shares.hidden_share or 0:.0%} partly hidden",
+            f"  {split}: {statistics.num_images} images "
+            f"({statistics.num_empty_images} empty), {statistics.num_boxes} boxes, "
+            f"{statistics.num_crowd} crowd regions; commonest to rarest class "
+            f"{statistics.imbalance:.0f} : 1, {statistics.by_box.small:.0%} of the boxes under 32² "
+            f"pixels, {statistics.hidden_share or 0:.0%} partly hidden",
             markup=False,
         )
 

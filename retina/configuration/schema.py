@@ -36,10 +36,15 @@ class OneOf:
     In ``Annotated[Base, OneOf(A, B)]`` a type checker sees ``Base``: only what stands there can be
     read of the field. Another kind is one more argument, and one alone is enough (pydantic's own
     discriminator wants two).
+
+    Args:
+        kinds: the configs.
+        default: the ``kind`` that is meant where a mapping gives none; None makes it required.
     """
 
-    def __init__(self, *kinds: type[Config]) -> None:
+    def __init__(self, *kinds: type[Config], default: str | None = None) -> None:
         self.kinds = kinds
+        self.default = default
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {
@@ -47,7 +52,13 @@ class OneOf:
             for kind in self.kinds
             for tag in get_args(kind.model_fields["kind"].annotation)
         }
-        return core_schema.tagged_union_schema(choices, discriminator="kind")
+        discriminator = "kind" if self.default is None else self._kind_of
+        return core_schema.tagged_union_schema(choices, discriminator=discriminator)
+
+    def _kind_of(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value.get("kind", self.default)
+        return getattr(value, "kind", self.default)
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -61,12 +72,13 @@ def has_kinds(field: FieldInfo) -> bool:
 
 
 def unwrap(annotation: Any) -> Any:
-    """Strip ``Annotated`` and ``| None`` where one meaning is left."""
+    """Strip ``Annotated`` and ``| None`` where one meaning is left; a `OneOf` is left over."""
     while True:
         if isinstance(annotation, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
             annotation = annotation.__value__
         elif get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
+            marks = (mark for mark in get_args(annotation)[1:] if isinstance(mark, OneOf))
+            annotation = next(marks, get_args(annotation)[0])
         elif get_origin(annotation) in (typing.Union, types.UnionType):
             members = [member for member in get_args(annotation) if member is not type(None)]
             if len(members) != 1:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Tag
-
-from retina.datasets.coco import CocoConfig, CocoDataset, read_coco_ground_truth
-from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset, kind_of
+from retina.configuration import OneOf
+from retina.datasets.coco import CocoConfig, read_coco_ground_truth
+from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
 from retina.datasets.dataset import DatasetReport, DetectionDataset
-from retina.datasets.voc import VocConfig, VocDataset
+from retina.datasets.dataset_config import DatasetConfig, RefusalCause
+from retina.datasets.folder import FolderConfig, FolderDataset
+from retina.datasets.formats import FORMATS, find_dataset, format_of
+from retina.datasets.voc import VocConfig
 
-DatasetConfig = Annotated[
-    Annotated[CocoConfig, Tag("coco")]
-    | Annotated[VocConfig, Tag("voc")]
-    | Annotated[ConcatenatedConfig, Tag("concatenated")],
-    Discriminator(kind_of),
-]
+AnyDatasetConfig = Annotated[DatasetConfig, OneOf(*FORMATS, ConcatenatedConfig, default="coco")]
 """A data set of any kind; without a ``kind`` it is in COCO's format."""
 
 __all__ = [
+    "FORMATS",
+    "AnyDatasetConfig",
     "CocoConfig",
-    "CocoDataset",
     "ConcatenatedConfig",
     "ConcatenatedDataset",
     "DatasetConfig",
     "DatasetReport",
     "DetectionDataset",
+    "FolderConfig",
+    "FolderDataset",
+    "RefusalCause",
     "VocConfig",
-    "VocDataset",
+    "find_dataset",
+    "format_of",
     "read_coco_ground_truth",
 ]

@@ -165,7 +165,7 @@ def _library() -> Any:
 
 
 def _compose(configs: Sequence[TransformConfig], rule: VisibilityRule) -> Any:
-    """The transforms, told (as transforms that hide parts of boxes need it) which boxes stay."""
+    """The transforms, with the rule which boxes stay (for those that hide parts of boxes)."""
     library = _library()
     parameters = library.BboxParams(
         format="pascal_voc", min_visibility=rule.min_visibility, check_each_transform=False
@@ -241,8 +241,8 @@ def _value_problems(
                 detail["msg"].removeprefix("Value error, ")
             )
         return [
-            _problem(loc, f"not right for {name}: {' / '.join(said)}", arguments.get(str(*loc)))
-            for loc, said in messages.items()
+            _problem(loc, f"not right for {name}: {' / '.join(reasons)}", arguments.get(str(*loc)))
+            for loc, reasons in messages.items()
         ]
     except Exception as error:
         return [_problem((), f"not right for {name}: {error}", config.model_extra)]

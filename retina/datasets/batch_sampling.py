@@ -1,7 +1,7 @@
-"""Which images make up which batch, planned for all processes at once.
+"""Which images make up which batch, decided for all processes at once.
 
-The plan of an epoch is a pure function of the seed and the epoch: it knows neither workers nor
-ranks, so the same seed gives the same batches however many of them share the work, and a run can
+The batches of an epoch are a pure function of the seed and the epoch, which knows neither workers
+nor ranks: the same seed gives the same batches however many of them share the work, and a run can
 be resumed at any batch.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.geometry.resizing import canvas_for, fit_into
+from retina.geometry.resizing import fit_into, max_size_for
 from retina.structures import BoolArray, FloatArray, IntArray, SampleRequest, Size
 
 
 class BatchSampler:
-    """Plans the global batches of an epoch.
+    """Makes the global batches of an epoch.
 
     Every image is seen exactly once an epoch, or with ``repeat_factors`` as often as its factor
     rounded down or up at random. The number of samples of an epoch is always the same.
@@ -77,7 +77,7 @@ class BatchSampler:
 
     @property
     def num_samples(self) -> int:
-        """The samples planned for any epoch (those of a dropped last batch included)."""
+        """The samples of any epoch (those of a dropped last batch included)."""
         return int(self._whole_repeats.sum()) + self._extra
 
     @property
@@ -90,16 +90,16 @@ class BatchSampler:
         """The height and the width that no image of any epoch exceeds, each for itself.
 
         Args:
-            keeps_aspect: every image keeps its aspect ratio until it is resized; else it may fill
-                the whole canvas that is planned for it.
+            keeps_aspect: every image keeps its aspect ratio until it is resized; else it may get
+                as large as its request's ``max_size``.
         """
         if self._stretch:
             return max(h for h, _ in self._sizes), max(w for _, w in self._sizes)
         sizes = []
         for size in {*self._image_sizes}:
             for scale in self._sizes:
-                canvas = canvas_for(size, *scale)
-                sizes.append(fit_into(size, canvas) if keeps_aspect else canvas)
+                limit = max_size_for(size, *scale)
+                sizes.append(fit_into(size, limit) if keeps_aspect else limit)
         return max(h for h, _ in sizes), max(w for _, w in sizes)
 
     def epoch(self, epoch: int) -> list[list[SampleRequest]]:
@@ -121,21 +121,21 @@ class BatchSampler:
         self, images: Sequence[tuple[int, int]], size: tuple[int, int]
     ) -> list[SampleRequest]:
         """A global batch of these images, each with its seed."""
-        canvases = [self._target(index, size) for index, _ in images]
-        planned = [
-            canvas if self._stretch else fit_into(self._image_sizes[index], canvas)
-            for (index, _), canvas in zip(images, canvases, strict=True)
+        limits = [self._max_size(index, size) for index, _ in images]
+        resized = [
+            limit if self._stretch else fit_into(self._image_sizes[index], limit)
+            for (index, _), limit in zip(images, limits, strict=True)
         ]
-        pad_at_least = max(h for h, _ in planned), max(w for _, w in planned)
+        pad_at_least = max(h for h, _ in resized), max(w for _, w in resized)
         return [
             SampleRequest(
                 index=index,
                 seed=seed,
-                target_size=canvas,
+                max_size=limit,
                 stretch=self._stretch,
                 pad_at_least=pad_at_least,
             )
-            for (index, seed), canvas in zip(images, canvases, strict=True)
+            for (index, seed), limit in zip(images, limits, strict=True)
         ]
 
     def _draw(self, generator: np.random.Generator) -> IntArray:
@@ -172,8 +172,8 @@ class BatchSampler:
             batches.pop()
         return batches
 
-    def _target(self, index: int, size: tuple[int, int]) -> Size:
-        return size if self._stretch else canvas_for(self._image_sizes[index], *size)
+    def _max_size(self, index: int, size: tuple[int, int]) -> Size:
+        return size if self._stretch else max_size_for(self._image_sizes[index], *size)
 
 
 def rank_share(
@@ -194,18 +194,18 @@ def rank_share(
 
 @dataclass(frozen=True, slots=True)
 class BatchStream:
-    """One rank's batches of a whole run, across epochs, planned when they are needed.
+    """One rank's batches of a whole run, across epochs, made when they are needed.
 
     A loader over a stream keeps its workers and reads ahead over the end of an epoch.
 
     Attributes:
-        batch_sampler: plans the global batches.
+        batch_sampler: makes the global batches.
         first_step: the number of the first batch, counted over all epochs from 0.
         stop_step: the number of the batch after the last.
         rank: whose share of each batch.
         world_size: how many ranks share a batch.
-        parts: in how many batches, one after the other, the rank computes its share (gradient
-            accumulation).
+        num_micro_batches: in how many batches, one after the other, the rank computes its share
+            (gradient accumulation).
     """
 
     batch_sampler: BatchSampler
@@ -213,18 +213,18 @@ class BatchStream:
     stop_step: int
     rank: int = 0
     world_size: int = 1
-    parts: int = 1
+    num_micro_batches: int = 1
 
     def __len__(self) -> int:
-        return max(0, self.stop_step - self.first_step) * self.parts
+        return max(0, self.stop_step - self.first_step) * self.num_micro_batches
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        step = self.first_step
+        step, count = self.first_step, self.num_micro_batches
         while step < self.stop_step:
             epoch, done = divmod(step, self.batch_sampler.num_batches)
             for batch in self.batch_sampler.epoch(epoch)[done : done + self.stop_step - step]:
-                for part in range(self.rank * self.parts, (self.rank + 1) * self.parts):
-                    yield rank_share(batch, part, self.world_size * self.parts)
+                for share in range(self.rank * count, (self.rank + 1) * count):
+                    yield rank_share(batch, share, self.world_size * count)
                 step += 1
 
 
@@ -246,6 +246,6 @@ def evaluation_batches(
 def plain_batches(indices: Sequence[int], batch_size: int) -> list[list[SampleRequest]]:
     """Batches of images in the given order, as they are on disk."""
     requests = [
-        SampleRequest(index=index, seed=0, target_size=None, augment=False) for index in indices
+        SampleRequest(index=index, seed=0, max_size=None, augment=False) for index in indices
     ]
     return [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]

@@ -47,11 +47,6 @@ class ImageCache:
         return len(self._ends)
 
     @property
-    def num_filled(self) -> int:
-        """How many images are kept by now."""
-        return int(self._is_filled.sum())
-
-    @property
     def num_bytes(self) -> int:
         """Of the block."""
         return int(self._pixels.nbytes)

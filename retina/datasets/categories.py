@@ -13,6 +13,11 @@ from retina.errors import UserError
 from retina.structures import Categories, IntArray
 
 UnusedCategories = Literal["keep", "drop"]
+UnknownCategories = Literal["refuse", "leave_out"]
+
+
+class UnknownCategoriesError(UserError):
+    """Annotations use categories that the training set or the detector does not have."""
 
 
 def choose_categories(
@@ -38,10 +43,10 @@ def choose_categories(
     else:
         keep = [_label_named(name, listed, table.source) for name in classes]
     if not keep:
-        remedy = "set unused_categories: keep, or correct" if len(listed) else "correct"
+        fix = "set unused_categories: keep, or correct" if len(listed) else "correct"
         raise UserError(
             f"{table.source}: there is no category to learn, since no annotation uses any; "
-            f"{remedy} the annotations"
+            f"{fix} the annotations"
         )
     chosen = _take(listed, keep)
     return _relabel(table, chosen, keep).with_findings(
@@ -50,7 +55,11 @@ def choose_categories(
 
 
 def match_categories(
-    table: AnnotationTable, expected: Categories, *, classes: Sequence[str] | None
+    table: AnnotationTable,
+    expected: Categories,
+    *,
+    classes: Sequence[str] | None,
+    unknown: UnknownCategories,
 ) -> AnnotationTable:
     """The split with the labels of the categories that a detector already has.
 
@@ -61,11 +70,12 @@ def match_categories(
     Args:
         table: with all categories of the format.
         expected: the detector's.
-        classes: as in `choose_categories`; annotations of other categories are left out. None
-            allows no annotation of an unexpected category.
+        classes: as in `choose_categories`; annotations of other categories are left out.
+        unknown: what becomes of annotations of unexpected categories where ``classes`` is None.
 
     Raises:
-        UserError: an annotation uses a category that is not expected.
+        UnknownCategoriesError: an annotation uses a category that is not expected; or all of them
+            do, so that nothing would be left.
     """
     listed = table.categories
     counts = np.bincount(table.labels, minlength=len(listed))
@@ -75,9 +85,11 @@ def match_categories(
             _label_named(name, listed, table.source) for name in classes if name in listed.names
         }
         target = [label if i in wanted else None for i, label in enumerate(target)]
-    strangers = [i for i, label in enumerate(target) if label is None and counts[i]]
-    if strangers and classes is None:
-        raise UserError(_stranger_message(table, strangers, counts, expected))
+    strange = [i for i, label in enumerate(target) if label is None and counts[i]]
+    if strange and classes is None:
+        all_are = int(counts[strange].sum()) == len(table.labels)
+        if unknown == "refuse" or all_are:
+            raise UnknownCategoriesError(_unknown_message(table, strange, counts, expected))
     new_labels = np.array([-1 if label is None else label for label in target], dtype=np.int64)
     return table.relabelled(_own_ids(listed, target, counts, expected), new_labels).with_findings(
         _left_out_finding(table, [i for i, label in enumerate(target) if label is not None])
@@ -140,14 +152,14 @@ def _own_ids(
     return Categories(expected.names, tuple(ids[label] for label in range(len(expected))))
 
 
-def _stranger_message(
-    table: AnnotationTable, strangers: Sequence[int], counts: IntArray, expected: Categories
+def _unknown_message(
+    table: AnnotationTable, unknown: Sequence[int], counts: IntArray, expected: Categories
 ) -> str:
     listed = table.categories
     names = _shortened(
         [
             f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} annotations)"
-            for i in strangers
+            for i in unknown
         ]
     )
     return (

@@ -31,11 +31,6 @@ class DatasetCheck:
     findings: tuple[str, ...]
     broken_images: tuple[str, ...]
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether every image can be used; if not, the command ends with exit code 1."""
-        return not self.broken_images
-
 
 def check_dataset(
     dataset: DetectionDataset,
@@ -90,14 +85,9 @@ def _outcome(dataset: DetectionDataset, index: int) -> tuple[str | None, bool | 
 
 
 def _rare_classes(dataset: DetectionDataset) -> Iterator[str]:
-    counts = [0] * len(dataset.categories)
-    for index in range(len(dataset)):
-        targets = dataset.targets(index)
-        for label in targets.labels[~targets.is_crowd].tolist():
-            counts[label] += 1
     rare = [
         f"{name} ({count})"
-        for name, count in zip(dataset.categories.names, counts, strict=True)
+        for name, count in zip(dataset.categories.names, dataset.class_counts(), strict=True)
         if 0 < count < FEW_BOXES
     ]
     if rare:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Literal, Self
 
-from retina.datasets.annotations import complete_areas
+from retina.datasets.annotations import AnnotationTable, complete_areas
 from retina.datasets.categories import choose_categories
 from retina.datasets.coco_file import read_coco_file
-from retina.datasets.folder import FolderConfig, FolderDataset, FolderOptions
-from retina.structures import Categories, GroundTruth
-
-
-class CocoDataset(FolderDataset):
-    """A split in COCO's format.
-
-    Args:
-        images: the folder of the image files.
-        annotations: the JSON file.
-        options: see `FolderDataset`.
-
-    Raises:
-        UserError: the annotations or the images cannot be used; the message says where and why.
-    """
-
-    def __init__(
-        self, images: Path | str, annotations: Path | str, **options: Unpack[FolderOptions]
-    ) -> None:
-        super().__init__(read_coco_file(Path(annotations)), images=Path(images), **options)
+from retina.datasets.dataset_config import RefusalCause
+from retina.datasets.folder import FolderConfig
+from retina.structures import GroundTruth
 
 
 class CocoConfig(FolderConfig):
@@ -36,31 +21,41 @@ class CocoConfig(FolderConfig):
     kind: Literal["coco"] = "coco"
     """A folder of images and one JSON file; the kind that is meant if none is said."""
 
-    def build(
-        self,
-        categories: Categories | None = None,
-        *,
-        antialias: bool = False,
-        check_images: bool = True,
-        max_unreadable: int = 0,
-    ) -> CocoDataset:
-        """Read the split.
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """``annotations.json`` with ``images/`` beside it."""
+        images, annotations = folder / "images", folder / "annotations.json"
+        is_there = images.is_dir() and annotations.is_file()
+        return cls(images=images, annotations=annotations) if is_there else None
 
-        Args:
-            categories: those of the training set or the detector; None to define them here.
-            antialias: see `DetectionDataset`.
-            check_images: see `FolderDataset`.
-            max_unreadable: see `DetectionDataset`.
-        """
-        return CocoDataset(
-            self.images,
-            self.annotations,
-            **self.options(
-                categories=categories,
-                antialias=antialias,
-                check_images=check_images,
-                max_unreadable=max_unreadable,
-            ),
+    def read(self) -> AnnotationTable:
+        """The content of the JSON file: see `read_coco_file`."""
+        return read_coco_file(self.annotations)
+
+    def cause_of_refusal(self, split: str) -> RefusalCause | None:
+        """Whether the ids of the annotations are those of the categories, moved by one."""
+        path = self.annotations
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8-sig"))
+            listed = {entry["id"] for entry in tree["categories"]}
+            used = Counter(entry["category_id"] for entry in tree["annotations"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # another fault, which the error itself names
+        unknown = sorted(used.keys() - listed)
+        shift = next((s for s in (-1, 1) if all(number + s in listed for number in used)), None)
+        if not unknown or shift is None:
+            return None
+        num_unknown = sum(used[number] for number in unknown)
+        shown = ", ".join(map(str, unknown[:5]))
+        shown += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        return RefusalCause(
+            code="category_ids_off_by_one",
+            what=f"{path}: the category ids of the annotations are off by one: they run from "
+            f"{min(used)} to {max(used)}, 'categories' lists {min(listed)} to {max(listed)}; "
+            f"{num_unknown} annotations use the unlisted id {shown}",
+            why=f"Every {split} object would be taught under its neighbour's name.",
+            fix=f"Add {shift:+d} to every category_id of the file (or number 'categories' alike).",
+            numbers={"shift": -shift, "unknown_annotations": num_unknown},
         )
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import gc
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from retina.datasets.annotations import AnnotationTable, name_array
+from retina.datasets.annotations import (
+    AnnotationTable,
+    name_array,
+    refuse_outside_path,
+    refuse_unprintable,
+)
 from retina.datasets.categories import duplicate_name_finding
 from retina.errors import UserError
 from retina.structures import BoolArray, Categories, FloatArray, IntArray
 
 Record = dict[str, Any]
-
-_LONGEST_NAME = 4096
-"""Of a file name, with its folders: no system takes more."""
 
 
 def read_coco_file(path: Path) -> AnnotationTable:
@@ -59,36 +60,6 @@ def read_coco_file(path: Path) -> AnnotationTable:
         is_crowd=annotations.flags("iscrowd"),
         occluded_fractions=annotations.numbers("occluded_fraction"),
     ).with_findings(duplicate_name_finding(listed))
-
-
-def refuse_outside_path(name: str, where: str) -> None:
-    """Raise a `UserError` for a file name that would lead out of its folder."""
-    if len(name) > _LONGEST_NAME:
-        raise UserError(f"{where}: {name[:60]!r}… is longer than {_LONGEST_NAME} characters")
-    if name.isascii() and name[:1].isalnum() and not {":", "\0"} & set(name) and ".." not in name:
-        return  # the usual name; parsing it twice for a hundred thousand images takes seconds
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not name or "\0" in name or path.anchor or ".." in path.parts:
-            raise UserError(
-                f"{where}: {name!r} does not name a file below the image folder; only relative "
-                "paths without '..' are read"
-            )
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: {name!r} is no valid text") from None
-
-
-def refuse_unprintable(text: str, where: str) -> None:
-    """Raise a `UserError` for a name that no terminal and no file should be given.
-
-    Control characters can give a terminal orders, and lone halves of surrogate pairs, which JSON
-    can spell, can be neither printed nor written.
-    """
-    if any(
-        unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in text
-    ):
-        raise UserError(f"{where}: {text[:60]!r} is no valid text")
 
 
 @contextmanager
@@ -176,8 +147,8 @@ def _file_names(images: _Records) -> list[str]:
 class _Records:
     """One of the three lists of a COCO file, read column by column.
 
-    A column is first checked as a whole, which costs little; only where that fails, the culprit is
-    looked for.
+    A column is first checked as a whole, which costs little; only where that fails, the record at
+    fault is searched for.
     """
 
     def __init__(self, path: Path, part: str, records: list[Record]) -> None:

@@ -214,13 +214,13 @@ def _refuse(
     path: Path,
     is_wrong: BoolArray,
     what: str,
-    remedy: str,
+    fix: str,
     values: npt.NDArray[Any] | None = None,
 ) -> None:
     if is_wrong.any():
         row = int(np.argmax(is_wrong))
-        told = what if values is None else what.format(values[row])
-        raise UserError(f"{path}: detection {row} (from 0) {told}; {remedy}")
+        fault = what if values is None else what.format(values[row])
+        raise UserError(f"{path}: detection {row} (from 0) {fault}; {fix}")
 
 
 def _short(value: Any) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from retina.configuration import Config
-from retina.datasets.coco import CocoConfig
+from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
-from retina.datasets.voc import VocConfig
+from retina.datasets.dataset_config import DatasetConfig, RefusalCause
+from retina.datasets.formats import AnyFormatConfig
 from retina.errors import UserError
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
@@ -89,6 +89,10 @@ class ConcatenatedDataset(DetectionDataset):
             findings=tuple(findings),
         )
 
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of objects of each class, crowd regions not counted."""
+        return tuple(map(sum, zip(*(part.class_counts() for part in self._parts), strict=True)))
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
@@ -121,9 +125,7 @@ class ConcatenatedDataset(DetectionDataset):
             annotation_ids=_unique([truth.annotation_ids for truth in truths])[0],
             annotation_image_ids=np.concatenate(
                 [
-                    _translated(
-                        truth.annotation_image_ids, truth.image_ids, self._image_ids[start:]
-                    )
+                    self._image_ids[start + truth.image_indices]
                     for truth, start in zip(truths, self._starts, strict=False)
                 ]
             ),
@@ -146,32 +148,19 @@ def _unique(parts: Sequence[IntArray]) -> tuple[IntArray, bool]:
     return np.arange(1, len(joined) + 1), True
 
 
-def _translated(values: IntArray, old: IntArray, new: IntArray) -> IntArray:
-    """Ids among ``old``, each replaced by the one at the same place of ``new``."""
-    order = np.argsort(old)
-    return new[order[np.searchsorted(old, values, sorter=order)]]
-
-
-def kind_of(value: Any) -> str:
-    """The kind of a raw or built config; ``coco`` if it does not say."""
-    kind = value.get("kind", "coco") if isinstance(value, dict) else getattr(value, "kind", "coco")
-    return str(kind)
-
-
-PartConfig = Annotated[
-    Annotated[CocoConfig, Tag("coco")] | Annotated[VocConfig, Tag("voc")], Discriminator(kind_of)
-]
-"""A data set in one folder; without a ``kind`` it is in COCO's format."""
-
-
-class ConcatenatedConfig(Config):
+class ConcatenatedConfig(DatasetConfig):
     """Several data sets in one."""
 
-    kind: Literal["concatenated"]
+    kind: Literal["concatenated"] = "concatenated"
     """Several data sets with the same classes."""
 
-    parts: tuple[PartConfig, ...] = Field(min_length=1)
+    parts: tuple[AnyFormatConfig, ...] = Field(min_length=1)
     """The data sets; the first defines the classes."""
+
+    @property
+    def display_name(self) -> str:
+        """The names of the parts."""
+        return " + ".join(part.display_name for part in self.parts)
 
     def build(
         self,
@@ -180,24 +169,24 @@ class ConcatenatedConfig(Config):
         antialias: bool = False,
         check_images: bool = True,
         max_unreadable: int = 0,
+        unknown_categories: UnknownCategories = "refuse",
     ) -> ConcatenatedDataset:
-        """Read all parts.
-
-        Args:
-            categories: those of the training set or the detector; None to take the first part's.
-            antialias: see `DetectionDataset`.
-            check_images: see `FolderDataset`.
-            max_unreadable: see `DetectionDataset`.
-        """
+        """Read all parts: see `DatasetConfig.build`."""
         parts: list[DetectionDataset] = []
         for part in self.parts:
-            expected = parts[0].categories if parts and categories is None else categories
+            takes_the_first = parts and categories is None
             parts.append(
                 part.build(
-                    expected,
+                    parts[0].categories if takes_the_first else categories,
                     antialias=antialias,
                     check_images=check_images,
                     max_unreadable=max_unreadable,
+                    unknown_categories=unknown_categories,
                 )
             )
         return ConcatenatedDataset(parts, antialias=antialias, max_unreadable=max_unreadable)
+
+    def cause_of_refusal(self, split: str) -> RefusalCause | None:
+        """The first mistake that one of the parts finds in its files."""
+        causes = (part.cause_of_refusal(split) for part in self.parts)
+        return next((cause for cause in causes if cause is not None), None)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from retina.datasets.substitution import Substitution
+from retina.errors import UnreadableImageError
 from retina.geometry.resizing import fit_into
 from retina.structures import (
     BoolArray,
@@ -24,10 +24,18 @@ from retina.structures import (
     SampleRequest,
     Size,
     Targets,
+    UnreadableImage,
 )
 
 Image = npt.NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
+
+
+MAX_ATTEMPTS = 10
+"""How many images are tried in the place of one; where none of them can be read, most of the set
+cannot, and that is an error."""
+
+_NUM_CANDIDATES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What reading a split found and did, to be told once.
+    """What reading a split found and did, to be reported once.
 
     Attributes:
         num_images: images of the split.
@@ -133,13 +141,9 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     def targets(self, index: int) -> Targets:
         """The repaired objects in pixels of the original image, which is not decoded."""
 
+    @abstractmethod
     def class_counts(self) -> tuple[int, ...]:
-        """The number of objects of each class, crowd regions not counted."""
-        counts = torch.zeros(len(self.categories), dtype=torch.int64)
-        for index in range(len(self)):
-            targets = self.targets(index)
-            counts += targets.labels[~targets.is_crowd].bincount(minlength=len(counts))
-        return tuple(counts.tolist())
+        """The number of repaired objects of each class, crowd regions not counted."""
 
     @abstractmethod
     def load(self, index: int) -> AnnotatedImage:
@@ -175,14 +179,11 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
             annotated = self.augmentation(
                 annotated, seed=request.seed, load_partner=load, num_images=len(self)
             )
-        if request.target_size is not None:
-            annotated = resize(
-                annotated,
-                request.target_size
-                if request.stretch
-                else fit_into(annotated.size, request.target_size),
-                antialias=self.antialias,
+        if request.max_size is not None:
+            size = (
+                request.max_size if request.stretch else fit_into(annotated.size, request.max_size)
             )
+            annotated = resize(annotated, size, antialias=self.antialias)
         return Sample(
             # A copy of what may not be written to: torch warns of tensors that share it.
             image=torch.from_numpy(np.require(annotated.image, requirements="W")).permute(2, 0, 1),
@@ -212,3 +213,64 @@ def resize(annotated: AnnotatedImage, size: Size, *, antialias: bool) -> Annotat
         labels=annotated.labels,
         is_crowd=annotated.is_crowd,
     )
+
+
+class Substitution:
+    """Reads the images of one sample, with others in the place of those that cannot be read.
+
+    A batch keeps its size and the ranks stay in step when a file is damaged or gone. Which image
+    takes its place follows from the request alone, so it is the same in every worker, on every
+    rank and after a resume, as long as the same files cannot be read.
+
+    Args:
+        dataset: what the images are from.
+        seed: of the sample's request.
+
+    Attributes:
+        unreadable: the files that could not be read so far.
+    """
+
+    def __init__(self, dataset: DetectionDataset, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self.unreadable: list[UnreadableImage] = []
+
+    def load(self, index: int) -> AnnotatedImage:
+        """An image of the set, or the one in its place."""
+        return self.load_with_index(index)[0]
+
+    def load_with_index(self, index: int) -> tuple[AnnotatedImage, int]:
+        """The same, and the index of the image that was read.
+
+        Raises:
+            UnreadableImageError: neither it nor any image tried in its place can be read.
+        """
+        try:
+            return self._dataset.load(index), index
+        except UnreadableImageError as error:
+            self._record(index, error)
+            refusal = error
+        for other in self._candidates(index):
+            try:
+                return self._dataset.load(other), other
+            except UnreadableImageError as error:
+                self._record(other, error)
+        raise refusal
+
+    def _record(self, index: int, error: UnreadableImageError) -> None:
+        self.unreadable.append(UnreadableImage(self._dataset.file_path(index), str(error)))
+
+    def _candidates(self, index: int) -> list[int]:
+        """Images to try: drawn at random, those of the same orientation first.
+
+        The batch was made for the shape of the missing image: an upright one would waste half of a
+        wide one.
+        """
+        sizes = self._dataset.image_sizes
+        drawn = np.random.default_rng((self._seed, index)).integers(
+            len(sizes), size=_NUM_CANDIDATES
+        )
+        is_wide = sizes[:, 1] >= sizes[:, 0]
+        order = np.argsort(is_wide[drawn] != is_wide[index], kind="stable")
+        others = dict.fromkeys(drawn[order].tolist())
+        return [other for other in others if other != index][:MAX_ATTEMPTS]

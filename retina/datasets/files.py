@@ -1,4 +1,4 @@
-"""Looking at the image files of a split without decoding them."""
+"""Checking the image files of a split without decoding them."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def check_headers(
     Raises:
         UnreadableImageError: more images than that cannot be opened, or have another size.
     """
-    looked_at = np.unique(
+    checked = np.unique(
         np.linspace(0, table.num_images - 1, min(MAX_HEADERS, table.num_images)).round()
     ).astype(np.int64)
     turned: list[bool] = []
     refusals: list[str] = []
-    for index in looked_at:
+    for index in checked:
         try:
             turn = is_turned(table, int(index), folder)
         except UnreadableImageError as error:
@@ -111,12 +111,12 @@ def check_headers(
         else:
             turned += [] if turn is None else [turn]
     finding = (
-        f"{len(refusals)} of {len(looked_at)} images looked at cannot be read, and others take "
+        f"{len(refusals)} of {len(checked)} images checked cannot be read, and others take "
         f"their place (the first: {refusals[0]})"
         if refusals
         else ""
     )
-    return table.with_findings(finding, *orientation_findings(turned, len(looked_at)))
+    return table.with_findings(finding, *orientation_findings(turned, len(checked)))
 
 
 def is_turned(table: AnnotationTable, index: int, folder: Path) -> bool | None:
@@ -132,16 +132,16 @@ def is_turned(table: AnnotationTable, index: int, folder: Path) -> bool | None:
     return None if header.orientation == 1 else orientation != 1
 
 
-def orientation_findings(turned: list[bool], num_looked_at: int) -> Iterator[str]:
-    """What to say of images with an EXIF orientation; ``turned`` as `is_turned` gives it."""
+def orientation_findings(turned: list[bool], num_checked: int) -> Iterator[str]:
+    """Findings about images with an EXIF orientation; ``turned`` as `is_turned` gives it."""
     applied = sum(turned)
     if applied:
         yield (
-            f"{applied} of {num_looked_at} images looked at are turned as their EXIF orientation "
+            f"{applied} of {num_checked} images checked are turned as their EXIF orientation "
             "asks, which agrees with the annotated size"
         )
     if len(turned) > applied:
         yield (
-            f"{len(turned) - applied} of {num_looked_at} images looked at have an EXIF orientation "
+            f"{len(turned) - applied} of {num_checked} images checked have an EXIF orientation "
             "that is not applied, since the annotated size is that of the unturned image"
         )

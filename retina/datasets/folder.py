@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
 from pathlib import Path
-from typing import TypedDict
+from typing import Self
 
+import numpy as np
 import torch
 from pydantic import Field
 
-from retina.configuration import Config
 from retina.datasets.annotations import AnnotationTable, complete_areas, random_subset
 from retina.datasets.cache import ImageCache
-from retina.datasets.categories import UnusedCategories, choose_categories, match_categories
+from retina.datasets.categories import (
+    UnknownCategories,
+    UnusedCategories,
+    choose_categories,
+    match_categories,
+)
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
+from retina.datasets.dataset_config import DatasetConfig
 from retina.datasets.files import check_headers, read_missing_sizes, require_files
 from retina.datasets.images import decode_image
 from retina.datasets.repair import repair_boxes
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
 
-class FolderOptions(TypedDict, total=False):
-    """What can be chosen for every data set in folders; see `FolderDataset`."""
+class FolderConfig(DatasetConfig):
+    """A format: image files in a folder, and annotations that `read` turns into a table.
 
-    categories: Categories | None
-    classes: Sequence[str] | None
-    unused_categories: UnusedCategories
-    fraction: float | None
-    max_images: int | None
-    subset_seed: int
-    cache_limit_bytes: int
-    check_images: bool
-    max_unreadable: int
-    antialias: bool
-
-
-class FolderConfig(Config):
-    """What can be chosen for every data set in folders."""
+    A new format is a class that derives from this one in a file of its own, with a field ``kind``
+    of a single literal and `read`, and a line in `retina.datasets.formats`.
+    """
 
     images: Path
     """The folder of the image files, relative to the working directory."""
 
     annotations: Path
-    """The COCO JSON file, or the folder of Pascal VOC XML files."""
+    """What describes them: a file (COCO's JSON) or a folder (of Pascal VOC's XML files)."""
 
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Names of the categories to learn, in the order of the labels; annotations of others are left
@@ -50,7 +45,8 @@ class FolderConfig(Config):
 
     unused_categories: UnusedCategories = "keep"
     """Whether categories that no annotation of the training set uses are kept as classes or
-    dropped; does not matter where `classes` is given."""
+    dropped; does not matter where `classes` is given. Decided on the whole split, before a part of
+    its images is chosen."""
 
     fraction: float | None = Field(default=None, gt=0, le=1)
     """Use only this part of the images, chosen at random."""
@@ -67,52 +63,83 @@ class FolderConfig(Config):
     cache_limit_gb: float = Field(default=8.0, gt=0)
     """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
 
-    def options(
+    @abstractmethod
+    def read(self) -> AnnotationTable:
+        """Everything that the annotation files hold; no image is opened.
+
+        Raises:
+            UserError: they cannot be used; the message says where and why.
+        """
+
+    @classmethod
+    def recognises(cls, annotations: Path) -> bool:
+        """Whether a file or folder that exists holds annotations in this format.
+
+        So a format is found where none is named: see `retina.datasets.formats.format_of`.
+        """
+        return False
+
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """The data set in a folder that is laid out as is usual for this format, else None."""
+        return None
+
+    def split_listed_in(self, file: Path) -> Self | None:
+        """The images that a file lists; None where the format has no such files."""
+        return None
+
+    def split_named(self, name: str) -> Self | None:
+        """The split of this name by a list beside the annotations; None where there is none."""
+        return None
+
+    @property
+    def display_name(self) -> str:
+        """The path of the annotations."""
+        return str(self.annotations)
+
+    def build(
         self,
+        categories: Categories | None = None,
         *,
-        categories: Categories | None,
-        antialias: bool,
-        check_images: bool,
-        max_unreadable: int,
-    ) -> FolderOptions:
-        """The arguments that the data sets of all formats share."""
-        return {
-            "categories": categories,
-            "antialias": antialias,
-            "check_images": check_images,
-            "max_unreadable": max_unreadable,
-            "classes": self.classes,
-            "unused_categories": self.unused_categories,
-            "fraction": self.fraction,
-            "max_images": self.max_images,
-            "subset_seed": self.subset_seed,
-            "cache_limit_bytes": int(self.cache_limit_gb * 1e9) if self.cache_images else 0,
-        }
+        antialias: bool = False,
+        check_images: bool = True,
+        max_unreadable: int = 0,
+        unknown_categories: UnknownCategories = "refuse",
+    ) -> FolderDataset:
+        """Read the split: see `DatasetConfig.build`."""
+        table = self.read()
+        if categories is None:
+            table = choose_categories(table, classes=self.classes, unused=self.unused_categories)
+        else:
+            table = match_categories(
+                table, categories, classes=self.classes, unknown=unknown_categories
+            )
+        table = random_subset(
+            table, fraction=self.fraction, max_images=self.max_images, seed=self.subset_seed
+        )
+        if check_images:
+            require_files(table, self.images, max_missing=max_unreadable)
+        table = read_missing_sizes(table, self.images)
+        if check_images:
+            table = check_headers(table, self.images, max_unreadable=max_unreadable)
+        return FolderDataset(
+            complete_areas(table),
+            images=self.images,
+            cache_limit_bytes=int(self.cache_limit_gb * 1e9) if self.cache_images else 0,
+            max_unreadable=max_unreadable,
+            antialias=antialias,
+        )
 
 
 class FolderDataset(DetectionDataset):
     """Image files in a folder, with annotations that are already read.
 
     Args:
-        table: the annotations.
+        table: the annotations, with finite boxes, areas and image sizes.
         images: the folder of the image files.
-        categories: those of the training set or the detector; the labels follow them, and an
-            annotation of another category is an error. None: this split defines the categories.
-        classes: names of the categories to keep, in the order of the labels; None for all.
-        unused_categories: what becomes of categories that no annotation uses, where neither
-            ``categories`` nor ``classes`` is given. Decided on the whole split, before a part of
-            its images is chosen.
-        fraction: part of the images to use; see `random_subset`.
-        max_images: most images to use.
-        subset_seed: of the choice of images.
         cache_limit_bytes: memory for decoded images; 0 keeps none.
-        check_images: look before anything else whether every image is there and (for up to
-            `files.MAX_HEADERS` of them) has its annotated size.
-        max_unreadable: see `DetectionDataset`; so many may fail that look, too.
+        max_unreadable: see `DetectionDataset`.
         antialias: see `DetectionDataset`.
-
-    Raises:
-        UserError: what cannot be repaired, in one message.
     """
 
     def __init__(
@@ -120,31 +147,13 @@ class FolderDataset(DetectionDataset):
         table: AnnotationTable,
         *,
         images: Path,
-        categories: Categories | None = None,
-        classes: Sequence[str] | None = None,
-        unused_categories: UnusedCategories = "keep",
-        fraction: float | None = None,
-        max_images: int | None = None,
-        subset_seed: int = 0,
         cache_limit_bytes: int = 0,
-        check_images: bool = True,
         max_unreadable: int = 0,
         antialias: bool = False,
     ) -> None:
         self.antialias = antialias
         self.max_unreadable = max_unreadable
         self.images = images
-        if categories is None:
-            table = choose_categories(table, classes=classes, unused=unused_categories)
-        else:
-            table = match_categories(table, categories, classes=classes)
-        table = random_subset(table, fraction=fraction, max_images=max_images, seed=subset_seed)
-        if check_images:
-            require_files(table, images, max_missing=max_unreadable)
-        table = read_missing_sizes(table, images)
-        if check_images:
-            table = check_headers(table, images, max_unreadable=max_unreadable)
-        table = complete_areas(table)
         self._objects, repairs = repair_boxes(table)
         self._cache = (
             ImageCache(table.image_sizes, limit_bytes=cache_limit_bytes)
@@ -189,6 +198,11 @@ class FolderDataset(DetectionDataset):
             num_empty_images=int((starts[1:] == starts[:-1]).sum()),
             findings=self.table.findings,
         )
+
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of objects of each class, crowd regions not counted."""
+        labels = self._objects.labels[~self._objects.is_crowd]
+        return tuple(np.bincount(labels, minlength=len(self.categories)).tolist())
 
     def __len__(self) -> int:
         return self.table.num_images

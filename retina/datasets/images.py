@@ -37,7 +37,7 @@ from retina.errors import UnreadableImageError
 from retina.structures import Size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-"""What a file that is looked for by its stem may end with."""
+"""What an image file that is found by its stem, or in a folder, may end with; the first wins."""
 
 _ORIENTATION = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

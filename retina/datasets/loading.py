@@ -1,4 +1,4 @@
-"""From planned requests to batches in host memory, in worker processes or in this one."""
+"""From the batch sampler's requests to batches in host memory, in workers or in this process."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ from retina.datasets.worker_faults import (
     kill_workers,
 )
 from retina.errors import UserError
+from retina.geometry.resizing import padded_size
 from retina.structures import Batch, BatchedTargets, Sample, SampleRequest, Size
 
 T = TypeVar("T")
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
-
-TIMEOUT_SECONDS = 600.0
-"""How long a batch may take before the process that makes it is taken to hang: a slow network
-storage answers within minutes."""
 
 
 class LoaderConfig(Config):
@@ -41,8 +38,9 @@ class LoaderConfig(Config):
     prefetch_factor: int = Field(default=2, ge=1)
     """Batches that each worker makes in advance."""
 
-    timeout: float = Field(default=TIMEOUT_SECONDS, ge=0)
-    """Seconds to wait for a batch of a worker before giving up; 0 waits for ever."""
+    timeout: float = Field(default=600.0, ge=0)
+    """Seconds to wait for a batch of a worker before giving up; 0 waits for ever. (A slow network
+    storage answers within minutes.)"""
 
     unreadable_images: Literal["error", "skip"] = "error"
     """What becomes of a training image whose file is damaged, gone, or of another size than
@@ -66,17 +64,35 @@ class LoaderConfig(Config):
         num_workers: int,
         pin_memory: bool = False,
     ) -> SampleLoader[T]:
-        """The loader of these batches: see `build_loader`."""
-        return build_loader(
-            dataset,
-            batches,
-            collate,
+        """The loader of these batches.
+
+        Args:
+            dataset: a `DetectionDataset`.
+            batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
+                makes the requests of a whole run lazily in this process.
+            collate: what becomes of the samples of a batch: `Collate` or `as_list`.
+            num_workers: worker processes; 0 loads in this one. The batches are the same for any
+                number.
+            pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
+        """
+        workers: dict[str, Any] = {}
+        if num_workers > 0:
+            workers = {
+                "worker_init_fn": _set_up_worker,
+                "multiprocessing_context": self.start_method,
+                "prefetch_factor": self.prefetch_factor,
+            }
+        loader: SampleLoader[T] = SampleLoader(
+            dataset,  # type: ignore[arg-type]  # the collation makes T of its samples
+            batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
+            collate_fn=collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            start_method=self.start_method,
-            prefetch_factor=self.prefetch_factor,
-            timeout=self.timeout,
+            generator=torch.Generator(),  # else every loader would draw from the global one
+            **workers,
         )
+        loader.patience = self.timeout
+        return loader
 
 
 def collate(
@@ -102,12 +118,12 @@ def collate(
     """
     sizes = tuple(sample.size for sample in samples)
     wanted = [sample.pad_at_least for sample in samples if sample.pad_at_least is not None]
-    height, width = _padded_size((*sizes, *wanted), size_divisor, pad_to)
+    height, width = padded_size((*sizes, *wanted), size_divisor=size_divisor, pad_to=pad_to)
     pixels = torch.empty(len(samples), height, width, 3, dtype=torch.uint8)
-    for canvas, sample, (h, w) in zip(pixels, samples, sizes, strict=True):
-        canvas[:h, :w] = sample.image.permute(1, 2, 0)
-        canvas[:h, w:] = 0
-        canvas[h:] = 0
+    for place, sample, (h, w) in zip(pixels, samples, sizes, strict=True):
+        place[:h, :w] = sample.image.permute(1, 2, 0)
+        place[:h, w:] = 0
+        place[h:] = 0
     return Batch(
         images=pixels.permute(0, 3, 1, 2),
         valid_sizes=torch.tensor(sizes, dtype=torch.int64),
@@ -116,21 +132,6 @@ def collate(
         image_sizes=sizes,
         unreadable=tuple(one for sample in samples for one in sample.unreadable),
     )
-
-
-def _padded_size(sizes: Sequence[Size], size_divisor: int, pad_to: Size | None) -> Size:
-    height, width = (max(size[side] for size in sizes) for side in (0, 1))
-    if pad_to is None:
-        return (
-            -(-height // size_divisor) * size_divisor,
-            -(-width // size_divisor) * size_divisor,
-        )
-    if height > pad_to[0] or width > pad_to[1]:
-        raise UserError(
-            f"an image of {height}×{width} pixels (height × width) does not fit into pad_to = "
-            f"{pad_to[0]}×{pad_to[1]}: make pad_to larger, or min_size and max_size smaller"
-        )
-    return pad_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +168,10 @@ class SampleLoader(DataLoader[T]):
         patience: seconds that a batch of a worker may take; 0 waits for ever.
     """
 
-    patience: float = TIMEOUT_SECONDS
+    patience: float = 0.0
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]  # a plain iterator is enough
-        """The batches, in the planned order.
+        """The batches, in the order of the requests.
 
         Raises:
             UserError: an image cannot be read; the message is the one that the worker raised.
@@ -212,50 +213,6 @@ def original_message(error: UserError) -> str:
     kind = type(error)
     _, found, message = text.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
     return message.rstrip("\n") if found else text
-
-
-def build_loader(
-    dataset: Dataset[Sample],
-    batches: Iterable[Sequence[SampleRequest]],
-    collate: Callable[[Sequence[Sample]], T],
-    *,
-    num_workers: int,
-    pin_memory: bool = False,
-    start_method: StartMethod | None = None,
-    prefetch_factor: int = 2,
-    timeout: float = TIMEOUT_SECONDS,
-) -> SampleLoader[T]:
-    """A loader of planned batches.
-
-    Args:
-        dataset: a `DetectionDataset`.
-        batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
-            plans a whole run lazily in this process.
-        collate: what becomes of the samples of a batch: `Collate` or `as_list`.
-        num_workers: worker processes; 0 loads in this one. The batches are the same for any number.
-        pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
-        start_method: how workers are started; None leaves it to the platform.
-        prefetch_factor: batches that each worker makes in advance.
-        timeout: seconds to wait for a batch, 0 for ever.
-    """
-    workers: dict[str, Any] = {}
-    if num_workers > 0:
-        workers = {
-            "worker_init_fn": _set_up_worker,
-            "multiprocessing_context": start_method,
-            "prefetch_factor": prefetch_factor,
-        }
-    loader: SampleLoader[T] = SampleLoader(
-        dataset,  # type: ignore[arg-type]  # the collation makes T of its samples
-        batch_sampler=batches,  # type: ignore[arg-type]  # the "indices" are requests
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # else every loader would draw from the global one
-        **workers,
-    )
-    loader.patience = timeout
-    return loader
 
 
 def _set_up_worker(worker_id: int) -> None:

@@ -1,7 +1,7 @@
 """Four images in one, as YOLOv4 introduced it (Bochkovskiy et al. 2020, section 3.3).
 
-albumentations has a mosaic too, but of one target size for all images; this one keeps the size of
-the image it starts from, so that the plan of the batch (its orientation above all) still holds.
+albumentations has a mosaic too, but of one size for all images; this one keeps the size of the
+image it starts from, so that it still fits its batch (by its orientation above all).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def mosaic(
     middle_x = round(width * generator.uniform(*CENTER_RANGE))
     partners = [load_partner(int(index)) for index in generator.integers(num_images, size=3)]
     sources = [annotated, *partners]
-    canvas = np.empty((height, width, 3), dtype=np.uint8)
+    image = np.empty((height, width, 3), dtype=np.uint8)
     parts = []
     corners = [
         (y, x)
@@ -54,7 +54,7 @@ def mosaic(
         for x in ((0, middle_x), (middle_x, width))
     ]
     for source, (rows, columns) in zip(generator.permutation(4), corners, strict=True):
-        tile = canvas[slice(*rows), slice(*columns)]
+        tile = image[slice(*rows), slice(*columns)]
         if not tile.size:
             continue
         part = _part(sources[source], tile.shape[:2], generator, rule)
@@ -62,7 +62,7 @@ def mosaic(
         boxes = part.boxes + np.array([columns[0], rows[0]] * 2, dtype=np.float32)
         parts.append((boxes, part.labels, part.is_crowd))
     boxes, labels, is_crowd = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return AnnotatedImage(canvas, boxes.astype(np.float32), labels, is_crowd)
+    return AnnotatedImage(image, boxes.astype(np.float32), labels, is_crowd)
 
 
 def _part(

@@ -54,7 +54,7 @@ class SamplingConfig(Config):
         """The batch sampler for training on a data set.
 
         Args:
-            dataset: whose image sizes and labels are looked at (no image is decoded).
+            dataset: whose image sizes and labels are read (no image is decoded).
             batch_size: images of a batch over all processes.
             seed: of the whole run.
             min_size: the shortest side (with ``stretch``: the height) in pixels.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
-from retina.structures import BoolArray, FloatArray, GroundTruth, IntArray
+from retina.structures import BoolArray, FloatArray, IntArray
 
 SMALL_AREA = 32**2
 """Objects of a smaller area, in square pixels, are small."""
@@ -132,11 +132,11 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
     width, height = truth.boxes_xywh[:, 2], truth.boxes_xywh[:, 3]
     is_box = ~truth.is_crowd & (width > 0) & (height > 0)
     width, height = width[is_box], height[is_box]
-    image_rows = _image_rows(truth)
+    image_rows = truth.image_indices
     counts = np.bincount(truth.category_labels[is_box], minlength=len(truth.categories))
     present = counts[counts > 0]
     occluded = dataset.occluded_fractions()[is_box]
-    is_told = np.isfinite(occluded)
+    is_given = np.isfinite(occluded)
     num_images = len(truth.image_ids)
     return DatasetStatistics(
         num_images=num_images,
@@ -150,19 +150,13 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
         overlapped_share=_share(
             _is_overlapped(truth.boxes_xywh[is_box], image_rows[is_box], num_images)
         ),
-        hidden_share=_share(occluded[is_told] >= HIDDEN) if is_told.any() else None,
+        hidden_share=_share(occluded[is_given] >= HIDDEN) if is_given.any() else None,
         boxes_per_image=_spread(np.bincount(image_rows[is_box], minlength=num_images)),
         image_heights=_spread(truth.image_sizes[:, 0]),
         image_widths=_spread(truth.image_sizes[:, 1]),
         aspect_ratios=_spread(height / width),
         box_sides=_spread(np.sqrt(width * height)),
     )
-
-
-def _image_rows(truth: GroundTruth) -> IntArray:
-    order = np.argsort(truth.image_ids)
-    rows = order[np.searchsorted(truth.image_ids, truth.annotation_image_ids, sorter=order)]
-    return np.asarray(rows, dtype=np.int64)
 
 
 def _is_overlapped(boxes_xywh: FloatArray, image_rows: IntArray, num_images: int) -> BoolArray:

@@ -13,65 +13,27 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Literal, Self
 
 import numpy as np
 
-from retina.datasets.annotations import AnnotationTable, name_array
-from retina.datasets.coco_file import refuse_outside_path, refuse_unprintable
-from retina.datasets.folder import FolderConfig, FolderDataset, FolderOptions
+from retina.datasets.annotations import (
+    AnnotationTable,
+    name_array,
+    refuse_outside_path,
+    refuse_unprintable,
+)
+from retina.datasets.folder import FolderConfig
 from retina.datasets.images import IMAGE_SUFFIXES
 from retina.datasets.voc_file import VocImage, read_voc_file
 from retina.errors import UserError
 from retina.structures import Categories, IntArray
 
 
-class VocDataset(FolderDataset):
-    """A split in Pascal VOC's format.
-
-    The categories are the names that occur in the split, sorted. Every image gets the number that
-    the digits of its name form, if all names have such numbers and no two the same, else 1, 2, …
-    in the order of the names; annotations are numbered 1, 2, … in that order.
-
-    Args:
-        images: the folder of the image files.
-        annotations: the folder of the XML files, named like the images.
-        split: a file with one name a line, without suffix; None takes every XML file.
-        one_based: see the head of this file.
-        difficult_as_crowd: take objects marked as difficult for crowd regions, which are neither
-            learnt nor counted as missed or false. (VOC's own evaluation ignores them as well,
-            though it pairs them with detections by IoU, where COCO's takes the share of the
-            detection inside the region.) False takes them as objects like any other.
-        options: see `FolderDataset`.
-
-    Raises:
-        UserError: the annotations or the images cannot be used; the message says where and why.
-    """
-
-    def __init__(
-        self,
-        images: Path | str,
-        annotations: Path | str,
-        *,
-        split: Path | str | None = None,
-        one_based: bool = False,
-        difficult_as_crowd: bool = True,
-        **options: Unpack[FolderOptions],
-    ) -> None:
-        table = read_voc_folder(
-            Path(images),
-            Path(annotations),
-            split=None if split is None else Path(split),
-            one_based=one_based,
-            difficult_as_crowd=difficult_as_crowd,
-        )
-        super().__init__(table, images=Path(images), **options)
-
-
 class VocConfig(FolderConfig):
     """A data set in Pascal VOC's format."""
 
-    kind: Literal["voc"]
+    kind: Literal["voc"] = "voc"
     """A folder of images and a folder of XML files."""
 
     split: Path | None = None
@@ -83,80 +45,81 @@ class VocConfig(FolderConfig):
 
     difficult_as_crowd: bool = True
     """Whether objects marked as difficult are ignored in training and evaluation, as crowd regions
-    are."""
+    are. (VOC's own evaluation ignores them as well, though it pairs them with detections by IoU,
+    where COCO's takes the share of the detection inside the region.)"""
 
-    def build(
-        self,
-        categories: Categories | None = None,
-        *,
-        antialias: bool = False,
-        check_images: bool = True,
-        max_unreadable: int = 0,
-    ) -> VocDataset:
-        """Read the split.
+    @classmethod
+    def recognises(cls, annotations: Path) -> bool:
+        """Whether they are a folder."""
+        return annotations.is_dir()
 
-        Args:
-            categories: those of the training set or the detector; None to define them here.
-            antialias: see `DetectionDataset`.
-            check_images: see `FolderDataset`.
-            max_unreadable: see `DetectionDataset`.
+    @classmethod
+    def find_in(cls, folder: Path) -> Self | None:
+        """``Annotations/`` with ``JPEGImages/`` beside it."""
+        images, annotations = folder / "JPEGImages", folder / "Annotations"
+        is_there = images.is_dir() and annotations.is_dir()
+        return cls(images=images, annotations=annotations) if is_there else None
+
+    @property
+    def display_name(self) -> str:
+        """The path of the annotations, and of the list of images."""
+        return str(self.annotations) if self.split is None else f"{self.annotations}, {self.split}"
+
+    def split_listed_in(self, file: Path) -> Self | None:
+        """The images that a text file lists."""
+        return self.model_copy(update={"split": file})
+
+    def split_named(self, name: str) -> Self | None:
+        """What ``ImageSets/Main/NAME.txt`` lists, where it is there."""
+        file = self.annotations.parent / "ImageSets" / "Main" / f"{name}.txt"
+        return self.split_listed_in(file) if file.is_file() else None
+
+    def read(self) -> AnnotationTable:
+        """The XML files of the split.
+
+        The categories are the names that occur in them, sorted. Every image gets the number that
+        the digits of its name form, if all names have such numbers and no two the same, else 1, 2,
+        … in the order of the names; annotations are numbered 1, 2, … in that order.
         """
-        return VocDataset(
-            self.images,
-            self.annotations,
-            split=self.split,
-            one_based=self.one_based,
-            difficult_as_crowd=self.difficult_as_crowd,
-            **self.options(
-                categories=categories,
-                antialias=antialias,
-                check_images=check_images,
-                max_unreadable=max_unreadable,
-            ),
+        images, annotations, split = self.images, self.annotations, self.split
+        if not annotations.is_dir():
+            raise UserError(f"{annotations}: no such folder of Pascal VOC annotations (XML files)")
+        if not images.is_dir():
+            raise UserError(f"{images}: no such image folder (of the annotations {annotations})")
+        names = (
+            _names_in_folder(annotations) if split is None else _names_in_split(split, annotations)
         )
+        parsed = [read_voc_file(annotations / f"{name}.xml") for name in names]
+        return self._table(names, parsed)
 
-
-def read_voc_folder(
-    images: Path,
-    annotations: Path,
-    *,
-    split: Path | None,
-    one_based: bool,
-    difficult_as_crowd: bool,
-) -> AnnotationTable:
-    """The XML files of a split as one table; arguments and errors as in `VocDataset`."""
-    if not annotations.is_dir():
-        raise UserError(f"{annotations}: no such folder of Pascal VOC annotations (XML files)")
-    if not images.is_dir():
-        raise UserError(f"{images}: no such image folder (of the annotations {annotations})")
-    names = _names_in_folder(annotations) if split is None else _names_in_split(split, annotations)
-    parsed = [read_voc_file(annotations / f"{name}.xml") for name in names]
-    file_names, renamed = _file_names(names, parsed, images)
-    objects = [one for image in parsed for one in image.objects]
-    listed = Categories.from_names(sorted({one.name for one in objects}))
-    for name in listed.names:
-        refuse_unprintable(name, f"{annotations}: a <name>")
-    label_of = {name: label for label, name in enumerate(listed.names)}
-    boxes = np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4)
-    boxes[:, :2] -= 1.0 if one_based else 0.0
-    boxes[:, 2:] -= boxes[:, :2]
-    is_difficult = np.array([one.is_difficult for one in objects], dtype=bool)
-    return AnnotationTable(
-        source=str(annotations if split is None else split),
-        categories=listed,
-        image_ids=numbers_of_names(names),
-        file_names=name_array(file_names),
-        image_sizes=np.array([image.size for image in parsed], dtype=np.int64).reshape(-1, 2),
-        annotation_ids=np.arange(1, len(objects) + 1),
-        image_indices=np.repeat(
-            np.arange(len(parsed)), [len(image.objects) for image in parsed]
-        ).astype(np.int64),
-        labels=np.array([label_of[one.name] for one in objects], dtype=np.int64),
-        boxes_xywh=boxes,
-        areas=np.abs(boxes[:, 2] * boxes[:, 3]),
-        is_crowd=is_difficult & difficult_as_crowd,
-        occluded_fractions=np.full(len(objects), np.nan),
-    ).with_findings(renamed, _difficult_finding(int(is_difficult.sum()), difficult_as_crowd))
+    def _table(self, names: Sequence[str], parsed: Sequence[VocImage]) -> AnnotationTable:
+        file_names, renamed = _file_names(names, parsed, self.images)
+        objects = [one for image in parsed for one in image.objects]
+        listed = Categories.from_names(sorted({one.name for one in objects}))
+        for name in listed.names:
+            refuse_unprintable(name, f"{self.annotations}: a <name>")
+        label_of = {name: label for label, name in enumerate(listed.names)}
+        counts = [len(image.objects) for image in parsed]
+        boxes = np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4)
+        boxes[:, :2] -= 1.0 if self.one_based else 0.0
+        boxes[:, 2:] -= boxes[:, :2]
+        is_difficult = np.array([one.is_difficult for one in objects], dtype=bool)
+        return AnnotationTable(
+            source=str(self.split or self.annotations),
+            categories=listed,
+            image_ids=numbers_of_names(names),
+            file_names=name_array(file_names),
+            image_sizes=np.array([image.size for image in parsed], dtype=np.int64).reshape(-1, 2),
+            annotation_ids=np.arange(1, len(objects) + 1),
+            image_indices=np.repeat(np.arange(len(parsed)), counts).astype(np.int64),
+            labels=np.array([label_of[one.name] for one in objects], dtype=np.int64),
+            boxes_xywh=boxes,
+            areas=np.abs(boxes[:, 2] * boxes[:, 3]),
+            is_crowd=is_difficult & self.difficult_as_crowd,
+            occluded_fractions=np.full(len(objects), np.nan),
+        ).with_findings(
+            renamed, _difficult_finding(int(is_difficult.sum()), self.difficult_as_crowd)
+        )
 
 
 def numbers_of_names(names: Sequence[str]) -> IntArray:
@@ -207,7 +170,7 @@ def _names_in_split(split: Path, annotations: Path) -> list[str]:
 def _file_names(
     names: Sequence[str], parsed: Sequence[VocImage], folder: Path
 ) -> tuple[list[str], str]:
-    """The image file of every annotation file, and what to say about it.
+    """The image file of every annotation file, and a finding or nothing.
 
     An image is the file with the same stem; what the XML says itself counts only where there is
     none, since it is often out of date.
@@ -223,9 +186,9 @@ def _file_names(
             files.append(f"{parent}/{found}" if parent else found)
             renamed += bool(image.file_name) and image.file_name != found
         else:
-            said = image.file_name or f"{name}.jpg"
-            refuse_outside_path(said, f"{name}.xml: <filename>")
-            files.append(said)
+            named = image.file_name or f"{name}.jpg"
+            refuse_outside_path(named, f"{name}.xml: <filename>")
+            files.append(named)
     finding = (
         f"{renamed} of {len(names)} annotation files name another image file than the one with "
         "their own name, which is used"

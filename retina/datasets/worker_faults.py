@@ -1,4 +1,4 @@
-"""What went wrong in the processes that load images, in words that name the remedy."""
+"""What went wrong in the processes that load images, in words that name the fix."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def fault_of_workers(error: Exception) -> RunError | None:
     is_of_loader = text.startswith("DataLoader") or isinstance(error, OSError)
     if not is_of_loader and "DataLoader worker" not in text:
         return None
-    said, reason = text.lower(), _last_line(text)
-    if any(word in said for word in _OPEN_FILES):
+    words, reason = text.lower(), _last_line(text)
+    if any(word in words for word in _OPEN_FILES):
         return RunError(
             f"too many files are open ({reason}): raise the limit of the shell (ulimit -n 65536), "
             "or lower training.num_workers"
         )
-    if any(word in said for word in _SHARED_MEMORY):
+    if any(word in words for word in _SHARED_MEMORY):
         return RunError(
             f"the shared memory (/dev/shm) is full ({reason}): batches go through it on their way "
             "to the training. Give it more room (docker run --shm-size=8g), or lower "
@@ -57,12 +57,12 @@ def fault_of_workers(error: Exception) -> RunError | None:
             "is out of memory: lower training.num_workers or loader.prefetch_factor; "
             "training.num_workers=0 loads in the main process"
         )
-    if any(word in said for word in _NO_PROCESS):
+    if any(word in words for word in _NO_PROCESS):
         return RunError(
             f"the processes that load images cannot be started, or have no memory ({reason}): "
             "lower training.num_workers, or free memory and processes"
         )
-    if any(word in said for word in _STORAGE):
+    if any(word in words for word in _STORAGE):
         return RunError(
             f"the storage failed ({reason}): is it within reach, and the disk sound? The file "
             "itself may be whole, so it is not passed over"
@@ -142,7 +142,7 @@ class HangGuard:
                 return
 
     def fault(self) -> RunError:
-        """What to tell after it has acted."""
+        """What to report after it has acted."""
         return RunError(
             f"a process that loads images hangs: no batch came within {self._seconds:g} s "
             "(loader.timeout). Is the storage of the images within reach? Where it is only slow, "

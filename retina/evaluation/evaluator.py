@@ -27,7 +27,7 @@ class EvaluationResult:
     Attributes:
         metrics: the COCO numbers, the same on every rank.
         losses: classification and box regression loss over the whole split; None unless asked for.
-        image_ids: of all images, those of rank 0 first.
+        image_ids: of all images, in the data set's order.
         detections: in each of them, in pixels of the original image.
     """
 

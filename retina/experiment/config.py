@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from retina.configuration import PRESETS, Config, load_config
-from retina.datasets import DatasetConfig
+from retina.datasets import AnyDatasetConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.sampling import SamplingConfig
@@ -30,11 +30,11 @@ from retina.training.optimization import (
 class SplitsConfig(Config):
     """The splits of a data set."""
 
-    train: DatasetConfig
+    train: AnyDatasetConfig
     """What is learned from."""
-    validation: DatasetConfig | None = None
+    validation: AnyDatasetConfig | None = None
     """What the best checkpoint is chosen by; null trains without."""
-    test: DatasetConfig | None = None
+    test: AnyDatasetConfig | None = None
     """What nothing is chosen by."""
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retina.configuration import Config
-from retina.errors import UserError
-from retina.geometry.resizing import canvas_for, fit_into
+from retina.geometry.resizing import fit_into, max_size_for, padded_size
 from retina.modeling.pixels import IMAGENET, ChannelOrder, PerChannel, Pixels
 from retina.structures import Size
 
@@ -134,8 +133,8 @@ class Preprocess(nn.Module):
             UserError: a resized image is larger than ``pad_to``.
             ValueError: an image is of another shape or type.
         """
-        sizes = tuple(self.target_size(_size_of(image)) for image in images)
-        height, width = self._padded_size(sizes)
+        sizes = tuple(self.input_size(_size_of(image)) for image in images)
+        height, width = padded_size(sizes, size_divisor=self.size_divisor, pad_to=self.pad_to)
         # Allocated as (B, H, W, 3): channels-last in memory.
         batch = self.mean.new_zeros(len(images), height, width, 3).permute(0, 3, 1, 2)
         for row, image, (image_height, image_width) in zip(batch, images, sizes, strict=True):
@@ -148,13 +147,18 @@ class Preprocess(nn.Module):
         Raises:
             UserError: a resized image is larger than ``pad_to``.
         """
-        return len(sizes), 3, *self._padded_size([self.target_size(size) for size in sizes])
+        height, width = padded_size(
+            [self.input_size(size) for size in sizes],
+            size_divisor=self.size_divisor,
+            pad_to=self.pad_to,
+        )
+        return len(sizes), 3, height, width
 
-    def target_size(self, size: Size) -> Size:
+    def input_size(self, size: Size) -> Size:
         """The size that an image of this size is resized to."""
         if self.stretch:
             return self.min_size, self.max_size
-        return fit_into(size, canvas_for(size, self.min_size, self.max_size))
+        return fit_into(size, max_size_for(size, self.min_size, self.max_size))
 
     def _normalised(self, images: Tensor) -> Tensor:
         normalised = self._scaled(images, slice(3))
@@ -185,18 +189,6 @@ class Preprocess(nn.Module):
                 normalised.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
             ).squeeze(0)
         )
-
-    def _padded_size(self, sizes: Sequence[Size]) -> Size:
-        needed = max(height for height, _ in sizes), max(width for _, width in sizes)
-        if self.pad_to is None:
-            height, width = (-(-side // self.size_divisor) * self.size_divisor for side in needed)
-            return height, width
-        if needed[0] > self.pad_to[0] or needed[1] > self.pad_to[1]:
-            raise UserError(
-                f"preprocess.pad_to: an image resized to {needed[0]}×{needed[1]} does not fit into "
-                f"{self.pad_to[0]}×{self.pad_to[1]}; enlarge pad_to or lower min_size and max_size"
-            )
-        return self.pad_to
 
 
 def _size_of(image: Tensor) -> Size:

@@ -29,32 +29,19 @@ _MOST_COVERED = 0.35
 """The share of the picture that all tags together may cover."""
 
 
-def draw_detections(
-    image: Picture,
-    detections: Detections,
-    categories: Categories,
-    *,
-    score_threshold: float | None = None,
-    ground_truth: Targets | None = None,
-) -> Picture:
+def draw_detections(image: Picture, detections: Detections, categories: Categories) -> Picture:
     """The image with a box, a name and a score for every detection.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB; it is not changed.
         detections: in pixels of the image; a better one lies over a worse one.
         categories: give the names.
-        score_threshold: leaves out what does not score more; None draws everything.
-        ground_truth: annotated objects, as thin white dashes under the detections.
 
     Returns:
         A new picture of the same size.
     """
     shown = detections.cpu()
-    shown = shown if score_threshold is None else shown.above(score_threshold)
     canvas = _Canvas.on(image, len(shown))
-    if ground_truth is not None:
-        for box in ground_truth.boxes.tolist():
-            canvas.dashed_box(box, (255, 255, 255), width=max(1, canvas.line_width // 2))
     order = shown.scores.argsort(stable=True).tolist()  # ascending
     boxes, labels, scores = shown.boxes.tolist(), shown.labels.tolist(), shown.scores.tolist()
     for row in order:
@@ -124,7 +111,7 @@ class _Canvas:
             (left, top, right, bottom), outline=(*color, 255), width=self.line_width
         )
 
-    def dashed_box(self, box: Sequence[float], color: Color, *, width: int) -> None:
+    def dashed_box(self, box: Sequence[float], color: Color) -> None:
         left, top, right, bottom = self._pixels(box)
         dash = 4 * self.line_width
         for lines in (
@@ -140,8 +127,8 @@ class _Canvas:
             ],
         ):
             for line in lines:
-                self.draw.line(line, fill=_HALO, width=width + 2)
-                self.draw.line(line, fill=(*color, 255), width=width)
+                self.draw.line(line, fill=_HALO, width=self.line_width + 2)
+                self.draw.line(line, fill=(*color, 255), width=self.line_width)
 
     def hatched_box(self, box: Sequence[float], color: Color) -> None:
         left, top, right, bottom = self._pixels(box)
@@ -149,13 +136,13 @@ class _Canvas:
             above, below = min(diagonal - top, right), max(diagonal - bottom, left)
             line = ((above, diagonal - above), (below, diagonal - below))
             self.draw.line(line, fill=(*color, 110), width=max(1, self.line_width // 2))
-        self.dashed_box(box, color, width=self.line_width)
+        self.dashed_box(box, color)
 
     def place_tag(self, box: Sequence[float], text: str, color: Color) -> None:
         """Find the place for a box's name where it hides the least of the names before it.
 
         A name that would hide too much of them, or of the whole picture, is left out; the colour of
-        its box still tells.
+        its box still shows its class.
         """
         width, height = self.picture.size
         text = self._shortened(text, width - 2 * self._padding)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.coco_results import write_results
-from retina.datasets.images import decode_image
+from retina.datasets.images import IMAGE_SUFFIXES, decode_image
 from retina.errors import UserError
 from retina.prediction.drawing import Picture, draw_detections
 from retina.prediction.image_grids import enlarged
@@ -22,8 +22,6 @@ from retina.structures import Categories, Detections
 
 SMALLEST_PICTURE = 320
 """The shorter side that an annotated picture has at least, in pixels."""
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 def find_images(sources: Sequence[str]) -> list[Path]:
@@ -86,7 +84,7 @@ def predict_files(
     JSON is in pixels of the image itself.
 
     The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``, which counts
-    the files from 1. A file that cannot be read is noted, and the rest goes on.
+    the files from 1. A file that cannot be read is one of the failures, and the rest goes on.
 
     Args:
         predictor: finds the objects.
@@ -138,7 +136,7 @@ def _chunks(items: range, size: int) -> Iterator[range]:
 
 
 def _picture_names(paths: Sequence[Path]) -> list[str]:
-    """A file name for each picture; files of the same name are told apart by a number."""
+    """A file name for each picture; files of the same name get a number."""
     taken: set[str] = set()
     names = []
     for path in paths:

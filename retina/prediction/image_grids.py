@@ -1,4 +1,4 @@
-"""Several pictures in one: truth beside predictions, and contact sheets."""
+"""Several pictures in one: truth beside predictions, and image grids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def draw_comparison(
     categories: Categories,
     *,
     score_threshold: float | None = None,
-    title: str = "",
 ) -> Picture:
     """What is annotated on the left, what was found on the right, with a line of text above each.
 
@@ -38,18 +37,15 @@ def draw_comparison(
         detections: in pixels of the image.
         categories: give the names.
         score_threshold: leaves out detections that do not score more.
-        title: stands before the line on the left, such as the file's name.
     """
     large, factor = enlarged(image, _SMALLEST_SIDE)
     targets = replace(targets, boxes=targets.boxes * factor)
     detections = replace(detections, boxes=detections.boxes * factor)
     shown = detections if score_threshold is None else detections.above(score_threshold)
     num_crowds = int(targets.is_crowd.sum())
-    told = f"truth: {len(targets) - num_crowds}" + (f" and {num_crowds} crowd" * bool(num_crowds))
+    truth = f"truth: {len(targets) - num_crowds}" + (f" and {num_crowds} crowd" * bool(num_crowds))
     above = "" if score_threshold is None else f" above {score_threshold:g}"
-    left = _captioned(
-        draw_targets(large, targets, categories), f"{title}   {told}" if title else told
-    )
+    left = _captioned(draw_targets(large, targets, categories), truth)
     right = _captioned(
         draw_detections(large, shown, categories), f"predictions{above}: {len(shown)}"
     )
@@ -68,23 +64,23 @@ def enlarged(image: Picture, smallest_side: int) -> tuple[Picture, int]:
     return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor
 
 
-def contact_sheet(
+def image_grid(
     images: Sequence[Picture], *, columns: int, cell: Size = (360, 480), gap: int = 6
 ) -> Picture:
     """Pictures in rows, each scaled to fit its cell.
 
     Args:
         images: at least one.
-        columns: cells of a row; the sheet is narrower if there are fewer pictures.
+        columns: cells of a row; the grid is narrower if there are fewer pictures.
         cell: height and width of a cell.
         gap: pixels between cells and around them.
     """
     if not images or columns < 1:
-        raise ValueError(f"a contact sheet of {len(images)} pictures in {columns} columns")
+        raise ValueError(f"an image grid of {len(images)} pictures in {columns} columns")
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     height, width = cell
-    sheet = np.full(
+    grid = np.full(
         (gap + rows * (height + gap), gap + columns * (width + gap), 3), _BACKGROUND, np.uint8
     )
     for number, image in enumerate(images):
@@ -95,8 +91,8 @@ def contact_sheet(
         )
         top = gap + row * (height + gap) + (height - new_height) // 2
         left = gap + column * (width + gap) + (width - new_width) // 2
-        sheet[top : top + new_height, left : left + new_width] = np.array(scaled)
-    return sheet
+        grid[top : top + new_height, left : left + new_width] = np.array(scaled)
+    return grid
 
 
 def _captioned(picture: Picture, text: str) -> Picture:
@@ -105,6 +101,6 @@ def _captioned(picture: Picture, text: str) -> Picture:
     bar = PIL.Image.new("RGB", (width, round(1.8 * size)), (_BACKGROUND,) * 3)
     font = ImageFont.load_default(size=size)
     while text and font.getlength(text) > width - size:
-        text = text[1:]  # the end tells more: the counts stand there
+        text = text[1:]  # the end matters more: the counts stand there
     ImageDraw.Draw(bar).text((size // 2, round(0.3 * size)), text, fill=(235, 235, 235), font=font)
     return np.concatenate([np.array(bar), picture], axis=0)

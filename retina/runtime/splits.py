@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retina.datasets.batch_sampling import plain_batches
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import as_list, build_loader
+from retina.datasets.loading import LoaderConfig, as_list
 from retina.errors import UserError
 from retina.runtime.torch_runtime import DenseOutput, TorchRuntime
 from retina.structures import Anchors, BatchedTargets, DensePredictions, Sample
@@ -63,7 +63,7 @@ def forward_split(
         UserError: what it says of an image is not finite: its training has diverged.
     """
     batches = plain_batches(indices, batch_size)
-    for samples in build_loader(dataset, batches, as_list, num_workers=num_workers):
+    for samples in LoaderConfig().build(dataset, batches, as_list, num_workers=num_workers):
         image_ids = tuple(sample.image_id for sample in samples)
         output = runtime.forward([sample.image for sample in samples])
         if not all(logits.isfinite().all() for logits in output.predictions.class_logits):

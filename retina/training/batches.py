@@ -42,7 +42,7 @@ class TrainingBatches:
             stop_step=stop_step,
             rank=rank(),
             world_size=world_size(),
-            parts=self.num_micro_batches,
+            num_micro_batches=self.num_micro_batches,
         )
         loader = self.loader.build(
             self.dataset,

@@ -49,12 +49,12 @@ def indices(batches: list[list[SampleRequest]]) -> list[int]:
 def test_every_image_is_seen_once_and_batches_are_full(
     num_wide: int, num_upright: int, batch_size: int, epoch: int, buckets: bool, drop_last: bool
 ) -> None:
-    plan = batch_sampler(
+    sampler = batch_sampler(
         num_wide, num_upright, batch_size=batch_size, aspect_buckets=buckets, drop_last=drop_last
     )
-    batches = plan.epoch(epoch)
+    batches = sampler.epoch(epoch)
     total = num_wide + num_upright
-    assert len(batches) == plan.num_batches
+    assert len(batches) == sampler.num_batches
     assert all(len(batch) == batch_size for batch in batches[:-1])
     if drop_last:
         assert len(batches) == total // batch_size
@@ -70,11 +70,11 @@ def test_every_image_is_seen_once_and_batches_are_full(
 
 
 def test_an_epoch_is_a_pure_function_of_seed_and_epoch() -> None:
-    plan = batch_sampler(sizes=((640, 1333), (800, 1333)))
-    plan.epoch(7)
-    assert plan.epoch(2) == batch_sampler(sizes=((640, 1333), (800, 1333))).epoch(2)
-    assert indices(plan.epoch(2)) != indices(plan.epoch(3))
-    assert indices(plan.epoch(2)) != indices(batch_sampler(seed=6).epoch(2))
+    sampler = batch_sampler(sizes=((640, 1333), (800, 1333)))
+    sampler.epoch(7)
+    assert sampler.epoch(2) == batch_sampler(sizes=((640, 1333), (800, 1333))).epoch(2)
+    assert indices(sampler.epoch(2)) != indices(sampler.epoch(3))
+    assert indices(sampler.epoch(2)) != indices(batch_sampler(seed=6).epoch(2))
 
 
 def test_seeds_differ_between_samples_and_epochs_and_not_with_the_batch_size() -> None:
@@ -90,21 +90,21 @@ def test_seeds_differ_between_samples_and_epochs_and_not_with_the_batch_size() -
 
 def test_one_size_for_each_batch_and_all_sizes_in_turn() -> None:
     sizes = ((480, 900), (640, 900), (800, 900))
-    plan = batch_sampler(400, 200, batch_size=4, sizes=sizes)
+    sampler = batch_sampler(400, 200, batch_size=4, sizes=sizes)
     drawn: Counter[int] = Counter()
-    for batch in plan.epoch(0):
-        shortest = {min(request.target_size or (0, 0)) for request in batch}
+    for batch in sampler.epoch(0):
+        shortest = {min(request.max_size or (0, 0)) for request in batch}
         assert len(shortest) == 1
         drawn[shortest.pop()] += 1
         for request in batch:
-            assert max(request.target_size or (0, 0)) == 900
+            assert max(request.max_size or (0, 0)) == 900
     assert set(drawn) == {480, 640, 800}
     assert min(drawn.values()) > 30  # 50 expected
 
 
 def test_targets_are_upright_for_upright_images() -> None:
     batches = batch_sampler(9, 7).epoch(0)
-    targets = {request.index: request.target_size for batch in batches for request in batch}
+    targets = {request.index: request.max_size for batch in batches for request in batch}
     assert {targets[index] for index in range(9)} == {(800, 1333)}
     assert {targets[index] for index in range(9, 16)} == {(1333, 800)}
 
@@ -112,7 +112,7 @@ def test_targets_are_upright_for_upright_images() -> None:
 def test_stretching_takes_the_exact_size_and_needs_no_buckets() -> None:
     batches = batch_sampler(9, 7, sizes=((240, 320),), stretch=True).epoch(0)
     requests = [request for batch in batches for request in batch]
-    assert {(request.target_size, request.stretch) for request in requests} == {((240, 320), True)}
+    assert {(request.max_size, request.stretch) for request in requests} == {((240, 320), True)}
     assert len(batches) == 2
     assert all({request.index < 9 for request in batch} == {True, False} for batch in batches)
 
@@ -126,20 +126,20 @@ def test_repeats_follow_the_factors_and_the_number_of_samples_is_fixed() -> None
     factors = np.full(43, 1.0)
     factors[:5] = 2.32
     factors[5] = 4.0
-    plan = batch_sampler(repeat_factors=factors)
+    sampler = batch_sampler(repeat_factors=factors)
     counts = np.zeros((400, 43))
     for epoch in range(400):
-        batches = plan.epoch(epoch)
-        assert len(batches) == plan.num_batches
+        batches = sampler.epoch(epoch)
+        assert len(batches) == sampler.num_batches
         np.add.at(counts[epoch], indices(batches), 1)
-    assert set(counts.sum(axis=1)) == {plan.num_samples}
-    assert plan.num_samples == 53  # 37 + 5 * 2 + 4, and 5 * 0.32 rounded
+    assert set(counts.sum(axis=1)) == {sampler.num_samples}
+    assert sampler.num_samples == 53  # 37 + 5 * 2 + 4, and 5 * 0.32 rounded
     assert (counts[:, 6:] == 1).all()
     assert (counts[:, 5] == 4).all()
     assert set(counts[:, :5].ravel()) == {2, 3}
     # The parts of 0.32 are stretched to sum up to 2, so 2.4 on average.
     np.testing.assert_allclose(counts[:, :5].mean(axis=0), 2.4, atol=0.12)
-    seeds = [request.seed for batch in plan.epoch(0) for request in batch]
+    seeds = [request.seed for batch in sampler.epoch(0) for request in batch]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -160,15 +160,15 @@ def test_no_rank_is_left_without_a_sample() -> None:
 
 
 def test_a_stream_runs_over_epochs_and_starts_anywhere() -> None:
-    plan = batch_sampler()
-    assert plan.num_batches == 6
-    whole = [*plan.epoch(0), *plan.epoch(1), *plan.epoch(2)]
-    stream = BatchStream(plan, first_step=4, stop_step=15)
+    sampler = batch_sampler()
+    assert sampler.num_batches == 6
+    whole = [*sampler.epoch(0), *sampler.epoch(1), *sampler.epoch(2)]
+    stream = BatchStream(sampler, first_step=4, stop_step=15)
     assert len(stream) == 11
     assert list(stream) == whole[4:15]
-    parts = [list(BatchStream(plan, 4, 15, rank, 2)) for rank in (0, 1)]
+    parts = [list(BatchStream(sampler, 4, 15, rank, 2)) for rank in (0, 1)]
     assert [[*a, *b] for a, b in zip(*parts, strict=True)] == whole[4:15]
-    assert list(BatchStream(plan, 5, 5)) == []
+    assert list(BatchStream(sampler, 5, 5)) == []
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 7, 30])
@@ -180,7 +180,7 @@ def test_evaluation_shows_every_image_once_as_it_is(world_size: int) -> None:
     ]
     requests = [request for batch in batches for request in batch]
     assert [request.index for request in requests] == list(range(23))
-    assert {(request.target_size, request.augment) for request in requests} == {(None, False)}
+    assert {(request.max_size, request.augment) for request in requests} == {(None, False)}
     assert max(len(batch) for batch in batches) <= 4
 
 

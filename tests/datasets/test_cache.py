@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from retina.datasets import cache
 from retina.datasets.cache import ImageCache
-from retina.datasets.coco import CocoDataset
 from retina.structures import SampleRequest
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 CocoWriter = Callable[..., tuple[Path, Path]]
 SIZES = np.array([[4, 5], [6, 7], [8, 9]])
@@ -31,7 +31,7 @@ def test_each_image_is_decoded_once() -> None:
         got = images.get(index, lambda index=index: calls.append(index) or pixels(index))
         assert np.array_equal(got, pixels(index))
     assert calls == [2, 0, 1]
-    assert images.num_filled == 3
+    assert images._is_filled.sum() == 3
     assert images.num_bytes == sum(BYTES)
 
 
@@ -71,12 +71,12 @@ def test_workers_fill_the_cache_of_the_main_process(
     write_coco: CocoWriter, start_method: str, num_workers: int
 ) -> None:
     folder, path = write_coco()
-    dataset = CocoDataset(folder, path, cache_limit_bytes=10**6)
+    dataset = read_coco(folder, path, cache_images=True, cache_limit_gb=1e-3)
     expected = [dataset.load(index).image.copy() for index in range(2)]
-    dataset = CocoDataset(folder, path, cache_limit_bytes=10**6)
+    dataset = read_coco(folder, path, cache_images=True, cache_limit_gb=1e-3)
     assert dataset._cache is not None
-    assert dataset._cache.num_filled == 0
-    requests = [SampleRequest(index=i, seed=0, target_size=None, augment=False) for i in (0, 1)]
+    assert dataset._cache._is_filled.sum() == 0
+    requests = [SampleRequest(index=i, seed=0, max_size=None, augment=False) for i in (0, 1)]
     loader = DataLoader(
         dataset,
         sampler=requests,  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def test_workers_fill_the_cache_of_the_main_process(
         multiprocessing_context=start_method,
     )
     samples = list(loader)
-    assert dataset._cache.num_filled == 2
+    assert dataset._cache._is_filled.sum() == 2
     for file in folder.iterdir():
         file.unlink()  # from here on only the cache knows the pixels
     for index, sample in enumerate(samples):
@@ -95,6 +95,6 @@ def test_workers_fill_the_cache_of_the_main_process(
 
 def test_a_cache_with_little_room_is_a_finding(write_coco: CocoWriter) -> None:
     folder, path = write_coco()
-    dataset = CocoDataset(folder, path, cache_limit_bytes=40 * 60 * 3)
+    dataset = read_coco(folder, path, cache_images=True, cache_limit_gb=40 * 60 * 3 / 1e9)
     assert "the cache has room for 1 of 2 decoded images" in dataset.report.findings[-1]
-    assert CocoDataset(folder, path, cache_limit_bytes=10**6).report.findings == ()
+    assert read_coco(folder, path, cache_images=True, cache_limit_gb=1e-3).report.findings == ()

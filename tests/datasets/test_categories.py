@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from retina.datasets.coco import CocoDataset
+from retina.datasets.categories import UnknownCategoriesError
 from retina.errors import UserError
 from retina.structures import Categories
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 CocoWriter = Callable[..., tuple[Path, Path]]
 
@@ -30,7 +31,7 @@ GAPS = categories((90, "unused high"), (9, "dog"), (2, "cat"), (0, "unused low")
 def test_labels_follow_ascending_ids_and_unused_categories_are_kept(
     write_coco: CocoWriter,
 ) -> None:
-    dataset = CocoDataset(*write_coco(GAPS))
+    dataset = read_coco(*write_coco(GAPS))
     assert dataset.categories.names == ("unused low", "cat", "dog", "unused high")
     assert dataset.categories.dataset_ids == (0, 2, 9, 90)
     assert dataset.targets(0).labels.tolist() == [2, 1]
@@ -41,7 +42,7 @@ def test_labels_follow_ascending_ids_and_unused_categories_are_kept(
 
 
 def test_unused_categories_can_be_dropped(write_coco: CocoWriter) -> None:
-    dataset = CocoDataset(*write_coco(GAPS), unused_categories="drop")
+    dataset = read_coco(*write_coco(GAPS), unused_categories="drop")
     assert dataset.categories == Categories(("cat", "dog"), (2, 9))
     assert dataset.targets(0).labels.tolist() == [1, 0]
     assert dataset.report.findings == (
@@ -51,11 +52,11 @@ def test_unused_categories_can_be_dropped(write_coco: CocoWriter) -> None:
 
 def test_dropping_every_category_is_an_error(write_coco: CocoWriter) -> None:
     with pytest.raises(UserError, match="there is no category to learn"):
-        CocoDataset(*write_coco(lambda tree: tree.update(annotations=[])), unused_categories="drop")
+        read_coco(*write_coco(lambda tree: tree.update(annotations=[])), unused_categories="drop")
 
 
 def test_classes_choose_and_order_the_labels(write_coco: CocoWriter) -> None:
-    dataset = CocoDataset(*write_coco(GAPS), classes=["dog", "unused low"])
+    dataset = read_coco(*write_coco(GAPS), classes=("dog", "unused low"))
     assert dataset.categories == Categories(("dog", "unused low"), (9, 0))
     assert dataset.targets(0).labels.tolist() == [0]
     assert len(dataset.targets(1)) == 0
@@ -66,16 +67,16 @@ def test_classes_choose_and_order_the_labels(write_coco: CocoWriter) -> None:
 def test_an_unknown_or_ambiguous_class_is_an_error(write_coco: CocoWriter) -> None:
     folder, path = write_coco()
     with pytest.raises(UserError, match="classes: there is no category 'dgo'; there are dog, cat"):
-        CocoDataset(folder, path, classes=["dgo"])
+        read_coco(folder, path, classes=("dgo",))
     folder, path = write_coco(categories((9, "cat"), (2, "cat")), "twice")
     with pytest.raises(UserError, match=r"'cat' is the name of several categories \(ids 9, 2\)"):
-        CocoDataset(folder, path, classes=["cat"])
-    assert CocoDataset(folder, path).report.findings == ("several categories share a name: cat",)
+        read_coco(folder, path, classes=("cat",))
+    assert read_coco(folder, path).report.findings == ("several categories share a name: cat",)
 
 
 def test_a_validation_set_takes_the_labels_of_the_training_set(write_coco: CocoWriter) -> None:
     train = Categories(("dog", "bird", "cat"), (9, 4, 2))
-    dataset = CocoDataset(*write_coco(), categories=train)
+    dataset = read_coco(*write_coco(), categories=train)
     assert dataset.categories == train
     assert dataset.targets(0).labels.tolist() == [0, 2]
     assert dataset.report.findings == ()
@@ -85,7 +86,7 @@ def test_categories_match_by_name_where_ids_differ_and_keep_their_own_ids(
     write_coco: CocoWriter,
 ) -> None:
     train = Categories(("cat", "dog", "bird", "fish"), (1, 2, 9, 5))
-    dataset = CocoDataset(*write_coco(), categories=train)
+    dataset = read_coco(*write_coco(), categories=train)
     assert dataset.categories.names == train.names
     assert dataset.categories.dataset_ids[:2] == (2, 9)
     assert dataset.categories.dataset_ids[3] == 5
@@ -95,7 +96,7 @@ def test_categories_match_by_name_where_ids_differ_and_keep_their_own_ids(
 
 def test_categories_of_one_name_match_by_id(write_coco: CocoWriter) -> None:
     train = Categories(("cat", "cat"), (2, 9))
-    dataset = CocoDataset(*write_coco(categories((9, "cat"), (2, "cat"))), categories=train)
+    dataset = read_coco(*write_coco(categories((9, "cat"), (2, "cat"))), categories=train)
     assert dataset.targets(0).labels.tolist() == [1, 0]
 
 
@@ -106,22 +107,43 @@ def test_an_annotation_of_a_category_that_was_never_trained_is_an_error(
     train = Categories(("dog",), (9,))
     message = r"does not have: cat \(id 2, 2 annotations\); it has dog"
     with pytest.raises(UserError, match=message):
-        CocoDataset(folder, path, categories=train)
-    dataset = CocoDataset(folder, path, categories=train, classes=["dog"])
+        read_coco(folder, path, categories=train)
+    dataset = read_coco(folder, path, categories=train, classes=("dog",))
     assert dataset.ground_truth().annotation_ids.tolist() == [11]
     assert len(dataset) == 2
 
 
+def test_annotations_of_a_category_that_was_never_trained_can_be_left_out(
+    write_coco: CocoWriter,
+) -> None:
+    folder, path = write_coco()
+    detector = Categories(("bird", "dog"), (2, 1))
+    dataset = read_coco(folder, path, categories=detector, unknown_categories="leave_out")
+    assert dataset.categories.names == ("bird", "dog")
+    assert dataset.categories.dataset_ids[1] == 9  # the file's own, for its scores
+    assert dataset.ground_truth().annotation_ids.tolist() == [11]
+    assert len(dataset) == 2
+    assert dataset.report.findings == ("1 of 2 categories left out, with 2 annotations: cat",)
+
+
+def test_nothing_but_annotations_of_unknown_categories_is_an_error(write_coco: CocoWriter) -> None:
+    folder, path = write_coco()
+    with pytest.raises(UnknownCategoriesError, match=r"does not have: dog .*, cat .*; it has bird"):
+        read_coco(
+            folder, path, categories=Categories(("bird",), (2,)), unknown_categories="leave_out"
+        )
+
+
 def test_a_listed_but_unused_unknown_category_does_not_matter(write_coco: CocoWriter) -> None:
     train = Categories(("cat", "dog"), (2, 9))
-    dataset = CocoDataset(*write_coco(GAPS), categories=train)
+    dataset = read_coco(*write_coco(GAPS), categories=train)
     assert dataset.categories == train
     assert dataset.targets(0).labels.tolist() == [1, 0]
 
 
 def test_the_classes_do_not_depend_on_the_part_of_the_images(write_coco: CocoWriter) -> None:
     for seed in range(4):
-        part = CocoDataset(
+        part = read_coco(
             *write_coco(GAPS), max_images=1, subset_seed=seed, unused_categories="drop"
         )
         assert part.categories.names == ("cat", "dog")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from retina.datasets.checking import check_dataset
-from retina.datasets.coco import CocoDataset
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 CocoWriter = Callable[..., tuple[Path, Path]]
 
@@ -35,10 +35,7 @@ def test_every_broken_image_is_listed_in_order(write_coco: CocoWriter) -> None:
     (folder / "30.jpg").write_bytes(b"")
     Image.fromarray(noise[:20]).save(folder / "44.jpg")
     progress: list[int] = []
-    check = check_dataset(
-        CocoDataset(folder, path, check_images=False), on_progress=progress.append
-    )
-    assert not check.is_usable
+    check = check_dataset(read_coco(folder, path, check_images=False), on_progress=progress.append)
     assert [message.split(": ")[0] for message in check.broken_images] == [
         str(folder / f"{index}.jpg") for index in (3, 17, 30, 44)
     ]
@@ -48,13 +45,13 @@ def test_every_broken_image_is_listed_in_order(write_coco: CocoWriter) -> None:
     assert "is 20×60 pixels" in check.broken_images[3]
     assert sum(progress) == 50
     assert check.findings == (
-        "1 of 50 images looked at have an EXIF orientation that is not applied, since the "
+        "1 of 50 images checked have an EXIF orientation that is not applied, since the "
         "annotated size is that of the unturned image",
     )
 
 
 def test_a_good_set_is_usable_and_rare_classes_are_named(write_coco: CocoWriter) -> None:
-    check = check_dataset(CocoDataset(*write_coco()))
-    assert check.is_usable
+    check = check_dataset(read_coco(*write_coco()))
+    assert not check.broken_images
     assert check.report.num_boxes == 3
     assert check.findings == ("2 classes have fewer than 10 boxes: cat (2), dog (1)",)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from retina.datasets.coco import CocoDataset, read_coco_ground_truth
+from retina.datasets.coco import read_coco_ground_truth
 from retina.errors import UserError
 from retina.structures import SampleRequest
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]
 CocoWriter = Callable[..., tuple[Path, Path]]
@@ -28,12 +29,12 @@ def annotation(number: int, image_id: int, category_id: int, box: list[float], *
 
 
 def request(index: int) -> SampleRequest:
-    return SampleRequest(index=index, seed=0, target_size=None, augment=False)
+    return SampleRequest(index=index, seed=0, max_size=None, augment=False)
 
 
 def test_a_plain_set(write_coco: CocoWriter) -> None:
     folder, path = write_coco()
-    dataset = CocoDataset(folder, path)
+    dataset = read_coco(folder, path)
     assert len(dataset) == 2
     assert dataset.categories.names == ("cat", "dog")
     assert dataset.categories.dataset_ids == (2, 9)
@@ -63,7 +64,7 @@ def test_ground_truth_is_what_the_file_says(write_coco: CocoWriter) -> None:
             annotation(16, 3, 2, [0, 0, 20, 20], iscrowd=1),
         ]
 
-    truth = CocoDataset(*write_coco(change)).ground_truth()
+    truth = read_coco(*write_coco(change)).ground_truth()
     assert truth.annotation_ids.tolist() == [11, 12, 13, 14, 15, 16]
     assert truth.annotation_image_ids.tolist() == [7, 3, 7, 3, 3, 3]
     assert truth.category_labels.tolist() == [1, 0, 0, 1, 1, 0]
@@ -91,7 +92,7 @@ def test_boxes_are_repaired_or_dropped_and_counted_once(write_coco: CocoWriter) 
             annotation(12, 7, 9, [1, 1, float("inf"), 3], area=6),
         ]
 
-    dataset = CocoDataset(*write_coco(change))
+    dataset = read_coco(*write_coco(change))
     assert dataset.targets(0).boxes.tolist() == [
         [50, 30, 60, 40],
         [0, 0, 6, 5],
@@ -125,7 +126,7 @@ def test_crowds_and_images_without_objects_are_kept(write_coco: CocoWriter) -> N
             annotation(2, 3, 2, [5, 5, 30, 20], iscrowd=0, segmentation=[[5, 5, 35, 5, 35, 25]]),
         ]
 
-    dataset = CocoDataset(*write_coco(change))
+    dataset = read_coco(*write_coco(change))
     assert dataset.targets(1).is_crowd.tolist() == [True, False]
     assert dataset.targets(0).boxes.shape == (0, 4)
     assert dataset[request(0)].targets.boxes.shape == (0, 4)
@@ -135,7 +136,7 @@ def test_crowds_and_images_without_objects_are_kept(write_coco: CocoWriter) -> N
 
 
 def test_a_set_without_any_annotation(write_coco: CocoWriter) -> None:
-    dataset = CocoDataset(*write_coco(lambda tree: tree.update(annotations=[])))
+    dataset = read_coco(*write_coco(lambda tree: tree.update(annotations=[])))
     assert dataset.report.num_empty_images == 2
     assert dataset.ground_truth().boxes_xywh.shape == (0, 4)
     assert len(dataset[request(1)].targets) == 0
@@ -146,7 +147,7 @@ def test_missing_areas_and_crowd_flags_are_filled_in(write_coco: CocoWriter) -> 
         del tree["annotations"][0]["area"], tree["annotations"][0]["iscrowd"]
         tree["annotations"][2]["area"] = None
 
-    dataset = CocoDataset(*write_coco(change))
+    dataset = read_coco(*write_coco(change))
     assert dataset.ground_truth().areas.tolist() == [200, 2400, 13]
     assert dataset.report.findings == (
         "2 annotations without an area: width × height of the box is taken",
@@ -158,7 +159,7 @@ def test_missing_image_sizes_are_read_from_the_files(write_coco: CocoWriter) -> 
         del tree["images"][1]["height"]
 
     folder, path = write_coco(change)
-    dataset = CocoDataset(folder, path)
+    dataset = read_coco(folder, path)
     assert dataset.image_sizes.tolist() == [[40, 60], [40, 60]]
     assert "1 of 2 images without an annotated width and height" in dataset.report.findings[0]
     assert read_coco_ground_truth(path).image_sizes.tolist() == [[40, 60], [0, 0]]
@@ -166,7 +167,7 @@ def test_missing_image_sizes_are_read_from_the_files(write_coco: CocoWriter) -> 
 
 def test_ground_truth_needs_no_images(write_coco: CocoWriter) -> None:
     folder, path = write_coco()
-    expected = CocoDataset(folder, path).ground_truth()
+    expected = read_coco(folder, path).ground_truth()
     for file in folder.iterdir():
         file.unlink()
     truth = read_coco_ground_truth(path)
@@ -234,7 +235,7 @@ def test_what_cannot_be_used_is_one_clear_error(
 ) -> None:
     folder, path = write_coco(change)
     with pytest.raises(UserError, match=message) as caught:
-        CocoDataset(folder, path)
+        read_coco(folder, path)
     assert "\n" not in str(caught.value)
     assert str(folder.parent) in str(caught.value)
 
@@ -254,7 +255,7 @@ def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, message: 
     path = tmp_path / "annotations.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        CocoDataset(tmp_path, path)
+        read_coco(tmp_path, path)
 
 
 def test_json_cut_in_half_says_where_it_ends(write_coco: CocoWriter) -> None:
@@ -264,18 +265,18 @@ def test_json_cut_in_half_says_where_it_ends(write_coco: CocoWriter) -> None:
     with pytest.raises(
         UserError, match=r"not readable as JSON: .* at line 1, column \d+"
     ) as caught:
-        CocoDataset(folder, path)
+        read_coco(folder, path)
     assert f"of {len(text) // 2}); the file may be incomplete" in str(caught.value)
 
 
 def test_missing_files_and_folders(write_coco: CocoWriter, tmp_path: Path) -> None:
     folder, path = write_coco()
     with pytest.raises(UserError, match=r"gone\.json: no such annotation file"):
-        CocoDataset(folder, tmp_path / "gone.json")
+        read_coco(folder, tmp_path / "gone.json")
     with pytest.raises(UserError, match="is a folder, but COCO annotations are one JSON file"):
-        CocoDataset(folder, tmp_path)
+        read_coco(folder, tmp_path)
     with pytest.raises(UserError, match="gone: no such image folder"):
-        CocoDataset(tmp_path / "gone", path)
+        read_coco(tmp_path / "gone", path)
 
 
 def test_byte_order_mark_and_folders_below(write_coco: CocoWriter) -> None:
@@ -286,7 +287,7 @@ def test_byte_order_mark_and_folders_below(write_coco: CocoWriter) -> None:
     (folder / "x").mkdir()
     (folder / "a.png").rename(folder / "x" / "ä b.png")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    dataset = CocoDataset(folder, path)
+    dataset = read_coco(folder, path)
     assert dataset.file_path(0) == str(folder / "x" / "ä b.png")
     assert dataset.load(0).size == (40, 60)
 
@@ -297,7 +298,7 @@ def test_a_truncated_jpeg_is_found_before_training(write_coco: CocoWriter) -> No
     data = (folder / "a.jpg").read_bytes()
     (folder / "a.jpg").write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(UserError, match=r"a\.jpg: the image cannot be decoded: .*breaks off"):
-        CocoDataset(folder, path)
+        read_coco(folder, path)
 
 
 def test_exif_orientation_is_reported_whether_applied_or_not(write_coco: CocoWriter) -> None:
@@ -310,11 +311,11 @@ def test_exif_orientation_is_reported_whether_applied_or_not(write_coco: CocoWri
     tags[0x0112] = 6
     for name in ("turned.jpg", "stored.jpg"):
         Image.open(folder / "a.png").save(folder / name, exif=tags)
-    dataset = CocoDataset(folder, path)
+    dataset = read_coco(folder, path)
     assert dataset.report.findings == (
-        "1 of 2 images looked at are turned as their EXIF orientation asks, which agrees with the "
+        "1 of 2 images checked are turned as their EXIF orientation asks, which agrees with the "
         "annotated size",
-        "1 of 2 images looked at have an EXIF orientation that is not applied, since the annotated "
+        "1 of 2 images checked have an EXIF orientation that is not applied, since the annotated "
         "size is that of the unturned image",
     )
     assert [dataset.load(index).size for index in (0, 1)] == [(60, 40), (40, 60)]
@@ -328,14 +329,14 @@ def test_parts_are_nested_and_the_same_for_the_same_seed(write_coco: CocoWriter)
         tree["annotations"] = [annotation(i, 100 + i, 9, [1, 1, 5, 5 + i]) for i in range(40)]
 
     folder, path = write_coco(change)
-    ten = CocoDataset(folder, path, max_images=10)
-    twenty = CocoDataset(folder, path, fraction=0.5)
-    other = CocoDataset(folder, path, max_images=10, subset_seed=1)
+    ten = read_coco(folder, path, max_images=10)
+    twenty = read_coco(folder, path, fraction=0.5)
+    other = read_coco(folder, path, max_images=10, subset_seed=1)
     assert len(ten) == 10
     assert len(twenty) == 20
     assert set(ten.image_ids.tolist()) < set(twenty.image_ids.tolist())
     assert ten.image_ids.tolist() == sorted(ten.image_ids.tolist())
-    assert ten.image_ids.tolist() == CocoDataset(folder, path, max_images=10).image_ids.tolist()
+    assert ten.image_ids.tolist() == read_coco(folder, path, max_images=10).image_ids.tolist()
     assert ten.image_ids.tolist() != other.image_ids.tolist()
     assert ten.ground_truth().annotation_ids.tolist() == (ten.image_ids - 100).tolist()
     for index in range(10):
@@ -346,7 +347,7 @@ def test_parts_are_nested_and_the_same_for_the_same_seed(write_coco: CocoWriter)
 
 
 def test_pickled_copies_give_the_same_samples(write_coco: CocoWriter) -> None:
-    dataset = CocoDataset(*write_coco())
+    dataset = read_coco(*write_coco())
     copy = pickle.loads(pickle.dumps(dataset))
     for index in range(2):
         assert torch.equal(copy[request(index)].image, dataset[request(index)].image)
@@ -366,7 +367,7 @@ def test_a_hundred_thousand_annotations_are_read_within_seconds(write_coco: Coco
     folder, path = write_coco(change)
     size = path.stat().st_size
     start = time.process_time()
-    dataset = CocoDataset(folder, path)
+    dataset = read_coco(folder, path)
     seconds = time.process_time() - start
     assert dataset.report.num_boxes == 100_000
     assert json.loads(path.read_text())["annotations"][99_999]["id"] == 99_999

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from retina.datasets.coco import CocoDataset
 from retina.datasets.coco_export import to_coco
 from retina.datasets.coco_export import write_coco as export
 from retina.datasets.combined import ConcatenatedDataset
-from retina.datasets.voc import VocDataset
 from retina.errors import UserError
+from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 
 Writer = Callable[..., tuple[Path, Path]]
 
@@ -26,10 +25,10 @@ def test_a_voc_set_survives_the_way_to_coco(write_voc: Writer, tmp_path: Path) -
         "img_0002": [("ape", (2.5, 3, 4.25, 9), 0), ("ape", (5, 5, 5, 5), 0)],
         "img_0005": [],
     }
-    voc = VocDataset(*write_voc(objects))
+    voc = read_voc(*write_voc(objects))
     path = tmp_path / "converted.json"
     export(voc, path)
-    coco = CocoDataset(voc.images, path)
+    coco = read_coco(voc.images, path)
     assert coco.categories == voc.categories
     assert [Path(coco.file_path(i)).name for i in range(3)] == [
         "img_0002.jpg",
@@ -52,7 +51,7 @@ def test_a_voc_set_survives_the_way_to_coco(write_voc: Writer, tmp_path: Path) -
 
 
 def test_pycocotools_reads_what_is_written(write_coco: Writer, tmp_path: Path) -> None:
-    dataset = CocoDataset(*write_coco())
+    dataset = read_coco(*write_coco())
     export(dataset, tmp_path / "out.json")
     reference = COCO(str(tmp_path / "out.json"))
     assert sorted(reference.getImgIds()) == [3, 7]
@@ -65,15 +64,15 @@ def test_occlusion_and_odd_boxes_are_kept(write_coco: Writer) -> None:
     def change(tree: dict[str, Any]) -> None:
         tree["annotations"][0].update(bbox=[50, 5, -20, 10], occluded_fraction=0.25)
 
-    tree = to_coco(CocoDataset(*write_coco(change)))
+    tree = to_coco(read_coco(*write_coco(change)))
     assert tree["annotations"][0]["bbox"] == [50, 5, -20, 10]
     assert tree["annotations"][0]["occluded_fraction"] == 0.25
     assert "occluded_fraction" not in tree["annotations"][1]
 
 
 def test_file_names_are_relative_to_the_common_or_the_given_folder(write_coco: Writer) -> None:
-    first = CocoDataset(*write_coco())
-    both = ConcatenatedDataset([first, CocoDataset(*write_coco(name="other"))])
+    first = read_coco(*write_coco())
+    both = ConcatenatedDataset([first, read_coco(*write_coco(name="other"))])
     names = [image["file_name"] for image in to_coco(both)["images"]]
     assert names == [
         "set/images/a.png",

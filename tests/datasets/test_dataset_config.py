@@ -10,12 +10,11 @@ import pytest
 
 from retina.configuration import Config, ConfigError, parse_yaml, to_yaml, validate
 from retina.datasets import (
+    AnyDatasetConfig,
     CocoConfig,
-    CocoDataset,
     ConcatenatedDataset,
-    DatasetConfig,
+    FolderDataset,
     VocConfig,
-    VocDataset,
 )
 from retina.structures import Categories
 
@@ -23,7 +22,7 @@ Writer = Callable[..., tuple[Path, Path]]
 
 
 class Splits(Config):
-    train: DatasetConfig
+    train: AnyDatasetConfig
 
 
 def read(**train: Any) -> Any:
@@ -36,7 +35,7 @@ def test_coco_is_the_kind_that_is_meant_if_none_is_said(write_coco: Writer) -> N
     assert isinstance(config, CocoConfig)
     assert config == read(kind="coco", images=str(folder), annotations=str(path))
     dataset = config.build(antialias=True)
-    assert isinstance(dataset, CocoDataset)
+    assert isinstance(dataset, FolderDataset)
     assert dataset.antialias
     assert dataset.categories.names == ("cat", "dog")
 
@@ -77,7 +76,7 @@ def test_voc(write_voc: Writer, tmp_path: Path) -> None:
     )
     assert isinstance(config, VocConfig)
     dataset = config.build()
-    assert isinstance(dataset, VocDataset)
+    assert isinstance(dataset, FolderDataset)
     assert len(dataset) == 1
     assert dataset.ground_truth().boxes_xywh.tolist() == [[0, 1, 3, 3]]
     assert not dataset.ground_truth().is_crowd[0]

@@ -15,14 +15,15 @@ import torch
 
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, BatchStream, evaluation_batches
-from retina.datasets.coco import CocoDataset
 from retina.datasets.dataset import AnnotatedImage
-from retina.datasets.loading import Collate, LoaderConfig, build_loader, collate, original_message
+from retina.datasets.folder import FolderDataset
+from retina.datasets.loading import Collate, LoaderConfig, collate, original_message
 from retina.errors import RunError, UserError
 from retina.structures import Batch, Sample, Targets
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 
-def write_dataset(folder: Path, num_images: int) -> CocoDataset:
+def write_dataset(folder: Path, num_images: int) -> FolderDataset:
     """Noise of various sizes with random boxes."""
     generator = np.random.default_rng(0)
     images, annotations = [], []
@@ -44,10 +45,10 @@ def write_dataset(folder: Path, num_images: int) -> CocoDataset:
         "annotations": annotations,
     }
     (folder / "annotations.json").write_text(json.dumps(tree))
-    return CocoDataset(folder, folder / "annotations.json")
+    return read_coco(folder, folder / "annotations.json")
 
 
-class DeadlyDataset(CocoDataset):
+class DeadlyDataset(FolderDataset):
     """Kills the process that loads an image, as the kernel does when memory is short."""
 
     def load(self, index: int) -> AnnotatedImage:
@@ -96,11 +97,11 @@ def test_collate_of_images_without_objects_keeps_one_row() -> None:
 
 def test_collate_to_a_fixed_size() -> None:
     assert collate([sample(33, 20, 1, 1)], pad_to=(40, 50)).padded_size == (40, 50)
-    with pytest.raises(UserError, match=r"33×20 pixels .* does not fit into pad_to = 32×50"):
+    with pytest.raises(UserError, match="resized to 33×20 does not fit into 32×50"):
         collate([sample(33, 20, 1, 1)], pad_to=(32, 50))
 
 
-def planned(dataset: CocoDataset) -> BatchSampler:
+def batch_sampler_of(dataset: FolderDataset) -> BatchSampler:
     return BatchSampler(
         image_sizes=dataset.image_sizes,
         batch_size=5,
@@ -110,16 +111,19 @@ def planned(dataset: CocoDataset) -> BatchSampler:
 
 
 def load(
-    dataset: CocoDataset, num_workers: int, start_method: Any = None, **options: Any
+    dataset: FolderDataset,
+    num_workers: int,
+    start_method: Any = None,
+    *,
+    pin_memory: bool = False,
 ) -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset="strong").build()
-    loader = build_loader(
+    loader = LoaderConfig(start_method=start_method).build(
         dataset,
-        planned(dataset).epoch(1),
+        batch_sampler_of(dataset).epoch(1),
         Collate(32),
         num_workers=num_workers,
-        start_method=start_method,
-        **options,
+        pin_memory=pin_memory,
     )
     assert len(loader) == 4
     return list(loader)
@@ -152,10 +156,10 @@ def test_the_same_seed_gives_the_same_batches_from_any_workers(
 
 def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, 18)
-    plan = planned(dataset)
-    stream = BatchStream(plan, first_step=3, stop_step=6)
+    sampler = batch_sampler_of(dataset)
+    stream = BatchStream(sampler, first_step=3, stop_step=6)
     loader = LoaderConfig().build(dataset, stream, Collate(32), num_workers=2)
-    expected = [plan.epoch(0)[3], *plan.epoch(1)[:2]]
+    expected = [sampler.epoch(0)[3], *sampler.epoch(1)[:2]]
     assert [batch.image_ids for batch in loader] == [
         tuple(request.index + 1000 for request in batch) for batch in expected
     ]
@@ -164,7 +168,7 @@ def test_a_loader_over_a_stream_goes_on_into_the_next_epoch(tmp_path: Path) -> N
 def test_evaluation_loads_images_as_they_are_on_disk(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, 5)
     dataset.augmentation = AugmentationConfig(preset="strong").build()
-    loader = build_loader(dataset, evaluation_batches(5, 2), Collate(32), num_workers=0)
+    loader = LoaderConfig().build(dataset, evaluation_batches(5, 2), Collate(32), num_workers=0)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 2, 1]
     for position, batch in enumerate(batches):
@@ -185,7 +189,9 @@ def test_an_unreadable_image_gives_its_own_message_from_any_worker(
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"4\.png") as direct:
         dataset.load(4)
-    loader = build_loader(dataset, evaluation_batches(6, 2), Collate(32), num_workers=num_workers)
+    loader = LoaderConfig().build(
+        dataset, evaluation_batches(6, 2), Collate(32), num_workers=num_workers
+    )
     with pytest.raises(UserError) as caught:
         list(loader)
     assert str(caught.value) == str(direct.value)
@@ -199,9 +205,8 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    write_dataset(tmp_path, 2)
-    dataset = DeadlyDataset(tmp_path, tmp_path / "annotations.json")
-    loader = build_loader(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
+    dataset = DeadlyDataset(write_dataset(tmp_path, 2).table, images=tmp_path)
+    loader = LoaderConfig().build(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
     with pytest.raises(RunError, match=r"lower training\.num_workers"):
         list(loader)
 

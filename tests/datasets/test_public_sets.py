@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from retina.datasets.checking import check_dataset
-from retina.datasets.coco import CocoDataset, read_coco_ground_truth
+from retina.datasets.coco import read_coco_ground_truth
 from retina.datasets.coco_export import to_coco
+from retina.datasets.folder import FolderDataset
 from retina.datasets.statistics import dataset_statistics
-from retina.datasets.voc import VocDataset
+from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 
 
-def bccd(shared_data: Path, split: str) -> VocDataset:
+def bccd(shared_data: Path, split: str) -> FolderDataset:
     root = shared_data / "bccd"
-    return VocDataset(
+    return read_voc(
         root / "JPEGImages", root / "Annotations", split=root / f"ImageSets/Main/{split}.txt"
     )
 
@@ -52,7 +53,7 @@ def test_bccd(
 
 def test_bccd_as_a_whole(shared_data: Path) -> None:
     root = shared_data / "bccd"
-    dataset = VocDataset(root / "JPEGImages", root / "Annotations")
+    dataset = read_voc(root / "JPEGImages", root / "Annotations")
     assert len(dataset) == 364
     counts = np.bincount(dataset.ground_truth().category_labels)
     assert counts.tolist() == [361, 4155, 372]
@@ -63,9 +64,9 @@ def test_bccd_as_a_whole(shared_data: Path) -> None:
 
 
 def test_chess(shared_data: Path) -> None:
-    def read(split: str, **options: object) -> CocoDataset:
+    def read(split: str, **options: object) -> FolderDataset:
         folder = shared_data / "chess" / split
-        return CocoDataset(folder, folder / "_annotations.coco.json", **options)  # type: ignore[arg-type]
+        return read_coco(folder, folder / "_annotations.coco.json", **options)
 
     train = read("train")
     assert (len(train), train.report.num_boxes, len(train.categories)) == (202, 2108, 14)
@@ -96,13 +97,13 @@ def test_coco_permissive(
 ) -> None:
     root = shared_data / "coco_permissive"
     path = root / f"annotations/instances_{split}2017.json"
-    dataset = CocoDataset(root / f"{split}2017", path)
+    dataset = read_coco(root / f"{split}2017", path)
     report = dataset.report
     assert (len(dataset), report.num_boxes, report.num_crowd) == (num_images, num_boxes, num_crowd)
     assert report.num_empty_images == num_empty
     assert len(dataset.categories) == 80
     assert dataset.categories.dataset_ids[-1] == 90
-    assert check_dataset(dataset).is_usable
+    assert not check_dataset(dataset).broken_images
     truth = dataset.ground_truth()
     raw = json.loads(path.read_text())["annotations"]
     assert truth.boxes_xywh.tolist() == [record["bbox"] for record in raw]

@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retina.datasets.coco import CocoDataset
+from retina.datasets.folder import FolderDataset
 from retina.datasets.sampling import SamplingConfig, repeat_factors, scaled_sizes
 from retina.errors import UserError
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 
 def labelled(
     folder: Path, labels: list[list[int]], crowds: list[list[bool]] | None = None
-) -> CocoDataset:
-    """A data set whose image files do not exist: planning must not look for them."""
+) -> FolderDataset:
+    """A data set whose image files do not exist: sampling must not open them."""
     crowds = crowds or [[False] * len(row) for row in labels]
     annotations = [
         {"image_id": image, "category_id": label, "bbox": [1, 1, 9, 9], "iscrowd": int(is_crowd)}
@@ -36,7 +37,7 @@ def labelled(
     }
     path = folder / "annotations.json"
     path.write_text(json.dumps(tree))
-    return CocoDataset(folder, path, check_images=False)
+    return read_coco(folder, path, check_images=False)
 
 
 def test_repeat_factors_by_hand() -> None:
@@ -77,7 +78,7 @@ def test_sizes_scale_the_shortest_side_or_both_when_stretching() -> None:
 def test_the_config_builds_the_sizes(
     config: SamplingConfig, multi_scale: bool, expected: set[int], tmp_path: Path
 ) -> None:
-    plan = config.build(
+    sampler = config.build(
         labelled(tmp_path, [[0]] * 100),
         batch_size=1,
         seed=0,
@@ -85,29 +86,29 @@ def test_the_config_builds_the_sizes(
         max_size=1333,
         multi_scale=multi_scale,
     )
-    sizes = {request.target_size for batch in plan.epoch(0) for request in batch}
+    sizes = {request.max_size for batch in sampler.epoch(0) for request in batch}
     assert sizes == {(size, 1333) for size in expected}
 
 
 def test_the_config_repeats_images_of_rare_categories_but_not_for_crowds(tmp_path: Path) -> None:
     labels = [[0]] * 14 + [[1], [2]]
     dataset = labelled(tmp_path, labels, [[False]] * 15 + [[True]])
-    plan = SamplingConfig(repeat_threshold=1.0).build(
+    sampler = SamplingConfig(repeat_threshold=1.0).build(
         dataset, batch_size=4, seed=0, min_size=8, max_size=8
     )
     counts = np.zeros(16, np.int64)
     for epoch in range(10):
-        for batch in plan.epoch(epoch):
+        for batch in sampler.epoch(epoch):
             np.add.at(counts, [request.index for request in batch], 1)
     assert counts[14] == 40  # sqrt(1 / (1 / 16)) = 4 an epoch
     assert counts[15] == 10  # a crowd makes no category of the image
 
 
 def test_dropping_the_last_batch(tmp_path: Path) -> None:
-    plan = SamplingConfig(drop_last=True).build(
+    sampler = SamplingConfig(drop_last=True).build(
         labelled(tmp_path, [[0]] * 10), batch_size=4, seed=0, min_size=8, max_size=8
     )
-    assert [len(batch) for batch in plan.epoch(0)] == [4, 4]
+    assert [len(batch) for batch in sampler.epoch(0)] == [4, 4]
 
 
 def test_too_few_images_for_one_batch_is_a_clear_error(tmp_path: Path) -> None:
@@ -124,8 +125,8 @@ def test_images_without_objects_are_kept_or_left_out(
     dataset = labelled(
         tmp_path, [[0], [], [1, 2], [], [1], [2]], [[False], [], [False] * 2, [], [True], [False]]
     )
-    plan = SamplingConfig(empty_images=empty_images).build(
+    sampler = SamplingConfig(empty_images=empty_images).build(
         dataset, batch_size=2, seed=0, min_size=8, max_size=8
     )
-    seen = sorted(request.index for batch in plan.epoch(0) for request in batch)
+    seen = sorted(request.index for batch in sampler.epoch(0) for request in batch)
     assert seen == list(expected)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from retina.datasets.coco import CocoDataset
 from retina.datasets.statistics import SizeShares, Spread, dataset_statistics
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 CocoWriter = Callable[..., tuple[Path, Path]]
 
@@ -36,7 +36,7 @@ def hand_made(tree: dict[str, Any]) -> None:
 
 
 def test_hand_made_numbers(write_coco: CocoWriter) -> None:
-    statistics = dataset_statistics(CocoDataset(*write_coco(hand_made)))
+    statistics = dataset_statistics(read_coco(*write_coco(hand_made)))
     assert (statistics.num_images, statistics.num_empty_images) == (3, 1)
     assert (statistics.num_boxes, statistics.num_crowd) == (5, 1)
     assert statistics.class_counts == (("cat", 1), ("dog", 4), ("none", 0))
@@ -64,7 +64,7 @@ def test_sizes_split_at_32_and_96(write_coco: CocoWriter) -> None:
             annotation(i, 7, 9, [0, 0, 5, 5], area=area) for i, area in enumerate(areas)
         ]
 
-    statistics = dataset_statistics(CocoDataset(*write_coco(change)))
+    statistics = dataset_statistics(read_coco(*write_coco(change)))
     assert statistics.by_area == SizeShares(small=0.25, medium=0.5, large=0.25)
     assert statistics.overlapped_share == 1
     assert statistics.hidden_share is None
@@ -72,7 +72,7 @@ def test_sizes_split_at_32_and_96(write_coco: CocoWriter) -> None:
 
 def test_a_set_without_boxes(write_coco: CocoWriter) -> None:
     statistics = dataset_statistics(
-        CocoDataset(*write_coco(lambda tree: tree.update(annotations=[])))
+        read_coco(*write_coco(lambda tree: tree.update(annotations=[])))
     )
     assert (statistics.num_boxes, statistics.num_empty_images) == (0, 2)
     assert statistics.imbalance == 0

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from retina.datasets.synthetic import CATEGORIES, SplitShares, generate_dataset
+from retina.datasets.synthetic import CATEGORIES, generate_dataset
 from retina.datasets.synthetic.painter import LEAST_SIDE, LEAST_VISIBLE, Painter
 from retina.datasets.synthetic.planning import BLOCK, image_generator, plan_block
 from retina.datasets.synthetic.scene import paint_scene
@@ -109,33 +109,6 @@ def test_the_shares_that_make_it_an_exercise(generated: Path, split: str) -> Non
     used = {entry["image_id"] for entry in content["annotations"]}
     empty = [image for image in content["images"] if image["id"] not in used]
     assert len(empty) >= len(content["images"]) // BLOCK
-
-    shares = SplitShares.of(content)
-    assert list(shares.boxes_per_category.values()) == per_class.tolist()
-    assert shares.imbalance == per_class.max() / per_class.min()
-    assert shares.small_share == pytest.approx(small, abs=1e-12)
-    assert shares.hidden_share == pytest.approx(hidden, abs=1e-12)
-    assert (shares.num_boxes, shares.num_crowds) == (len(boxes), len(crowds))
-    assert (shares.num_images, shares.num_empty_images) == (len(content["images"]), len(empty))
-
-
-def test_shares_of_a_file_that_tells_nothing_of_occlusion() -> None:
-    shares = SplitShares.of(
-        {
-            "images": [{"id": 1}, {"id": 2}],
-            "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}],
-            "annotations": [
-                {"image_id": 1, "category_id": 3, "bbox": [0, 0, 31, 33]},
-                {"image_id": 1, "category_id": 3, "bbox": [0, 0, 32, 32], "iscrowd": 0},
-                {"image_id": 1, "category_id": 9, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-            ],
-        }
-    )
-    assert shares.boxes_per_category == {"cat": 2, "dog": 0}
-    assert (shares.num_boxes, shares.num_crowds, shares.num_empty_images) == (2, 1, 1)
-    assert shares.small_share == 0.5
-    assert shares.hidden_share is None
-    assert shares.imbalance == math.inf
 
 
 def test_every_planned_object_finds_a_place() -> None:
@@ -294,7 +267,8 @@ def test_the_same_parameters_again_change_nothing(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     second = generate_dataset(folder, num_images=2, num_validation_images=1)
     assert second.outcome == "kept"
-    assert second.shares == first.shares
+    assert second.statistics == first.statistics
+    assert first.statistics["train"].num_images == 2
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

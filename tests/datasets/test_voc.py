@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from retina.datasets.voc import VocDataset, numbers_of_names
+from retina.datasets.voc import numbers_of_names
 from retina.errors import UserError
 from retina.structures import Categories
+from tests.reading import read_voc  # type: ignore[import-not-found]
 
 VocWriter = Callable[..., tuple[Path, Path]]
 
@@ -24,7 +25,7 @@ TWO = {
 
 
 def test_a_folder_is_read_in_the_order_of_the_names(write_voc: VocWriter) -> None:
-    dataset = VocDataset(*write_voc(TWO))
+    dataset = read_voc(*write_voc(TWO))
     assert dataset.image_ids.tolist() == [2, 5, 10]
     assert dataset.categories == Categories(("ape", "cat", "dog"), (1, 2, 3))
     assert dataset.image_sizes.tolist() == [[40, 60]] * 3
@@ -43,13 +44,13 @@ def test_a_folder_is_read_in_the_order_of_the_names(write_voc: VocWriter) -> Non
 
 
 def test_difficult_objects_can_be_taken_as_any_other(write_voc: VocWriter) -> None:
-    dataset = VocDataset(*write_voc(TWO), difficult_as_crowd=False)
+    dataset = read_voc(*write_voc(TWO), difficult_as_crowd=False)
     assert dataset.ground_truth().is_crowd.tolist() == [False] * 3
     assert dataset.report.findings == ("1 object marked as difficult: taken as any other",)
 
 
 def test_one_based_boxes_gain_the_first_pixel(write_voc: VocWriter) -> None:
-    dataset = VocDataset(*write_voc(TWO), one_based=True)
+    dataset = read_voc(*write_voc(TWO), one_based=True)
     assert dataset.targets(2).boxes.tolist() == [[9, 4, 30, 15], [0, 0, 60, 40]]
 
 
@@ -57,7 +58,7 @@ def test_a_split_lists_names_in_its_own_order(write_voc: VocWriter, tmp_path: Pa
     folders = write_voc(TWO)
     split = tmp_path / "train.txt"
     split.write_text("img_0010\n\n  img_0002 \r\n")
-    dataset = VocDataset(*folders, split=split)
+    dataset = read_voc(*folders, split=split)
     assert dataset.image_ids.tolist() == [10, 2]
     assert dataset.targets(0).labels.tolist() == [2, 1]
 
@@ -71,7 +72,7 @@ def test_image_ids_are_the_digits_of_the_names_or_ranks() -> None:
 
 def test_zero_size_and_inverted_boxes(write_voc: VocWriter) -> None:
     boxes = {"a": [("x", (5, 5, 5, 9), 0), ("x", (20, 30, 10, 12), 0), ("x", (50, 30, 70, 39), 0)]}
-    dataset = VocDataset(*write_voc(boxes))
+    dataset = read_voc(*write_voc(boxes))
     assert dataset.targets(0).boxes.tolist() == [[10, 12, 20, 30], [50, 30, 60, 39]]
     assert [finding.split(" (first")[0] for finding in dataset.report.findings] == [
         "1 box without a width or a height: dropped",
@@ -87,7 +88,7 @@ def test_the_image_with_the_same_stem_counts_not_what_the_xml_says(write_voc: Vo
     xml.write_text(xml.read_text().replace("img_0002.jpg", "img_0010.jpg"))
     (images / "img_0005.jpg").rename(images / "img_0005.JPG")
     cv2.imwrite(str(images / "img_0010.png"), np.zeros((40, 60, 3), np.uint8))
-    dataset = VocDataset(images, annotations)
+    dataset = read_voc(images, annotations)
     names = [Path(dataset.file_path(index)).name for index in range(3)]
     assert names == ["img_0002.jpg", "img_0005.JPG", "img_0010.jpg"]
     assert "2 of 3 annotation files name another image file" in dataset.report.findings[0]
@@ -96,12 +97,12 @@ def test_the_image_with_the_same_stem_counts_not_what_the_xml_says(write_voc: Vo
 def test_the_file_name_counts_where_no_image_has_the_stem(write_voc: VocWriter) -> None:
     images, annotations = write_voc(TWO)
     (annotations / "img_0002.xml").rename(annotations / "other.xml")
-    dataset = VocDataset(images, annotations)
+    dataset = read_voc(images, annotations)
     assert Path(dataset.file_path(2)).name == "img_0002.jpg"
 
 
 def test_missing_size_is_read_from_the_file(write_voc: VocWriter) -> None:
-    dataset = VocDataset(*write_voc(TWO, size="<size><width>0</width></size>"))
+    dataset = read_voc(*write_voc(TWO, size="<size><width>0</width></size>"))
     assert dataset.image_sizes.tolist() == [[40, 60]] * 3
 
 
@@ -110,11 +111,11 @@ def test_parts_of_objects_are_no_objects(write_voc: VocWriter) -> None:
     xml = annotations / "a.xml"
     part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>4</xmax><ymax>4</ymax>"
     xml.write_text(xml.read_text().replace("</object>", f"{part}</bndbox></part></object>"))
-    assert VocDataset(images, annotations).targets(0).boxes.tolist() == [[1, 1, 20, 20]]
+    assert read_voc(images, annotations).targets(0).boxes.tolist() == [[1, 1, 20, 20]]
 
 
 def test_pickled_copies_are_equal(write_voc: VocWriter) -> None:
-    dataset = VocDataset(*write_voc(TWO))
+    dataset = read_voc(*write_voc(TWO))
     copy = pickle.loads(pickle.dumps(dataset))
     assert np.array_equal(copy.load(0).image, dataset.load(0).image)
     assert copy.report == dataset.report
@@ -155,7 +156,7 @@ def test_a_bad_annotation_file_is_one_clear_error(
     images, annotations = write_voc(TWO)
     (annotations / "img_0002.xml").write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        VocDataset(images, annotations)
+        read_voc(images, annotations)
     assert str(caught.value).startswith(str(annotations / "img_0002.xml"))
 
 
@@ -163,7 +164,7 @@ def test_a_doctype_in_utf_16_is_refused_too(write_voc: VocWriter) -> None:
     images, annotations = write_voc(TWO)
     (annotations / "img_0002.xml").write_bytes(bomb().encode("utf-16"))
     with pytest.raises(UserError, match="holds a DOCTYPE"):
-        VocDataset(images, annotations)
+        read_voc(images, annotations)
 
 
 @pytest.mark.parametrize(
@@ -182,39 +183,39 @@ def test_a_bad_split_is_one_clear_error(
     split = tmp_path / "train.txt"
     split.write_text(lines)
     with pytest.raises(UserError, match=message):
-        VocDataset(*folders, split=split)
+        read_voc(*folders, split=split)
 
 
 def test_missing_folders_images_and_files(write_voc: VocWriter, tmp_path: Path) -> None:
     images, annotations = write_voc(TWO)
     with pytest.raises(UserError, match="no such split file"):
-        VocDataset(images, annotations, split=tmp_path / "gone.txt")
+        read_voc(images, annotations, split=tmp_path / "gone.txt")
     with pytest.raises(UserError, match="gone: no such folder of Pascal VOC annotations"):
-        VocDataset(images, tmp_path / "gone")
+        read_voc(images, tmp_path / "gone")
     with pytest.raises(UserError, match="gone: no such image folder"):
-        VocDataset(tmp_path / "gone", annotations)
+        read_voc(tmp_path / "gone", annotations)
     (images / "img_0005.jpg").unlink()
     with pytest.raises(UserError, match=r"1 of 3 images are not in .*: img_0005\.jpg; add them"):
-        VocDataset(images, annotations)
+        read_voc(images, annotations)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="the data set is empty: there is no XML file"):
-        VocDataset(images, tmp_path / "empty")
+        read_voc(images, tmp_path / "empty")
 
 
 def test_a_split_without_any_object_cannot_define_classes(write_voc: VocWriter) -> None:
     folders = write_voc({"a": []})
     with pytest.raises(UserError, match="no category to learn, since no annotation uses any; corr"):
-        VocDataset(*folders)
-    assert len(VocDataset(*folders, categories=Categories(("dog",), (1,)))) == 1
+        read_voc(*folders)
+    assert len(read_voc(*folders, categories=Categories(("dog",), (1,)))) == 1
 
 
 def test_classes_and_expected_categories(write_voc: VocWriter) -> None:
     folders = write_voc(TWO)
-    chosen = VocDataset(*folders, classes=["dog", "ape"])
+    chosen = read_voc(*folders, classes=("dog", "ape"))
     assert chosen.categories.names == ("dog", "ape")
     train = Categories(("cat", "dog", "emu", "ape"), (1, 2, 3, 4))
-    read = VocDataset(*folders, categories=train)
+    read = read_voc(*folders, categories=train)
     assert read.categories.names == train.names
     assert read.targets(2).labels.tolist() == [1, 0]
     with pytest.raises(UserError, match=r"does not have: ape .*, cat"):
-        VocDataset(*folders, categories=Categories(("dog",), (1,)))
+        read_voc(*folders, categories=Categories(("dog",), (1,)))

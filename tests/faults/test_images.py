@@ -24,13 +24,14 @@ import torch
 from retina.datasets import image_files, images
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler, evaluation_batches
-from retina.datasets.coco import CocoDataset
-from retina.datasets.loading import Collate, LoaderConfig, build_loader
+from retina.datasets.folder import FolderDataset
+from retina.datasets.loading import Collate, LoaderConfig
 from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
 from retina.training.hooks.unreadable_images import UnreadableImages
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
+from tests.reading import read_coco  # type: ignore[import-not-found]
 
 SKIP = "loader.unreadable_images=skip"
 
@@ -67,9 +68,9 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def read(place: Place, *, max_unreadable: int) -> CocoDataset:
+def read(place: Place, *, max_unreadable: int) -> FolderDataset:
     folder = place.data / "train"
-    return CocoDataset(
+    return read_coco(
         folder / "images",
         folder / "annotations.json",
         check_images=False,
@@ -77,12 +78,12 @@ def read(place: Place, *, max_unreadable: int) -> CocoDataset:
     )
 
 
-def batches_of(dataset: CocoDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
+def batches_of(dataset: FolderDataset, num_workers: int, preset: Any = "none") -> list[Batch]:
     dataset.augmentation = AugmentationConfig(preset=preset).build()
-    plan = BatchSampler(
+    sampler = BatchSampler(
         image_sizes=dataset.image_sizes, batch_size=5, seed=3, sizes=((48, 90), (64, 90))
     )
-    loader = build_loader(dataset, plan.epoch(0), Collate(32), num_workers=num_workers)
+    loader = LoaderConfig().build(dataset, sampler.epoch(0), Collate(32), num_workers=num_workers)
     return list(loader)
 
 
@@ -110,7 +111,7 @@ def test_others_take_their_place_the_same_from_any_workers(place: Place, preset:
         again = batches_of(read(place, max_unreadable=5), num_workers, preset)
         for one, other in zip(batches, again, strict=True):
             assert torch.equal(one.images, other.images)
-            assert torch.equal(one.boxes, other.boxes)
+            assert torch.equal(one.targets.boxes, other.targets.boxes)
             assert one.image_ids == other.image_ids
             assert one.unreadable == other.unreadable
 
@@ -118,8 +119,10 @@ def test_others_take_their_place_the_same_from_any_workers(place: Place, preset:
 def test_a_bad_tile_of_a_mosaic_is_replaced(place: Place) -> None:
     dataset = read(place, max_unreadable=5)
     dataset.augmentation = AugmentationConfig(mosaic_probability=1.0).build()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    (requests,) = plan.epoch(0)
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    (requests,) = sampler.epoch(0)
     place.image(7).unlink()
     samples = [dataset[request] for request in requests if request.index != 7]
     met = [sample for sample in samples if sample.unreadable]
@@ -132,8 +135,10 @@ def test_the_image_in_its_place_has_the_same_orientation(place: Place) -> None:
     wide = dataset.image_sizes[:, 1] >= dataset.image_sizes[:, 0]
     assert 0 < wide.sum() < len(wide)
     ids = dataset.image_ids.tolist()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    (requests,) = plan.epoch(0)
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    (requests,) = sampler.epoch(0)
     for request in requests[:8]:
         path = place.image(request.index)
         kept = path.read_bytes()
@@ -148,8 +153,10 @@ def test_where_nothing_can_be_read_the_image_that_was_asked_for_is_named(place: 
     dataset = read(place, max_unreadable=24)
     for path in (place.data / "train" / "images").iterdir():
         path.unlink()
-    plan = BatchSampler(image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),))
-    request = plan.epoch(0)[0][0]
+    sampler = BatchSampler(
+        image_sizes=dataset.image_sizes, batch_size=24, seed=0, sizes=((64, 96),)
+    )
+    request = sampler.epoch(0)[0][0]
     with pytest.raises(UnreadableImageError, match=place.image(request.index).name):
         dataset[request]
 

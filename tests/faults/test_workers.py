@@ -1,5 +1,5 @@
 """Processes that load images: killed, hung, without shared memory. Each ends the training with one
-message that names the remedy and exit code 3; nothing hangs, and the last checkpoint is whole."""
+message that names the fix and exit code 3; nothing hangs, and the last checkpoint is whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from retina.datasets.loading import TIMEOUT_SECONDS, LoaderConfig
+from retina.datasets.loading import LoaderConfig
 from retina.datasets.worker_faults import fault_of_workers
 from retina.training.checkpoint import load_state
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
@@ -239,4 +239,4 @@ def test_other_errors_are_none_of_the_workers() -> None:
 
 
 def test_nothing_is_waited_for_for_ever_by_default() -> None:
-    assert LoaderConfig().timeout == TIMEOUT_SECONDS == 600.0
+    assert LoaderConfig().timeout == 600.0

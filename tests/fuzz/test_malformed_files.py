@@ -31,10 +31,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retina.artifact import Artifact, load_artifact, make_artifact
-from retina.datasets.coco import CocoDataset, read_coco_ground_truth
+from retina.datasets.coco import read_coco_ground_truth
 from retina.datasets.coco_results import read_results
 from retina.datasets.images import decode_image, read_header
-from retina.datasets.voc import VocDataset
 from retina.errors import RunError, UserError
 from retina.experiment import load_experiment
 from retina.modeling.config import ModelConfig
@@ -44,6 +43,7 @@ from retina.modeling.preprocess import PreprocessConfig
 from retina.structures import Categories
 from retina.training.checkpoint import TrainingState, load_state
 from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 
 CASES = {
     "coco structure": 5500,
@@ -253,7 +253,7 @@ class Folder:
 
     def read_coco(self, content: bytes) -> None:
         self.path.write_bytes(content)
-        dataset = CocoDataset(self.images, self.path, cache_limit_bytes=10_000)
+        dataset = read_coco(self.images, self.path, cache_images=True, cache_limit_gb=1e-5)
         assert dataset.report.num_images == len(dataset)
         dataset.ground_truth()
         dataset.class_counts()
@@ -316,7 +316,7 @@ def test_voc_files(folder: Folder, tmp_path: Path, share: float) -> None:
         if isinstance(change, list):
             content = bytes_changed(content, change)
         (annotations / "a.xml").write_bytes(content)
-        dataset = VocDataset(folder.images, annotations)
+        dataset = read_voc(folder.images, annotations)
         dataset.ground_truth()
         dataset.load(0)
 

@@ -127,7 +127,7 @@ def test_memory_that_does_not_suffice() -> None:
 
 def test_the_largest_batch_is_that_of_the_most_padded_pixels() -> None:
     def batch(*sizes: tuple[int, int]) -> list[SampleRequest]:
-        return [SampleRequest(index=0, seed=0, target_size=size) for size in sizes]
+        return [SampleRequest(index=0, seed=0, max_size=size) for size in sizes]
 
     wide_and_upright = batch((100, 200), (200, 100))
     batches = [batch((150, 150), (150, 150)), wide_and_upright, batch((199, 199), (1, 1))]

@@ -38,11 +38,11 @@ def test_equal_to_torchvisions_transform_to_the_bit(
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 900), st.integers(0, 1000))
-def test_target_sizes_are_torchvisions(height: int, width: int, low: int, more: int) -> None:
+def test_input_sizes_are_torchvisions(height: int, width: int, low: int, more: int) -> None:
     scale = min(low / min(height, width), (low + more) / max(height, width))
     # What interpolate(scale_factor=scale, recompute_scale_factor=True) makes, at least one pixel.
     expected = max(1, int(height * scale)), max(1, int(width * scale))
-    assert build(min_size=low, max_size=low + more).target_size((height, width)) == expected
+    assert build(min_size=low, max_size=low + more).input_size((height, width)) == expected
 
 
 def test_an_image_in_another_memory_layout_gives_the_same_numbers() -> None:

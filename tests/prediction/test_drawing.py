@@ -66,18 +66,6 @@ def test_text_grows_with_the_picture_but_more_slowly() -> None:
     assert font_size((480, 640), 100) == 10
 
 
-def test_only_detections_above_the_threshold_are_drawn() -> None:
-    image = _grey(200, 200)
-    found = _detections(([10.0, 100, 40, 140], 0.5, 0), ([120.0, 100, 180, 140], 0.9, 1))
-    picture = draw_detections(image, found, CATEGORIES, score_threshold=0.5)
-    alone = draw_detections(
-        image, _detections(([120.0, 100, 180, 140], 0.9, 1)), CATEGORIES, score_threshold=None
-    )
-    assert np.array_equal(picture, alone)
-    nothing = draw_detections(image, found, CATEGORIES, score_threshold=0.95)
-    assert np.array_equal(nothing, image)
-
-
 def test_no_detections_leave_the_picture_alone() -> None:
     image = _grey(50, 60)
     assert np.array_equal(draw_detections(image, _detections(), CATEGORIES), image)
@@ -119,18 +107,6 @@ def test_names_never_hide_more_than_a_third_of_a_small_picture() -> None:
     picture = draw_detections(_grey(64, 64), found, CATEGORIES)
     boxes_only = 60 * 2 * 2 / 64**2  # at most
     assert _changed(picture, _grey(64, 64)).mean() < 0.35 + boxes_only + 0.1
-
-
-def test_truth_is_dashed_in_white_under_the_detections() -> None:
-    image = _grey(480, 640)
-    truth = Targets(
-        torch.tensor([[400.0, 100, 600, 300]]), torch.tensor([0]), torch.tensor([False])
-    )
-    picture = draw_detections(image, _detections(), CATEGORIES, ground_truth=truth)
-    white = (picture == 255).all(axis=2)
-    top_edge = white[100, 400:600]
-    assert 0.3 < top_edge.mean() < 0.7
-    assert not white[150:250, 450:550].any()
 
 
 def test_a_crowd_is_dashed_and_hatched_and_an_object_is_not() -> None:

@@ -11,6 +11,8 @@ import retina
 from retina.artifact import load_artifact
 from retina.errors import UserError
 from retina.prediction.files import find_images
+from retina.prediction.torchvision_import import torchvision_artifact
+from retina.runtime import TorchRuntime
 from tests.conftest import RunRetina  # type: ignore[import-not-found]
 
 NAMES = ["background", "cat", "dog", "bird"]
@@ -49,10 +51,8 @@ def test_the_shell_imports_what_python_imports(
     artifact = load_artifact(tmp_path / "v2.safetensors")
     assert artifact.categories.names == tuple(NAMES)
     assert (artifact.config.preprocess.min_size, artifact.config.preprocess.max_size) == (96, 160)
-    here = retina.load_torchvision(
-        v2_weights, variant="v2", categories=NAMES, min_size=96, max_size=160, device="cpu"
-    )
-    for name, value in here.artifact.state_dict.items():
+    here = torchvision_artifact(v2_weights, "v2", NAMES, min_size=96, max_size=160)
+    for name, value in here.state_dict.items():
         assert torch.equal(artifact.state_dict[name], value), name
 
 
@@ -80,7 +80,8 @@ def test_paths_and_arrays_give_the_same_and_batches_do_not_matter(
     detector = retina.load_torchvision(
         v2_weights, variant="v2", categories=NAMES, min_size=64, max_size=96, device="cpu"
     )
-    detector.postprocess.score_threshold = 0.0
+    assert isinstance(detector.runtime, TorchRuntime)
+    detector.runtime.postprocess.score_threshold = 0.0
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((60, 90), (64, 64))]
     paths = [tmp_path / f"{n}.png" for n in range(2)]

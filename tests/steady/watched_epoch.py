@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from retina.datasets import CocoDataset
+from retina.datasets import CocoConfig, FolderDataset
 from retina.datasets.batch_sampling import BatchStream
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.loading import Collate, LoaderConfig
@@ -54,7 +54,7 @@ def make_data(folder: Path, num_images: int) -> Path:
     return file
 
 
-class DatasetOfDicts(CocoDataset):
+class DatasetOfDicts(FolderDataset):
     """Keeps a dict an image: to look at one writes its reference count, and copies its page."""
 
     def keep_dicts(self) -> None:
@@ -67,11 +67,10 @@ class DatasetOfDicts(CocoDataset):
 
 def main(file: Path, folder: Path, num_images: int, store: str) -> None:
     annotations = make_data(folder, num_images)
+    dataset = CocoConfig(images=folder, annotations=annotations).build()
     if store == "dicts":
-        dataset = DatasetOfDicts(folder, annotations)
+        dataset = DatasetOfDicts(dataset.table, images=folder)
         dataset.keep_dicts()
-    else:
-        dataset = CocoDataset(folder, annotations)
     batch_sampler = SamplingConfig().build(
         dataset, batch_size=BATCH_SIZE, seed=0, min_size=16, max_size=32
     )

@@ -1,7 +1,6 @@
 """The embedded data set: synthetic scenes that stand in where no data set is at hand."""
 
 from retina.datasets.synthetic.planning import CATEGORIES
-from retina.datasets.synthetic.shares import SplitShares
 from retina.datasets.synthetic.writer import GenerationReport, generate_dataset
 
-__all__ = ["CATEGORIES", "GenerationReport", "SplitShares", "generate_dataset"]
+__all__ = ["CATEGORIES", "GenerationReport", "generate_dataset"]

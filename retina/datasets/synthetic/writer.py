@@ -11,12 +11,13 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from retina.datasets.coco import CocoConfig
 from retina.datasets.dataset import Image
+from retina.datasets.statistics import DatasetStatistics, dataset_statistics
 from retina.datasets.synthetic.folder import (
     DESCRIPTION,
     held_parameters,
     is_complete,
-    read_annotations,
     staging,
 )
 from retina.datasets.synthetic.painter import SceneObject
@@ -29,7 +30,6 @@ from retina.datasets.synthetic.planning import (
     plan_block,
 )
 from retina.datasets.synthetic.scene import Scene, paint_scene
-from retina.datasets.synthetic.shares import SplitShares
 from retina.errors import UserError
 from retina.structures import Size
 
@@ -48,12 +48,12 @@ class GenerationReport:
         folder: where the data set is.
         outcome: "created"; "kept" where the folder held this very data set already; "replaced"
             where it held one of other parameters, or an incomplete one.
-        shares: the make-up of each split, by its name.
+        statistics: of each split, by its name.
     """
 
     folder: Path
     outcome: Literal["created", "kept", "replaced"]
-    shares: Mapping[str, SplitShares]
+    statistics: Mapping[str, DatasetStatistics]
 
 
 def generate_dataset(
@@ -77,7 +77,7 @@ def generate_dataset(
         num_validation_images: images to validate on.
         seed: the only source of randomness.
         sizes: the (height, width) that images are drawn from, in pixels.
-        on_image: told after each image how many are done, and of how many.
+        on_image: called after each image with how many are done, and of how many.
 
     Raises:
         UserError: a parameter makes no sense, or the folder holds something else or is not
@@ -96,7 +96,7 @@ def generate_dataset(
     }
     held = held_parameters(folder)
     if held == parameters and is_complete(folder):
-        return GenerationReport(folder, "kept", _read_shares(folder))
+        return GenerationReport(folder, "kept", _statistics(folder))
     with staging(folder) as aside:
         total, done = sum(counts.values()), 0
         for split, count in counts.items():
@@ -111,11 +111,20 @@ def generate_dataset(
                     on_image(done, total)
             annotations = json.dumps(_annotations(entries, parameters, split), indent=1)
             (aside / split / "annotations.json").write_text(annotations + "\n", encoding="utf-8")
-    return GenerationReport(folder, "created" if held is None else "replaced", _read_shares(folder))
+    return GenerationReport(folder, "created" if held is None else "replaced", _statistics(folder))
 
 
-def _read_shares(folder: Path) -> dict[str, SplitShares]:
-    return {split: SplitShares.of(read_annotations(folder, split)) for split in SPLITS}
+def _statistics(folder: Path) -> dict[str, DatasetStatistics]:
+    configs = {
+        split: CocoConfig(
+            images=folder / split / "images", annotations=folder / split / "annotations.json"
+        )
+        for split in SPLITS
+    }
+    return {
+        split: dataset_statistics(config.build(check_images=False))
+        for split, config in configs.items()
+    }
 
 
 def _check_parameters(counts: Mapping[str, int], seed: int, sizes: Sequence[Size]) -> None:

@@ -68,9 +68,7 @@ def check_box_format(subject: Subject) -> Examined:
 
 def _boxes(dataset: DetectionDataset) -> _Boxes:
     truth = dataset.ground_truth()
-    order = np.argsort(truth.image_ids)
-    rows = order[np.searchsorted(truth.image_ids, truth.annotation_image_ids, sorter=order)]
-    limits = dataset.image_sizes[rows][:, ::-1].astype(np.float64)
+    limits = dataset.image_sizes[truth.image_indices][:, ::-1].astype(np.float64)
     keep = ~truth.is_crowd
     return _Boxes(truth.boxes_xywh[keep], limits[keep])
 

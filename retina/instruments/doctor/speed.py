@@ -150,7 +150,7 @@ def largest_batch(batches: Sequence[Sequence[SampleRequest]]) -> Sequence[Sample
     """The batch with the most padded pixels."""
 
     def pixels(batch: Sequence[SampleRequest]) -> int:
-        sizes = [request.target_size or (0, 0) for request in batch]
+        sizes = [request.max_size or (0, 0) for request in batch]
         height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
         return len(batch) * height * width
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from retina.configuration import Config
-from retina.datasets import CocoConfig
+from retina.datasets import DatasetConfig
+from retina.datasets.categories import UnknownCategoriesError
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.sampling import MULTI_SCALE_FACTORS, scaled_sizes
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset
-from retina.instruments.doctor.findings import Finding, named
+from retina.instruments.doctor.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +69,20 @@ def read_subject(config: ExperimentConfig) -> Reading:
     return Reading(Subject(config, train, validation), findings)
 
 
-def _unreadable(part: Config, split: str, error: UserError) -> Finding:
+def _unreadable(part: DatasetConfig, split: str, error: UserError) -> Finding:
     """The refusal as a finding, with the reason behind it where it can be seen."""
-    shifted = _shifted_ids(part.annotations, split) if isinstance(part, CocoConfig) else None
-    if shifted is not None:
-        return shifted
+    cause = part.cause_of_refusal(split)
+    if cause is not None:
+        return Finding(
+            code=cause.code,
+            severity="severe",
+            what=cause.what,
+            why=cause.why,
+            remedy=cause.fix,
+            numbers=dict(cause.numbers),
+        )
     text = str(error)
-    if "categories that the training set or the detector does not have" in text:
+    if isinstance(error, UnknownCategoriesError):
         return Finding(
             code="validation_categories_unknown",
             severity="severe",
@@ -92,29 +96,4 @@ def _unreadable(part: Config, split: str, error: UserError) -> Finding:
         what=text,
         why="The training would refuse to start.",
         remedy="Correct the files or the paths of the config.",
-    )
-
-
-def _shifted_ids(path: Path, split: str) -> Finding | None:
-    """Whether the ids of the annotations are those of the categories, moved by one."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8-sig"))
-        listed = {entry["id"] for entry in tree["categories"]}
-        used = Counter(entry["category_id"] for entry in tree["annotations"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # another fault, which the error itself tells
-    unknown = sorted(used.keys() - listed)
-    shift = next((s for s in (-1, 1) if all(number + s in listed for number in used)), None)
-    if not unknown or shift is None:
-        return None
-    num_unknown = sum(used[number] for number in unknown)
-    return Finding(
-        code="category_ids_off_by_one",
-        severity="severe",
-        what=f"{path}: the category ids of the annotations are off by one: they run from "
-        f"{min(used)} to {max(used)}, 'categories' lists {min(listed)} to {max(listed)}; "
-        f"{num_unknown} annotations use the unlisted id {named(map(str, unknown))}",
-        why=f"Every {split} object would be taught under its neighbour's name.",
-        remedy=f"Add {shift:+d} to every category_id of the file (or number 'categories' alike).",
-        numbers={"shift": -shift, "unknown_annotations": num_unknown},
     )

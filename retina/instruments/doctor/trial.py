@@ -14,7 +14,7 @@ from retina.errors import UserError
 from retina.experiment import build_detector
 from retina.experiment.checks import check_frozen
 from retina.experiment.setup import build_forward
-from retina.geometry.resizing import canvas_for
+from retina.geometry.resizing import max_size_for
 from retina.instruments.doctor.coverage.measuring import filled_images
 from retina.instruments.doctor.subject import Subject
 from retina.modeling.detector import RetinaNet
@@ -123,7 +123,7 @@ def plain_requests(subject: Subject, count: int) -> list[SampleRequest]:
         SampleRequest(
             index=index,
             seed=0,
-            target_size=_canvas(subject, index),
+            max_size=_max_size(subject, index),
             stretch=size.stretch,
             augment=False,
         )
@@ -131,9 +131,9 @@ def plain_requests(subject: Subject, count: int) -> list[SampleRequest]:
     ]
 
 
-def _canvas(subject: Subject, index: int) -> Size:
+def _max_size(subject: Subject, index: int) -> Size:
     size = subject.config.preprocess
     if size.stretch:
         return size.min_size, size.max_size
     height, width = subject.train.image_sizes[index].tolist()
-    return canvas_for((height, width), size.min_size, size.max_size)
+    return max_size_for((height, width), size.min_size, size.max_size)

@@ -71,8 +71,7 @@ class LabelledObjects:
 
 def _by_image(truth: GroundTruth, is_meant: BoolArray) -> tuple[IntArray, IntArray]:
     """The annotations that are meant, those of an image side by side, and where each begins."""
-    position = {image_id: index for index, image_id in enumerate(truth.image_ids.tolist())}
-    images = np.array([position[one] for one in truth.annotation_image_ids.tolist()], dtype=int)
+    images = truth.image_indices
     rows = np.flatnonzero(is_meant)
     rows = rows[np.argsort(images[rows], kind="stable")]
     counts = np.bincount(images[rows], minlength=len(truth.image_ids))

@@ -39,17 +39,15 @@ def draw_images(
     """Names and drawings of up to ``count`` images, spread evenly over the split."""
     num_images = len(result.image_ids)
     count = min(count, num_images)
-    index_of = {int(image_id): index for index, image_id in enumerate(dataset.image_ids)}
     pictures = []
     for number in range(count):
-        position = number * num_images // count
-        index = index_of[result.image_ids[position]]
+        index = number * num_images // count
         picture = draw_comparison(
             dataset.load(index).image,
             dataset.targets(index),
-            result.detections[position],
+            result.detections[index],
             dataset.categories,
             score_threshold=score_threshold,
         )
-        pictures.append((str(result.image_ids[position]), picture))
+        pictures.append((str(result.image_ids[index]), picture))
     return pictures

@@ -20,7 +20,7 @@ from torch import Tensor
 from retina.datasets.dataset import DetectionDataset
 from retina.geometry.anchors import AnchorGenerator
 from retina.geometry.boxes import box_areas, pairwise_iou
-from retina.geometry.resizing import canvas_for, fit_into
+from retina.geometry.resizing import fit_into, max_size_for
 from retina.objective.assignment import Assigner
 from retina.runtime.splits import spread_indices
 from retina.structures import Anchors, BatchedTargets, BoolArray, IntArray, Size, Targets
@@ -144,8 +144,7 @@ def _input_image(
     dataset: DetectionDataset, index: int, size: tuple[int, int], *, stretch: bool
 ) -> InputImage:
     height, width = dataset.image_sizes[index].tolist()
-    canvas = size if stretch else canvas_for((height, width), *size)
-    target = canvas if stretch else fit_into((height, width), canvas)
+    target = size if stretch else fit_into((height, width), max_size_for((height, width), *size))
     objects = dataset.targets(index)
     keep = ~objects.is_crowd & ~_repeats(objects)
     factors = torch.tensor([target[1] / width, target[0] / height] * 2)

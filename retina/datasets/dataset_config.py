@@ -1,0 +1,74 @@
+"""What the config of every data set is to the rest of the project."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from retina.configuration import Config
+from retina.datasets.categories import UnknownCategories
+from retina.datasets.dataset import DetectionDataset
+from retina.structures import Categories
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalCause:
+    """A mistake in the files that explains why they were refused.
+
+    Attributes:
+        code: its name, for programs.
+        what: one sentence with the numbers that prove it.
+        why: why it matters.
+        fix: what to do.
+        numbers: the proof, for programs.
+    """
+
+    code: str
+    what: str
+    why: str
+    fix: str
+    numbers: dict[str, int] = field(default_factory=dict)
+
+
+class DatasetConfig(Config, ABC):
+    """A data set of any kind. Nothing else is read of one outside of its own file."""
+
+    @property
+    @abstractmethod
+    def display_name(self) -> str:
+        """What messages call it."""
+
+    @abstractmethod
+    def build(
+        self,
+        categories: Categories | None = None,
+        *,
+        antialias: bool = False,
+        check_images: bool = True,
+        max_unreadable: int = 0,
+        unknown_categories: UnknownCategories = "refuse",
+    ) -> DetectionDataset:
+        """Read the split.
+
+        Args:
+            categories: those of the training set or the detector, which the labels then follow;
+                None to define them here.
+            antialias: see `DetectionDataset`.
+            check_images: check first that every image is there and (for up to `files.MAX_HEADERS`
+                of them) has its annotated size.
+            max_unreadable: see `DetectionDataset`; so many may fail that check, too.
+            unknown_categories: what becomes of annotations of a category that is not among
+                ``categories``: an error, or they are left out and counted in a finding. Scoring a
+                detector of some of the classes on a full file leaves them out.
+
+        Raises:
+            UserError: the annotations or the images cannot be used; the message says where and why.
+        """
+
+    def cause_of_refusal(self, split: str) -> RefusalCause | None:
+        """The mistake behind a refusal by `build`, where the format knows how to find one.
+
+        Args:
+            split: the name of the split, for the sentences.
+        """
+        return None

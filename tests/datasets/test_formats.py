@@ -1,0 +1,144 @@
+"""Formats: what a new one has to give, how one is found, why its files were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+import pytest
+
+from retina.configuration import Config, OneOf, validate
+from retina.datasets import ConcatenatedConfig, DatasetConfig, FolderConfig, VocConfig, formats
+from retina.datasets.annotations import AnnotationTable, name_array
+from retina.datasets.coco import CocoConfig
+from retina.structures import Categories
+
+Writer = Callable[..., tuple[Path, Path]]
+
+
+class LinesConfig(FolderConfig):
+    """A line per box: file name, class, x, y, width, height."""
+
+    kind: Literal["lines"] = "lines"
+
+    @classmethod
+    def recognises(cls, annotations: Path) -> bool:
+        return annotations.suffix == ".txt"
+
+    def read(self) -> AnnotationTable:
+        rows = [line.split() for line in self.annotations.read_text().splitlines()]
+        files = sorted({row[0] for row in rows})
+        names = sorted({row[1] for row in rows})
+        boxes = np.array([[float(value) for value in row[2:]] for row in rows])
+        return AnnotationTable(
+            source=str(self.annotations),
+            categories=Categories.from_names(names),
+            image_ids=np.arange(1, len(files) + 1),
+            file_names=name_array(files),
+            image_sizes=np.zeros((len(files), 2), np.int64),
+            annotation_ids=np.arange(1, len(rows) + 1),
+            image_indices=np.array([files.index(row[0]) for row in rows]),
+            labels=np.array([names.index(row[1]) for row in rows]),
+            boxes_xywh=boxes,
+            areas=boxes[:, 2] * boxes[:, 3],
+            is_crowd=np.zeros(len(rows), bool),
+            occluded_fractions=np.full(len(rows), np.nan),
+        )
+
+
+class Splits(Config):
+    train: Annotated[DatasetConfig, OneOf(*formats.FORMATS, LinesConfig, default="coco")]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((40, 60, 3), 90, np.uint8))
+    path = tmp_path / "boxes.txt"
+    path.write_text("b.png dog 1 2 30 20\na.png cat 0 0 60 40\nb.png cat 5 5 5 5\n")
+    return tmp_path, path
+
+
+def test_a_table_is_all_that_a_format_gives(lines: tuple[Path, Path]) -> None:
+    folder, path = lines
+    dataset = LinesConfig(images=folder, annotations=path, classes=("dog", "cat")).build()
+    assert dataset.categories.names == ("dog", "cat")
+    assert dataset.class_counts() == (1, 2)
+    assert dataset.image_sizes.tolist() == [[40, 60], [40, 60]]  # from the files
+    assert dataset.targets(1).boxes.tolist() == [[1, 2, 31, 22], [5, 5, 10, 10]]
+    assert dataset.load(0).size == (40, 60)
+
+
+def test_a_field_takes_the_formats_that_are_listed(lines: tuple[Path, Path]) -> None:
+    folder, path = lines
+    tree = {"images": str(folder), "annotations": str(path)}
+
+    def read(**train: Any) -> Any:
+        return validate({"train": train}, Splits, source="test").train
+
+    assert isinstance(read(**tree), CocoConfig)
+    assert isinstance(read(kind="voc", **tree), VocConfig)
+    assert isinstance(read(kind="lines", **tree), LinesConfig)
+    assert read(kind="lines", **tree).display_name == str(path)
+
+
+def test_a_format_is_found_by_its_files(
+    lines: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, path = lines
+    assert formats.format_of(folder) is VocConfig
+    assert formats.format_of(path) is CocoConfig  # which says what is wrong with it
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, LinesConfig))
+    assert formats.format_of(path) is LinesConfig
+    assert formats.format_of(folder) is VocConfig
+
+
+def test_a_data_set_is_found_in_the_usual_layout_of_its_format(
+    write_coco: Writer, write_voc: Writer, tmp_path: Path
+) -> None:
+    assert formats.find_dataset(tmp_path) is None
+    folder, path = write_coco()
+    coco = formats.find_dataset(folder.parent)
+    assert coco == CocoConfig(images=folder, annotations=path)
+    assert coco.split_named("train") is None
+    assert coco.split_listed_in(path) is None
+    images, annotations = write_voc({"a": [], "b": []})
+    voc = formats.find_dataset(tmp_path)
+    assert voc == VocConfig(images=images, annotations=annotations)
+    assert voc.split_named("train") is None
+    listed = tmp_path / "ImageSets" / "Main" / "train.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("b\n")
+    train = voc.split_named("train")
+    assert train == voc.split_listed_in(listed)
+    assert train.display_name == f"{annotations}, {listed}"
+
+
+def test_coco_finds_category_ids_that_are_off_by_one(write_coco: Writer) -> None:
+    def shift(tree: dict[str, Any]) -> None:
+        tree["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        for annotation, number in zip(tree["annotations"], (0, 1, 0), strict=True):
+            annotation["category_id"] = number
+
+    folder, path = write_coco(shift)
+    config = CocoConfig(images=folder, annotations=path)
+    cause = config.cause_of_refusal("training")
+    assert cause is not None
+    assert cause.code == "category_ids_off_by_one"
+    assert cause.what.endswith("2 annotations use the unlisted id 0")
+    assert cause.fix.startswith("Add +1 to every category_id")
+    assert cause.numbers == {"shift": -1, "unknown_annotations": 2}
+    sound = CocoConfig(images=folder, annotations=write_coco(name="sound")[1])
+    assert sound.cause_of_refusal("training") is None
+    both = ConcatenatedConfig(parts=(sound, config))
+    assert both.cause_of_refusal("training") == cause
+    assert both.display_name == f"{sound.annotations} + {path}"
+
+
+def test_a_format_that_knows_no_cause_gives_none(lines: tuple[Path, Path]) -> None:
+    folder, path = lines
+    config = LinesConfig(images=folder, annotations=path)
+    assert config.cause_of_refusal("training") is None
