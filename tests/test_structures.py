@@ -51,7 +51,7 @@ def test_only_scores_above_the_threshold_stay() -> None:
     [
         lambda: Targets(torch.zeros(2, 4), torch.zeros(3), torch.zeros(2)),
         lambda: Detections(torch.zeros(2, 4), torch.zeros(3), torch.zeros(2)),
-        lambda: Sample(torch.zeros(3, 4, 4), Targets.empty(), 0, (4, 4)),
+        lambda: Sample(torch.zeros(3, 4, 4), Targets.empty(), 0),
         lambda: Anchors(torch.zeros(3, 4), (2,), (1,)),
         lambda: Anchors(torch.zeros(2, 4, dtype=torch.bfloat16), (2,), (1,)),
         lambda: GroundTruth(

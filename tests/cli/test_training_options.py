@@ -126,7 +126,10 @@ def test_fine_tuning_says_exactly_what_was_not_loaded(
         ("optimizer={kind: sgd}", ["optimizer.kind: adamw → sgd (its state"]),
         ("training.batch_size=4", ["8 → 4 (the position in the epoch", "output_dir"]),
         ("dataset.train.classes=[disc, star]", ["last.pt: an epoch of that run", "have changed"]),
-        ("training.average_decay=0.9", ["training.average_decay: None → 0.9 (the average of the weights would begin"]),
+        (
+            "training.average_decay=0.9",
+            ["training.average_decay: None → 0.9 (the average of the weights would begin"],
+        ),
     ],
 )
 def test_resuming_another_experiment_is_refused_and_its_config_stays(
