@@ -1,4 +1,4 @@
-"""What is examined: a config and its data, read as a training reads them."""
+"""What is checked: a config and its data, read as a training reads them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.sampling import MULTI_SCALE_FACTORS, scaled_sizes
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset
-from retina.instruments.doctor.findings import Finding, named
+from retina.instruments.doctor.findings import CheckResult, Finding, named
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """An experiment that can be examined.
+class CheckContext:
+    """An experiment that can be checked.
 
     Attributes:
         config: the experiment.
         train: its training split.
         validation: its validation split; None without one, or where it cannot be read.
+        folder: where ``batch.png`` goes; the checks at the start of a training need none.
     """
 
     config: ExperimentConfig
     train: DetectionDataset
-    validation: DetectionDataset | None
+    validation: DetectionDataset | None = None
+    folder: Path = Path()
 
     @property
     def input_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -48,20 +50,19 @@ class Subject:
             return model.pyramid.build(model.backbone.build().feature_specs).strides
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What reading the splits gives; ``subject`` is None where the training split is unusable."""
+def read_context(
+    config: ExperimentConfig, folder: Path = Path()
+) -> tuple[CheckContext | None, CheckResult]:
+    """Read the splits; what a training would refuse becomes a finding.
 
-    subject: Subject | None
-    findings: tuple[Finding, ...]
-
-
-def read_subject(config: ExperimentConfig) -> Reading:
-    """Read the splits; what a training would refuse becomes a finding."""
+    Returns:
+        The context, None where the training split cannot be used, and what reading found.
+    """
     try:
         train = build_dataset(config, "train")
     except UserError as error:
-        return Reading(None, (_unreadable(config.dataset.train, "training", error),))
+        finding = _unreadable(config.dataset.train, "training", error)
+        return None, CheckResult("not readable", (finding,), {"images": 0})
     validation = None
     findings: tuple[Finding, ...] = ()
     if config.dataset.validation is not None:
@@ -69,11 +70,12 @@ def read_subject(config: ExperimentConfig) -> Reading:
             validation = build_dataset(config, "validation", categories=train.categories)
         except UserError as error:
             findings = (_unreadable(config.dataset.validation, "validation", error),)
-    return Reading(Subject(config, train, validation), findings)
+    result = CheckResult(f"{len(train)} training images", findings, {"images": len(train)})
+    return CheckContext(config, train, validation, folder), result
 
 
 def _unreadable(part: Config, split: str, error: UserError) -> Finding:
-    """The refusal as a finding, with the reason behind it where it can be seen."""
+    """The refusal as a finding, with the cause behind it where the format can name one."""
     shifted = _shifted_ids(part.annotations, split) if isinstance(part, CocoConfig) else None
     if shifted is not None:
         return shifted
@@ -81,17 +83,17 @@ def _unreadable(part: Config, split: str, error: UserError) -> Finding:
     if "categories that the training set or the detector does not have" in text:
         return Finding(
             code="validation_categories_unknown",
-            severity="severe",
+            level="error",
             what=text.partition(". Correct the names")[0],
             why="What is scored must be what is learned; the training would refuse to start.",
-            remedy="Correct the category names, or list the ones to keep under dataset.*.classes.",
+            fix="Correct the category names, or list the ones to keep under dataset.*.classes.",
         )
     return Finding(
         code=f"{split}_unreadable",
-        severity="severe",
+        level="error",
         what=text,
         why="The training would refuse to start.",
-        remedy="Correct the files or the paths of the config.",
+        fix="Correct the files or the paths of the config.",
     )
 
 
@@ -110,11 +112,11 @@ def _shifted_ids(path: Path, split: str) -> Finding | None:
     num_unknown = sum(used[number] for number in unknown)
     return Finding(
         code="category_ids_off_by_one",
-        severity="severe",
+        level="error",
         what=f"{path}: the category ids of the annotations are off by one: they run from "
         f"{min(used)} to {max(used)}, 'categories' lists {min(listed)} to {max(listed)}; "
         f"{num_unknown} annotations use the unlisted id {named(map(str, unknown))}",
         why=f"Every {split} object would be taught under its neighbour's name.",
-        remedy=f"Add {shift:+d} to every category_id of the file (or number 'categories' alike).",
+        fix=f"Add {shift:+d} to every category_id of the file (or number 'categories' alike).",
         numbers={"shift": -shift, "unknown_annotations": num_unknown},
     )
