@@ -78,14 +78,14 @@ class Table:
                 no_wrap=not column.wrap,
                 overflow="fold" if column.wrap else "ellipsis",
             )
-        for row, following in zip(self.rows, (*self.rows[1:], None), strict=True):
+        for number, row in enumerate(self.rows):
             table.add_row(
                 *(
                     Text(text, style=column.style(row[column.key]) if column.style else "")
                     for column, text in zip(self.columns, self._shown(row), strict=True)
                 ),
                 style=self.row_style(row) if self.row_style else None,
-                end_section=self._ends_section(row, following),
+                end_section=self._ends_section(number),
             )
         return table
 
@@ -112,7 +112,7 @@ class Table:
     def _shown(self, row: Mapping[str, Any]) -> list[str]:
         return [column.format(row[column.key]) for column in self.columns]
 
-    def _ends_section(self, row: Mapping[str, Any], following: Mapping[str, Any] | None) -> bool:
-        if self.section is None or following is None:
+    def _ends_section(self, number: int) -> bool:
+        if self.section is None or number + 1 == len(self.rows):
             return False
-        return bool(row[self.section] != following[self.section])
+        return bool(self.rows[number][self.section] != self.rows[number + 1][self.section])
