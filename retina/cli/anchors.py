@@ -13,14 +13,14 @@ from retina.datasets import CocoConfig
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset, load_experiment
 from retina.experiment.config import SplitsConfig
-from retina.instruments.doctor.anchor_report import (
+from retina.instruments.doctor.anchors.proposals import propose
+from retina.instruments.doctor.anchors.report import (
     advice,
     coverage_table,
     settings_table,
     write_anchor_files,
 )
-from retina.instruments.doctor.proposing import Proposals, propose
-from retina.instruments.doctor.subject import Subject
+from retina.instruments.doctor.context import CheckContext
 from retina.modeling.preprocess import PreprocessConfig
 from retina.storage import make_folder
 
@@ -40,24 +40,24 @@ class AnchorsRequest:
 
 
 def run_anchors(request: AnchorsRequest) -> None:
-    """Search, print the tables, and write the patch and the picture."""
+    """Search, print the tables, and write the patch and the figure."""
     console = Console(highlight=False)
-    subject = _subject(request)
+    context = _context(request)
     with console.status("searching anchors"):
-        proposals: Proposals = propose(subject)
-    console.print(coverage_table(proposals, subject.train.categories))
+        proposals = propose(context)
+    console.print(coverage_table(proposals, context.train.categories).to_terminal())
     console.print()
-    console.print(settings_table(proposals))
+    console.print(settings_table(proposals).to_terminal())
     console.print()
     for line in advice(proposals):
         console.print(line, markup=False, soft_wrap=True)
     if request.output is not None:
         make_folder(request.output)
-        names = write_anchor_files(proposals, subject.train.categories, request.output)
+        names = write_anchor_files(proposals, context, request.output)
         console.print(f"{', '.join(names)} are in {request.output}", markup=False, soft_wrap=True)
 
 
-def _subject(request: AnchorsRequest) -> Subject:
+def _context(request: AnchorsRequest) -> CheckContext:
     has_data = request.images is not None and request.annotations is not None
     if (request.config is None) == (not has_data):
         raise UserError(
@@ -76,13 +76,13 @@ def _subject(request: AnchorsRequest) -> Subject:
         ),
         preprocess=_sized(PreprocessConfig(), request),
     )
-    return Subject(config, train, None)
+    return CheckContext(config, train)
 
 
-def _configured(request: AnchorsRequest, path: Path) -> Subject:
+def _configured(request: AnchorsRequest, path: Path) -> CheckContext:
     config = load_experiment(path, request.overrides)
     config = config.model_copy(update={"preprocess": _sized(config.preprocess, request)})
-    return Subject(config, build_dataset(config, "train"), None)
+    return CheckContext(config, build_dataset(config, "train"))
 
 
 def _sized(preprocess: PreprocessConfig, request: AnchorsRequest) -> PreprocessConfig:

@@ -12,10 +12,15 @@ from rich.console import Console
 
 from retina.errors import UserError
 from retina.experiment import load_experiment
-from retina.instruments.doctor.examination import examine
+from retina.instruments.doctor.checks import run_checks
 from retina.instruments.doctor.findings import Finding
-from retina.instruments.doctor.patching import write_patched
-from retina.instruments.doctor.report import conclusion, finding_lines, results_table, write_json
+from retina.instruments.doctor.report import (
+    conclusion,
+    finding_lines,
+    results_table,
+    write_fixed_config,
+    write_json,
+)
 from retina.storage import make_folder
 
 
@@ -31,33 +36,33 @@ class DoctorRequest:
 
 
 def run_doctor(request: DoctorRequest) -> None:
-    """Examine, print, write doctor.json and the pictures; exit with 1 where anything is severe."""
+    """Check, print, write doctor.json and batch.png; exit with 1 where a finding is an error."""
     _refuse_torchrun()
     config = load_experiment(request.config, request.overrides)
     folder = request.output or _default_output(config.output_dir)
     make_folder(folder)
     console = Console(highlight=False)
     with console.status("reading") as status:
-        examination = examine(config, folder, quick=request.quick, announce=status.update)
-    console.print(results_table(examination))
-    for finding in examination.findings:
+        report = run_checks(config, folder, quick=request.quick, announce=status.update)
+    console.print(results_table(report).to_terminal())
+    for finding in report.findings:
         console.print()
         for line in finding_lines(finding):
             console.print(line)
-    write_json(examination, request.config, folder / "doctor.json")
+    write_json(report, request.config, folder / "doctor.json")
     console.print()
-    console.print(conclusion(examination), markup=False)
+    console.print(conclusion(report.findings), markup=False)
     console.print(f"doctor.json and batch.png are in {folder}", markup=False, soft_wrap=True)
     if request.apply:
-        _apply(request, examination.findings, console)
-    if examination.is_severe:
+        _apply(request, report.findings, console)
+    if report.has_errors:
         sys.exit(1)
 
 
 def _apply(request: DoctorRequest, findings: Sequence[Finding], console: Console) -> None:
-    written = write_patched(request.config, request.overrides, findings)
+    written = write_fixed_config(request.config, request.overrides, findings)
     if written is None:
-        text = "nothing to apply: no finding can be mended by a change of the config"
+        text = "nothing to apply: no change of the config fixes a finding"
     else:
         text = f"{written}: the config with the patches; go on with: retina doctor {written}"
     console.print(text, markup=False, soft_wrap=True)
@@ -67,8 +72,8 @@ def _refuse_torchrun() -> None:
     num_processes = os.environ.get("WORLD_SIZE", "1")
     if num_processes not in ("", "1"):
         raise UserError(
-            f"retina doctor was started in {num_processes} processes (WORLD_SIZE); it examines in "
-            "one: start it without torchrun"
+            f"retina doctor was started in {num_processes} processes (WORLD_SIZE); it runs in one: "
+            "start it without torchrun"
         )
 
 

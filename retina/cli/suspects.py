@@ -23,15 +23,9 @@ from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
 from retina.experiment import build_dataset, load_experiment
-from retina.instruments.label_errors.detector import SuspectDetector
-from retina.instruments.label_errors.document import suspects_document
-from retina.instruments.label_errors.finding import (
-    KINDS,
-    Suspect,
-    best_first,
-    find_suspects,
-)
-from retina.instruments.label_errors.page import suspects_page
+from retina.instruments.label_errors.detector import AveragedDetector
+from retina.instruments.label_errors.ranking import KINDS, LabelError, find_label_errors
+from retina.instruments.label_errors.report import html_page, json_records
 from retina.storage import make_folder, write_text
 
 FORMAT_VERSION = 1
@@ -62,7 +56,7 @@ def run_suspects(request: SuspectsRequest) -> None:
     precision: PrecisionChoice = one_of(request.precision, get_args(PrecisionChoice), "--precision")
     artifacts = [load_artifact(path) for path in request.checkpoints]
     device = pick_device(request.device)
-    detector = SuspectDetector(
+    detector = AveragedDetector(
         artifacts, device=device, precision=pick_precision(precision, device)
     )
     dataset = _dataset(request, artifacts[0])
@@ -72,13 +66,13 @@ def run_suspects(request: SuspectsRequest) -> None:
         console.print(line, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking", total=len(dataset))
-        everything = find_suspects(
+        suspects = find_label_errors(
             detector,
             dataset,
+            minimum_score=request.minimum_score,
             seed=request.seed,
             on_progress=lambda n: progress.advance(task, n),
         )
-    suspects = best_first(everything, minimum_score=request.minimum_score)
     _print(suspects, dataset, request.minimum_score)
     if request.output is not None:
         _write(request, request.output, suspects, dataset)
@@ -118,7 +112,7 @@ def _source(request: SuspectsRequest) -> str:
 def _write(
     request: SuspectsRequest,
     folder: Path,
-    suspects: Sequence[Suspect],
+    suspects: Sequence[LabelError],
     dataset: DetectionDataset,
 ) -> None:
     images = common_folder(dataset) if request.images is None else request.images
@@ -129,14 +123,14 @@ def _write(
         "num_images": len(dataset),
         "num_labels": dataset.report.num_boxes,
         "minimum_score": request.minimum_score,
-        "suspects": suspects_document(suspects, dataset, images=images),
+        "suspects": json_records(suspects, dataset, images=images),
     }
     write_text(folder / "suspects.json", json.dumps(document, indent=1))
     shown = suspects[: request.pictures]
-    write_text(folder / "suspects.html", suspects_page(shown, dataset, num_found=len(suspects)))
+    write_text(folder / "suspects.html", html_page(shown, dataset, num_found=len(suspects)))
 
 
-def _print(suspects: Sequence[Suspect], dataset: DetectionDataset, minimum_score: float) -> None:
+def _print(suspects: Sequence[LabelError], dataset: DetectionDataset, minimum_score: float) -> None:
     console = Console(highlight=False)
     counts = Counter(one.kind for one in suspects)
     kinds = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in KINDS)

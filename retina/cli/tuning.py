@@ -11,8 +11,7 @@ from rich.console import Console
 
 from retina.configuration import load_config
 from retina.errors import UserError
-from retina.experiment import ExperimentConfig, load_experiment
-from retina.instruments.number_formatting import shown
+from retina.experiment import load_experiment
 from retina.instruments.tuning.comparison import Stage
 from retina.instruments.tuning.figure import write_figure
 from retina.instruments.tuning.grid import GridConfig
@@ -23,9 +22,8 @@ from retina.instruments.tuning.report import (
     stage_table,
     write_reports,
 )
-from retina.instruments.tuning.runs import RunInTurn, TuningStoppedError
+from retina.instruments.tuning.runs import TuningStoppedError
 from retina.instruments.tuning.search import Tuning
-from retina.objective.classification import FocalConfig
 
 
 def run_tuning(
@@ -42,27 +40,21 @@ def run_tuning(
     if output is None:
         config = config.model_copy(update={"output_dir": _default_output(config.output_dir)})
 
-    def announce(run: ExperimentConfig, number: int, count: int) -> None:
-        loss = run.objective.classification
-        assert isinstance(loss, FocalConfig)
-        assert not isinstance(loss.alpha, tuple)
-        is_done = (run.output_dir / "outcome.json").exists()
-        console.print(
-            f"run {number} of {count}: γ = {shown(loss.gamma)}, α = {shown(loss.alpha)}, seed "
-            f"{run.seed}{' (done before)' if is_done else ''}",
-            markup=False,
-            soft_wrap=True,
-        )
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
 
     def show(stage: Stage) -> None:
-        console.print(stage_table(stage, grid.confidence))
+        console.print(stage_table(stage, grid.confidence).to_terminal())
         for line in (*stage.verdicts(), *failures(stage), f"chosen: {stage.reason}", ""):
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
 
-    def warn(text: str) -> None:
-        console.print(f"warning: {text}", markup=False, soft_wrap=True)
-
-    tuning = Tuning(config, grid, RunInTurn(announce), on_stage=show, on_warning=warn)
+    tuning = Tuning(
+        config,
+        grid,
+        on_run=say,
+        on_stage=show,
+        on_warning=lambda text: say(f"warning: {text}"),
+    )
     try:
         result = tuning.run()
     except TuningStoppedError as stop:

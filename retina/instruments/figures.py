@@ -22,6 +22,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write the picture in one step; errors as in `replacing`."""
+    """Write the figure in one step; errors as in `replacing`."""
     with replacing(path) as aside, aside.open("wb") as file:
         figure.savefig(file, format="png")

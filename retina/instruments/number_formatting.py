@@ -1,4 +1,4 @@
-"""How γ and α are written, in folder names, tables and pictures."""
+"""How γ and α are written, in folder names, tables and figures."""
 
 from __future__ import annotations
 

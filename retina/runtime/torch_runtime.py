@@ -17,7 +17,7 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess
 from retina.runtime.runtime import Runtime
-from retina.structures import Anchors, Categories, DensePredictions, Detections, Size
+from retina.structures import Anchors, Batch, Categories, DensePredictions, Detections, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,28 @@ class TorchRuntime(Runtime):
             RunError: memory ran out.
         """
         image_sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in images)
-        with self.naming_the_images(image_sizes), _evaluating(self.detector):
-            prepared: PreparedImages = self.preprocess.prepare(images)
+        with self.naming_the_images(image_sizes):
+            return self._run(self.preprocess.prepare(images), image_sizes)
+
+    def forward_batch(self, batch: Batch) -> DenseOutput:
+        """The same for a batch of the training, whose images are resized and padded already.
+
+        Args:
+            batch: on any device.
+
+        Raises:
+            RunError: memory ran out.
+        """
+        with self.naming_the_images(batch.image_sizes):
+            moved = batch.to(self.device)
+            images: Tensor = self.preprocess(moved.images, moved.valid_sizes)
+            return self._run(PreparedImages(images, batch.image_sizes), batch.image_sizes)
+
+    def _run(self, prepared: PreparedImages, image_sizes: tuple[Size, ...]) -> DenseOutput:
+        images = prepared.images.contiguous(memory_format=self.detector.memory_format)
+        with _evaluating(self.detector):
             with autocast(self.precision, self.device):
-                predictions: DensePredictions = self.detector(
-                    prepared.images.contiguous(memory_format=self.detector.memory_format)
-                )
+                predictions: DensePredictions = self.detector(images)
             anchors = self.detector.anchors(
                 predictions.feature_shapes, prepared.padded_size, self.device
             )

@@ -52,7 +52,7 @@ def test_reads_files_without_a_config(invoke: Invoke, synthetic_data: Path) -> N
         "--annotations", split / "annotations.json", "--min-size", "192", "--max-size", "288",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "objects matched / only by a low-quality match / never" in done.out
+    assert "objects matched / only by a low-quality match / unmatched" in done.out
     assert "32, 64, 128, 256, 512" in done.out
 
 

@@ -95,7 +95,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("looked at images first")
 
-    monkeypatch.setattr("retina.cli.suspects.find_suspects", never)
+    monkeypatch.setattr("retina.cli.suspects.find_label_errors", never)
     (tmp_path / "file").write_text("")
     done = invoke("data", "suspects", checkpoint, *source, "--output", tmp_path / "file")
     assert done.code == 2

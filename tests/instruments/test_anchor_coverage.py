@@ -9,13 +9,27 @@ import torch
 from retina.datasets import CocoConfig
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.boxes import pairwise_iou
-from retina.instruments.doctor.coverage import AnchorCoverage, InputImage, Outcome, measure_coverage
-from retina.instruments.doctor.coverage.fitting import best_proposal, fit_anchors, propose_anchors
-from retina.instruments.doctor.coverage.measuring import input_images, side_names, within_budget
-from retina.instruments.doctor.coverage.shapes import BoxSample, best_overlaps, level_shapes
+from retina.instruments.doctor.anchors.coverage import (
+    AnchorCoverage,
+    InputImage,
+    Outcome,
+    input_images,
+    measure_coverage,
+    padded,
+    side_names,
+    within_budget,
+)
+from retina.instruments.doctor.anchors.proposals import propose_anchors
+from retina.instruments.doctor.anchors.search import (
+    BoxSample,
+    best_overlaps,
+    fit_anchors,
+    level_shapes,
+)
 from retina.modeling.backbones import ResNetConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.head import HeadConfig
+from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.pyramid import PyramidConfig
 from retina.objective.assignment import ATSSConfig, MaxIoUConfig
 from retina.structures import Targets
@@ -35,6 +49,7 @@ def image(*boxes: tuple[float, ...], size: tuple[int, int] = (64, 64)) -> InputI
             is_crowd=torch.zeros(count, dtype=torch.bool),
         ),
         size=size,
+        padded_size=padded(size, 32, None),
     )
 
 
@@ -43,11 +58,10 @@ def cover(*images: InputImage, assigner: object = None) -> AnchorCoverage:
         images,
         anchors=ONE_ANCHOR.build(STRIDES),
         assigner=assigner or MaxIoUConfig().build(),  # type: ignore[arg-type]
-        size_divisor=32,
     )
 
 
-def test_matched_rescued_and_never_by_hand() -> None:
+def test_matched_low_quality_and_unmatched_by_hand() -> None:
     """Anchors of 16 pixels are centred at 4, 12, 20 …, those of 32 pixels at 8, 24, 40, 56."""
     coverage = cover(
         image(
@@ -56,41 +70,41 @@ def test_matched_rescued_and_never_by_hand() -> None:
             (56, 0, 60, 4),  # 4 pixels: its best anchors are no one else's
         )
     )
-    assert coverage.outcomes.tolist() == [Outcome.MATCHED, Outcome.RESCUED, Outcome.RESCUED]
+    assert coverage.outcomes.tolist() == [Outcome.MATCHED, Outcome.LOW_QUALITY, Outcome.LOW_QUALITY]
     assert coverage.sides.tolist() == [16, 8, 4]
     share = coverage.share()
-    assert (share.count, share.matched, share.rescued, share.never) == (3, 1 / 3, 2 / 3, 0)
+    assert (share.count, share.matched, share.low_quality, share.unmatched) == (3, 1 / 3, 2 / 3, 0)
     assert coverage.by_class(3)[0].matched == 1
     assert dict(coverage.by_side())["below 8"].count == 1
     assert dict(coverage.by_side())["16 to 32"].matched == 1
     assert coverage.anchors_per_image == 64 + 16 + 4 + 1 + 1
 
 
-def test_an_object_in_the_shadow_of_another_is_never_matched() -> None:
+def test_an_object_in_the_shadow_of_another_is_unmatched() -> None:
     """Its best anchor overlaps its neighbour more, and 'anchor_best' gives it to that one."""
     coverage = cover(image((4, 4, 20, 20), (8, 8, 16, 16)))
-    assert coverage.outcomes.tolist() == [Outcome.MATCHED, Outcome.NEVER]
-    rescued = cover(
+    assert coverage.outcomes.tolist() == [Outcome.MATCHED, Outcome.UNMATCHED]
+    low_quality = cover(
         image((4, 4, 20, 20), (8, 8, 16, 16)), assigner=MaxIoUConfig(low_quality="object").build()
     )
-    assert Outcome.RESCUED in rescued.outcomes.tolist()
+    assert Outcome.LOW_QUALITY in low_quality.outcomes.tolist()
 
 
-def test_without_low_quality_matches_nothing_is_rescued() -> None:
+def test_without_low_quality_matches_nothing_has_one() -> None:
     coverage = cover(image((34, 34, 42, 42)), assigner=MaxIoUConfig(low_quality="none").build())
-    assert coverage.outcomes.tolist() == [Outcome.NEVER]
+    assert coverage.outcomes.tolist() == [Outcome.UNMATCHED]
     assert coverage.num_anchors.tolist() == [0]
 
 
-def test_an_adaptive_rule_rescues_nothing() -> None:
+def test_an_adaptive_rule_has_no_low_quality_match() -> None:
     coverage = cover(image((34, 34, 42, 42), (4, 4, 20, 20)), assigner=ATSSConfig().build())
-    assert Outcome.RESCUED not in coverage.outcomes.tolist()
+    assert Outcome.LOW_QUALITY not in coverage.outcomes.tolist()
     assert coverage.outcomes.tolist()[1] == Outcome.MATCHED
 
 
 def test_no_object_is_no_share() -> None:
     share = cover(image()).share()
-    assert (share.count, share.matched, share.never) == (0, 0.0, 0.0)
+    assert (share.count, share.matched, share.unmatched) == (0, 0.0, 0.0)
     assert cover().anchors_per_image == 0
 
 
@@ -103,7 +117,7 @@ def test_names_of_the_sizes() -> None:
 def test_boxes_are_taken_at_the_size_of_the_input(synthetic_data: Path) -> None:
     split = synthetic_data / "train"
     dataset = CocoConfig(images=split / "images", annotations=split / "annotations.json").build()
-    images = input_images(dataset, sizes=[(64, 96), (128, 192)], stretch=False, limit=None)
+    images = input_images(dataset, PreprocessConfig(), sizes=[(64, 96), (128, 192)], limit=None)
     filled = [i for i in range(len(dataset)) if (~dataset.targets(i).is_crowd).any()]
     assert len(images) == len(filled)
     for number, (index, found) in enumerate(zip(filled, images, strict=True)):
@@ -129,7 +143,7 @@ def test_best_overlaps_are_those_of_all_pairs(offset: float) -> None:
     boxes = torch.cat([low * 150, low * 150 + (high - low) * 100 + 1], dim=1).clamp(max=160)
     boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
     many = image(*map(tuple, boxes.tolist()), size=(150, 160))
-    sample = BoxSample.of([many], size_divisor=32, pad_to=None)
+    sample = BoxSample.of([many])
     config = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0), center_offset=offset)
     shapes = level_shapes(np.array(config.sizes), np.array(config.scales), np.array(config.ratios))
     anchors = config.build(STRIDES)(
@@ -154,10 +168,9 @@ def propose(images: list[InputImage], **changes: object) -> tuple[str, dict[str,
         current=AnchorConfig(**changes),  # type: ignore[arg-type]
         strides=STRIDES,
         assigner=MaxIoUConfig().build(),
-        size_divisor=32,
     )
-    best = best_proposal(proposals)
-    return best.name, {p.name: p.coverage.share().matched for p in proposals}, best
+    best = proposals.best
+    return best.name, {p.name: p.coverage.share().matched for p in proposals.sets}, best
 
 
 def test_anchors_that_fit_are_kept() -> None:
@@ -189,7 +202,7 @@ def test_a_level_p2_is_proposed_for_objects_of_a_few_pixels() -> None:
 
 
 def test_the_fit_keeps_the_number_of_anchors_and_the_octaves_of_the_levels() -> None:
-    sample = BoxSample.of(squares(12), size_divisor=32, pad_to=None)
+    sample = BoxSample.of(squares(12))
     setting = fit_anchors(
         sample, strides=STRIDES, num_scales=2, num_ratios=4, threshold=0.5, center_offset=0.0
     )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,70 +11,89 @@ import torch
 import yaml
 
 from retina.configuration import ConfigError
-from retina.experiment import load_experiment
-from retina.instruments.doctor import examination, probing, speed
-from retina.instruments.doctor.examination import Examination, short_form
-from retina.instruments.doctor.findings import Finding, by_severity, joined_patch, named, worst
-from retina.instruments.doctor.patching import write_patched
-from retina.instruments.doctor.probing import overfit_one_batch, probe_learning_rate, truth_of
-from retina.instruments.doctor.report import conclusion, finding_lines, to_json
-from retina.instruments.doctor.speed import (
+from retina.experiment import ExperimentConfig, load_experiment
+from retina.instruments.doctor import learning_rate
+from retina.instruments.doctor.checks import run_checks, short_form
+from retina.instruments.doctor.context import CheckContext, read_context
+from retina.instruments.doctor.findings import (
+    CheckResult,
+    Finding,
+    joined_patch,
+    named,
+    worst_first,
+)
+from retina.instruments.doctor.learning_rate import probe_learning_rate
+from retina.instruments.doctor.overfit import Overfit, check_overfit, overfit_one_batch, truth_of
+from retina.instruments.doctor.report import (
+    conclusion,
+    finding_lines,
+    to_json,
+    write_fixed_config,
+)
+from retina.instruments.doctor.speed_and_memory import (
     MemoryUse,
+    check_memory,
+    check_speed,
     compare_speeds,
     judge_memory,
     largest_batch,
 )
-from retina.instruments.doctor.subject import Subject, read_subject
 from retina.instruments.doctor.trial import load_batch, plain_requests
+from retina.registry import HOOKS
 from retina.structures import SampleRequest
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 
-def finding(code: str, severity: str = "warning", **patch: object) -> Finding:
+def finding(code: str, level: str = "warning", **patch: object) -> Finding:
     return Finding(
         code=code,
-        severity=severity,  # type: ignore[arg-type]
+        level=level,  # type: ignore[arg-type]
         what=f"{code} is wrong",
         why="It matters.",
-        remedy="Mend it.",
+        fix="Fix it.",
         patch=patch or None,
     )
 
 
 @pytest.fixture
-def subject(tiny_config: Path, tmp_path: Path) -> Subject:
-    reading = read_subject(load_experiment(tiny_config, [f"output_dir={tmp_path / 'run'}"]))
-    assert reading.subject is not None
-    return reading.subject
+def context(tiny_config: Path, tmp_path: Path) -> CheckContext:
+    return read(load_experiment(tiny_config, [f"output_dir={tmp_path / 'run'}"]))
+
+
+def read(config: ExperimentConfig) -> CheckContext:
+    context, _ = read_context(config)
+    assert context is not None
+    return context
 
 
 # --- findings and patches
 
 
-def test_findings_are_sorted_and_joined_by_severity() -> None:
+def test_findings_are_sorted_and_joined_by_level() -> None:
     findings = [
         finding("a", "note", optimizer={"lr": 1.0}),
         finding("b", "warning", optimizer={"lr": 2.0}, training={"batch_size": 4}),
-        finding("c", "severe", optimizer={"lr": 3.0}),
-        finding("d", "severe"),
+        finding("c", "error", optimizer={"lr": 3.0}),
+        finding("d", "error"),
     ]
-    assert [f.code for f in by_severity(findings)] == ["c", "d", "b", "a"]
-    assert worst(findings) == "severe"
-    assert worst([]) is None
+    assert [f.code for f in worst_first(findings)] == ["c", "d", "b", "a"]
+    assert CheckResult("", tuple(findings)).verdict == "error"
+    assert CheckResult("").verdict == "well"
+    assert CheckResult("", is_made=False).verdict == "not made"
     # The worse one has its way, and what is only worth a note changes nothing.
     assert joined_patch(findings) == {"optimizer": {"lr": 3.0}, "training": {"batch_size": 4}}
-    assert findings[3].line() == "severe: d is wrong. Mend it. [d]"
-    assert conclusion(Examination((), tuple(findings))) == "findings: 2 severe, 1 warning, 1 note"
-    assert conclusion(Examination((), ())) == "all is well"
+    assert findings[3].line() == "error: d is wrong. Fix it. [d]"
+    assert conclusion(findings) == "findings: 2 errors, 1 warning, 1 note"
+    assert conclusion(()) == "all is well"
     assert named(["a", "b", "c"], 2) == "a, b and 1 more"
     assert finding_lines(findings[2])[-1] == "    optimizer: {lr: 3.0}"
 
 
-def test_the_mended_config_extends_the_old_one(tiny_config: Path, tmp_path: Path) -> None:
+def test_the_fixed_config_extends_the_old_one(tiny_config: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"# my comment\nextends: {tiny_config}\noutput_dir: {tmp_path / 'run'}\n")
     overrides = ["optimizer.lr=0.5", "training.epochs=3"]
-    written = write_patched(path, overrides, [finding("a", "severe", optimizer={"lr": 0.001})])
+    written = write_fixed_config(path, overrides, [finding("a", "error", optimizer={"lr": 0.001})])
     assert written == tmp_path / "mine.mended.yaml"
     assert "# my comment" in path.read_text()
     tree = yaml.safe_load(written.read_text())
@@ -85,9 +105,9 @@ def test_the_mended_config_extends_the_old_one(tiny_config: Path, tmp_path: Path
     assert "#   a\n" in written.read_text()
     config = load_experiment(written, ())
     assert (config.optimizer.lr, config.training.epochs) == (0.001, 3)
-    assert write_patched(path, (), [finding("data")]) is None
+    assert write_fixed_config(path, (), [finding("data")]) is None
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
-        write_patched(path, (), [finding("a", "severe", optimizer={"lr": -1.0})])
+        write_fixed_config(path, (), [finding("a", "error", optimizer={"lr": -1.0})])
 
 
 # --- speed and memory
@@ -108,7 +128,7 @@ def test_a_loader_that_is_too_slow(
     loaded: float, workers: int, cores: int, codes: list[str], patch: object
 ) -> None:
     found = compare_speeds(loaded, 100.0, workers=workers, cores=cores)
-    assert [f.severity for f in found] == codes
+    assert [f.level for f in found] == codes
     assert [f.patch for f in found] == ([patch] if codes else [])
     assert all(f.code == "loader_slow" for f in found)
 
@@ -120,7 +140,7 @@ def test_memory_that_does_not_suffice() -> None:
     (found,) = judge_memory(MemoryUse(95 << 30, 100 << 30, shape), 1, 8)
     assert found.what.endswith("(8 × 3 × 800 × 1344) takes 95.0 GiB of 100.0 GiB")
     assert found.patch == {"training": {"accumulation_steps": 2}}
-    (found,) = judge_memory(MemoryUse(speed.sys.maxsize, 0, (1, 800, 1344)), 1, 1)
+    (found,) = judge_memory(MemoryUse(sys.maxsize, 0, (1, 800, 1344)), 1, 1)
     assert "more memory than there is" in found.what
     assert found.patch is None
 
@@ -134,11 +154,11 @@ def test_the_largest_batch_is_that_of_the_most_padded_pixels() -> None:
     assert largest_batch(batches) is wide_and_upright
 
 
-def test_a_loader_and_a_network_are_timed(subject: Subject) -> None:
-    examined = speed.examine_speed(subject)
-    assert set(examined.numbers) == {"loader", "network", "num_workers"}
-    assert examined.numbers["loader"] > 0  # type: ignore[operator]
-    used = speed.examine_memory(subject)
+def test_a_loader_and_a_network_are_timed(context: CheckContext) -> None:
+    result = check_speed(context)
+    assert set(result.numbers) == {"loader", "network", "num_workers"}
+    assert result.numbers["loader"] > 0  # type: ignore[operator]
+    used = check_memory(context)
     assert (used.numbers["images"], used.numbers["height"]) == (8, 96)
     assert used.findings == ()
 
@@ -149,40 +169,38 @@ def test_a_loader_and_a_network_are_timed(subject: Subject) -> None:
 def test_the_probe_names_a_rate_that_diverges(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "_PROBE_STEPS", 8)
-    monkeypatch.setattr(probing, "_PROBE_WARM_UP", 2)
+    monkeypatch.setattr(learning_rate, "_PROBE_STEPS", 8)
+    monkeypatch.setattr(learning_rate, "_PROBE_WARM_UP", 2)
     overrides = [f"output_dir={tmp_path}", "training.clip_norm=null", "training.batch_size=4"]
     good = load_experiment(tiny_config, [*overrides, "optimizer={kind: sgd, lr: 0.005}"])
-    sound = read_subject(good).subject
-    assert sound is not None
+    sound = read(good)
     assert probe_learning_rate(sound).findings == ()
     bad = load_experiment(tiny_config, [*overrides, "optimizer={kind: sgd, lr: 5.0}"])
-    wrong = read_subject(bad).subject
-    assert wrong is not None
+    wrong = read(bad)
     (found,) = probe_learning_rate(wrong).findings
-    assert (found.code, found.severity) == ("learning_rate_diverges", "severe")
+    assert (found.code, found.level) == ("learning_rate_diverges", "error")
     assert found.patch == {"optimizer": {"lr": 0.5}}
-    monkeypatch.setattr(probing, "_RISEN", 0.0)  # so that no rate is ever good enough
+    monkeypatch.setattr(learning_rate, "_RISEN", 0.0)  # so that no rate is ever good enough
     assert [f.code for f in probe_learning_rate(sound).findings] == ["loss_rises"]
 
 
 def test_ten_times_too_high_is_named_where_a_tenth_goes_well(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
+    context: CheckContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def descend(trial: object, batches: object, peak: float) -> list[float]:
         return [2.0, 1.5, 1.2, 1.0] if peak < 1e-3 else [2.0, 5.0, 40.0, float("inf")]
 
-    monkeypatch.setattr(probing, "_descend", descend)
-    (found,) = probe_learning_rate(subject).findings
+    monkeypatch.setattr(learning_rate, "_descend", descend)
+    (found,) = probe_learning_rate(context).findings
     assert found.code == "learning_rate_diverges"
     assert "becomes infinite in 4 steps at the learning rate 0.002" in found.what
     assert found.patch == {"optimizer": {"lr": 0.0002}}
     json.dumps(found.numbers, allow_nan=False)
 
 
-def test_the_truth_of_a_batch_is_its_objects(subject: Subject) -> None:
-    batch = load_batch(subject, plain_requests(subject, 3))
-    truth = truth_of(batch, subject.train.categories)
+def test_the_truth_of_a_batch_is_its_objects(context: CheckContext) -> None:
+    batch = load_batch(context, plain_requests(context, 3))
+    truth = truth_of(batch, context.train.categories)
     assert len(truth.annotation_ids) == int(batch.targets.is_object.sum())
     first = truth.boxes_xywh[truth.annotation_image_ids == 1]
     expected = batch.targets.boxes[1][batch.targets.is_object[1]].numpy()
@@ -190,18 +208,18 @@ def test_the_truth_of_a_batch_is_its_objects(subject: Subject) -> None:
     np.testing.assert_allclose(first[:, :2] + first[:, 2:], expected[:, 2:], rtol=1e-6)
 
 
-def test_overfitting_stops_at_its_bound_and_says_what_it_reached(subject: Subject) -> None:
-    outcome = overfit_one_batch(subject, max_steps=3)
+def test_overfitting_stops_at_its_bound_and_says_what_it_reached(context: CheckContext) -> None:
+    outcome = overfit_one_batch(context, max_steps=3)
     assert outcome.steps == 3
     assert 0 <= outcome.ap <= outcome.ap50 < 0.9
-    examined = probing.Overfit(ap=0.2, ap50=0.3, steps=400, seconds=9.0, loss=1.0)
-    assert probing._how_bad(examined) == "severe"
-    assert probing._how_bad(probing.Overfit(0.8, 0.99, 400, 9.0, 0.1)) == "note"
-    assert probing._how_bad(probing.Overfit(0.5, 0.7, 400, 9.0, 0.1)) == "warning"
+    assert Overfit(ap=0.2, ap50=0.3, steps=400, seconds=9.0, loss=1.0).level == "error"
+    assert Overfit(0.8, 0.99, 400, 9.0, 0.1).level == "note"
+    assert Overfit(0.5, 0.7, 400, 9.0, 0.1).level == "warning"
+    assert Overfit(0.95, 0.99, 400, 9.0, 0.1).level is None
 
 
 @pytest.mark.slow
-def test_one_batch_is_learned_by_heart_and_garbage_is_not(
+def test_one_batch_is_overfitted_and_garbage_is_not(
     synthetic_data: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
     overrides = [
@@ -210,23 +228,19 @@ def test_one_batch_is_learned_by_heart_and_garbage_is_not(
         "model.pyramid.channels=64",
         "model.head={num_convs: 4, num_groups: 16}",
     ]
-    sound = read_subject(load_experiment(tiny_config, overrides)).subject
-    assert sound is not None
-    examined = probing.examine_overfit(sound)
-    assert examined.findings == ()
-    assert examined.numbers["AP"] > 0.9  # type: ignore[operator]
+    result = check_overfit(read(load_experiment(tiny_config, overrides)))
+    assert result.findings == ()
+    assert result.numbers["AP"] > 0.9  # type: ignore[operator]
 
     high = [*overrides, "optimizer.lr=0.5", "training.clip_norm=null"]
-    wrong = read_subject(load_experiment(tiny_config, high)).subject
-    assert wrong is not None
-    (found,) = probing.examine_overfit(wrong).findings
-    assert (found.code, found.severity) == ("batch_not_learned", "severe")
+    (found,) = check_overfit(read(load_experiment(tiny_config, high))).findings
+    assert (found.code, found.level) == ("batch_not_learned", "error")
 
 
 # --- the command
 
 
-def test_the_command_prints_writes_and_exits_with_1_where_it_is_severe(
+def test_the_command_prints_writes_and_exits_with_1_where_there_is_an_error(
     invoke: Invoke, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "setup.yaml"
@@ -235,7 +249,7 @@ def test_the_command_prints_writes_and_exits_with_1_where_it_is_severe(
     )
     done = invoke("doctor", config, "--quick", "--apply", "--output", tmp_path / "out")
     assert done.code == 1, done.err
-    assert "severe learning_rate_high" in done.out
+    assert "error learning_rate_high" in done.out
     assert "warning objects_too_small" in done.out
     assert "setup.mended.yaml" in done.out
     result = json.loads((tmp_path / "out" / "doctor.json").read_text())
@@ -247,9 +261,9 @@ def test_the_command_prints_writes_and_exits_with_1_where_it_is_severe(
     assert (tmp_path / "out" / "batch.png").exists()
     assert not (tmp_path / "run").exists()
 
-    mended = invoke("doctor", tmp_path / "setup.mended.yaml", "--quick")
-    assert mended.code == 0, mended.out
-    assert "findings: 1 note" in mended.out  # 24 images have few rings
+    fixed = invoke("doctor", tmp_path / "setup.mended.yaml", "--quick")
+    assert fixed.code == 0, fixed.out
+    assert "findings: 1 note" in fixed.out  # 24 images have few rings
     assert (tmp_path / "run_doctor" / "doctor.json").exists()
 
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -258,8 +272,8 @@ def test_the_command_prints_writes_and_exits_with_1_where_it_is_severe(
     assert "start it without torchrun" in refused.err
 
 
-def test_every_check_has_a_line_of_json(subject: Subject, tmp_path: Path) -> None:
-    result = examination.examine(subject.config, tmp_path, quick=True)
+def test_every_check_has_a_line_of_json(context: CheckContext, tmp_path: Path) -> None:
+    result = run_checks(context.config, tmp_path, quick=True)
     tree = to_json(result, Path("x.yaml"))
     json.dumps(tree, allow_nan=False)
     assert {check["verdict"] for check in tree["checks"]} <= {"well", "note", "warning"}
@@ -272,9 +286,9 @@ def state_of_all_generators() -> tuple[object, ...]:
     return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
 
 
-def test_the_short_form_draws_no_random_number(subject: Subject) -> None:
+def test_the_short_form_draws_no_random_number(context: CheckContext) -> None:
     before = state_of_all_generators()
-    found = short_form(subject.config, subject.train, subject.validation)
+    found = short_form(context.config, context.train, context.validation)
     assert [f.code for f in found] == ["objects_too_small"]
     assert state_of_all_generators() == before
 
@@ -288,7 +302,8 @@ def test_a_training_is_the_same_to_the_bit_with_and_without_it(
     lines = [line for line in told.out.splitlines() if line.endswith("[objects_too_small]")]
     assert len(lines) == 1
     assert lines[0].startswith("warning: the objects are too small at the network's input")
-    monkeypatch.setattr("retina.cli.training.warn_at_start", lambda *_: None)
+    others = tuple(name for name in HOOKS if "doctor" not in name)
+    monkeypatch.setattr("retina.experiment.setup.HOOKS", others)
     silent = invoke("train", tiny_config, f"output_dir={tmp_path / 'silent'}", steps)
     assert "objects_too_small" not in silent.out
     first, second = (
@@ -309,5 +324,5 @@ def test_it_is_silent_where_all_is_well(invoke: Invoke, tiny_config: Path, tmp_p
         "dataset.validation=null",
     )
     assert done.code == 0, done.err
-    assert "severe" not in done.out
+    assert "error:" not in done.out
     assert "warning" not in done.out

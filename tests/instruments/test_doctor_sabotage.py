@@ -14,9 +14,9 @@ import yaml
 
 from retina.configuration import merge
 from retina.experiment import load_experiment
-from retina.instruments.doctor.examination import Examination, examine
+from retina.instruments.doctor.checks import Report, run_checks
 from retina.instruments.doctor.findings import Finding
-from retina.instruments.doctor.patching import write_patched
+from retina.instruments.doctor.report import write_fixed_config
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]
@@ -72,14 +72,14 @@ class Setup:
         path.write_text(yaml.safe_dump(self.tree))
         return path
 
-    def examine(self, *, quick: bool = True) -> Examination:
-        return examine(load_experiment(self.write(), ()), self.folder, quick=quick)
+    def check(self) -> Report:
+        return run_checks(load_experiment(self.write(), ()), self.folder, quick=True)
 
-    def examine_mended(self, examination: Examination) -> Examination:
-        """Apply the patches, and examine again."""
-        mended = write_patched(self.write(), (), examination.findings)
-        assert mended is not None
-        return examine(load_experiment(mended, ()), self.folder, quick=True)
+    def check_fixed(self, report: Report) -> Report:
+        """Apply the patches, and check again."""
+        fixed = write_fixed_config(self.write(), (), report.findings)
+        assert fixed is not None
+        return run_checks(load_experiment(fixed, ()), self.folder, quick=True)
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def setup(data: Path, tmp_path: Path) -> Setup:
     return Setup(data, tmp_path)
 
 
-def codes(examination: Examination) -> list[str]:
-    return [finding.code for finding in examination.findings if finding.severity != "note"]
+def codes(report: Report) -> list[str]:
+    return [finding.code for finding in report.findings if finding.level != "note"]
 
 
-def only(examination: Examination) -> Finding:
-    assert len(codes(examination)) == 1, [f.line() for f in examination.findings]
-    return examination.findings[0]
+def only(report: Report) -> Finding:
+    assert len(codes(report)) == 1, [f.line() for f in report.findings]
+    return report.findings[0]
 
 
 def boxes_of(change: Callable[[list[float], Tree], list[float]]) -> Spoil:
@@ -106,16 +106,16 @@ def boxes_of(change: Callable[[list[float], Tree], list[float]]) -> Spoil:
 
 
 def test_a_sound_setup_has_no_finding(setup: Setup) -> None:
-    examination = setup.examine()
-    assert codes(examination) == []
-    assert not examination.is_severe
+    report = setup.check()
+    assert codes(report) == []
+    assert not report.has_errors
     assert (setup.folder / "batch.png").stat().st_size > 10_000
 
 
 def test_x_and_y_swapped(setup: Setup) -> None:
     setup.spoil("train", boxes_of(lambda b, _: [b[1], b[0], b[3], b[2]]))
-    finding = next(f for f in setup.examine().findings if f.code == "boxes_swapped")
-    assert finding.severity == "severe"
+    finding = next(f for f in setup.check().findings if f.code == "boxes_swapped")
+    assert finding.level == "error"
     assert "look like (y, x, height, width)" in finding.what
     assert finding.patch is None
     assert finding.numbers["outside"] > 0.05
@@ -125,15 +125,15 @@ def test_x_and_y_swapped(setup: Setup) -> None:
 def test_corners_written_as_width_and_height(setup: Setup) -> None:
     for split in ("train", "validation"):
         setup.spoil(split, boxes_of(lambda b, _: [b[0], b[1], b[0] + b[2], b[1] + b[3]]))
-    found = [f for f in setup.examine().findings if f.code == "boxes_xyxy"]
+    found = [f for f in setup.check().findings if f.code == "boxes_xyxy"]
     assert [f.what.split(" boxes")[0] for f in found] == ["the train", "the validation"]
-    assert "width = x2 - x1 and height = y2 - y1" in found[0].remedy
+    assert "width = x2 - x1 and height = y2 - y1" in found[0].fix
 
 
 def test_centers_written_as_corners(setup: Setup) -> None:
     setup.spoil("train", boxes_of(lambda b, _: [b[0] + b[2] / 2, b[1] + b[3] / 2, b[2], b[3]]))
-    found = [f for f in setup.examine().findings if f.code == "boxes_centered"]
-    assert [f.severity for f in found] == ["severe"]
+    found = [f for f in setup.check().findings if f.code == "boxes_centered"]
+    assert [f.level for f in found] == ["error"]
 
 
 def test_relative_boxes(setup: Setup) -> None:
@@ -142,8 +142,8 @@ def test_relative_boxes(setup: Setup) -> None:
         return [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
 
     setup.spoil("train", boxes_of(relative))
-    finding = next(f for f in setup.examine().findings if f.code == "boxes_relative")
-    assert finding.severity == "severe"
+    finding = next(f for f in setup.check().findings if f.code == "boxes_relative")
+    assert finding.level == "error"
     assert 0.5 < finding.numbers["largest"] <= 1  # type: ignore[operator]
 
 
@@ -157,8 +157,8 @@ def test_relative_boxes(setup: Setup) -> None:
 def test_another_origin_is_seen_in_the_pictures(
     setup: Setup, code: str, turn: Callable[[list[float], Tree], list[float]]
 ) -> None:
-    finding = only(setup.spoil("train", boxes_of(turn)).examine())
-    assert (finding.code, finding.severity) == (code, "severe")
+    finding = only(setup.spoil("train", boxes_of(turn)).check())
+    assert (finding.code, finding.level) == (code, "error")
     assert finding.numbers["sigma"] > 5  # type: ignore[operator]
     assert finding.numbers["other"] > 1.5 * finding.numbers["as_read"]  # type: ignore[operator]
 
@@ -177,12 +177,12 @@ def test_x_and_y_swapped_in_square_images(setup: Setup) -> None:
 
     setup.spoil("train", spoil)
     setup.tree["dataset"]["train"]["images"] = str(images)
-    assert codes(setup.examine()) == []
+    assert codes(setup.check()) == []
     tree = json.loads((setup.folder / "train.json").read_text())
     boxes_of(lambda b, _: [b[1], b[0], b[3], b[2]])(tree)
     (setup.folder / "train.json").write_text(json.dumps(tree))
-    finding = only(setup.examine())
-    assert (finding.code, finding.severity) == ("boxes_swapped", "severe")
+    finding = only(setup.check())
+    assert (finding.code, finding.level) == ("boxes_swapped", "error")
     assert finding.numbers["sigma"] > 5  # type: ignore[operator]
 
 
@@ -201,13 +201,13 @@ def move_ids(by: int) -> Spoil:
 
 @pytest.mark.parametrize("shift", [-1, 1])
 def test_category_ids_off_by_one(setup: Setup, shift: int) -> None:
-    examination = setup.spoil("train", move_ids(shift)).examine()
-    finding = only(examination)
+    report = setup.spoil("train", move_ids(shift)).check()
+    finding = only(report)
     assert finding.code == "category_ids_off_by_one"
     assert finding.numbers["shift"] == shift
-    assert f"Add {-shift:+d} to every category_id" in finding.remedy
-    assert examination.results[0].examined is not None
-    assert len(examination.results) == 1  # there is nothing more to look at
+    assert f"Add {-shift:+d} to every category_id" in finding.fix
+    assert report.results[0].name == "reading"
+    assert len(report.results) == 1  # there is nothing more to look at
 
 
 @pytest.mark.parametrize("shift", [SLOW(-1), 1])
@@ -218,7 +218,7 @@ def test_labels_of_validation_off_by_one_in_a_circle(setup: Setup, shift: int) -
             place = ids.index(annotation["category_id"])
             annotation["category_id"] = ids[(place + shift) % len(ids)]
 
-    finding = only(setup.spoil("validation", spoil).examine())
+    finding = only(setup.spoil("validation", spoil).check())
     assert finding.code == "labels_off_by_one"
     assert finding.numbers["shift"] == shift
 
@@ -229,9 +229,9 @@ def test_categories_of_validation_permuted(setup: Setup) -> None:
         for category, name in zip(tree["categories"], reversed(names), strict=True):
             category["name"] = name
 
-    finding = only(setup.spoil("validation", spoil).examine())
+    finding = only(setup.spoil("validation", spoil).check())
     assert finding.code == "validation_categories_permuted"
-    assert finding.severity == "severe"
+    assert finding.level == "error"
     assert "in training" in finding.what
     assert finding.numbers["by_id"] < finding.numbers["by_name"] / 2  # type: ignore[operator]
 
@@ -246,15 +246,15 @@ def test_the_same_names_under_other_ids_are_only_worth_a_warning(setup: Setup) -
         for annotation in tree["annotations"]:
             annotation["category_id"] = new[annotation["category_id"]]
 
-    finding = only(setup.spoil("validation", spoil).examine())
-    assert (finding.code, finding.severity) == ("validation_categories_permuted", "warning")
+    finding = only(setup.spoil("validation", spoil).check())
+    assert (finding.code, finding.level) == ("validation_categories_permuted", "warning")
 
 
 def test_categories_that_training_does_not_know(setup: Setup) -> None:
     def spoil(tree: Tree) -> None:
         tree["categories"][0]["name"] = "disk"
 
-    finding = only(setup.spoil("validation", spoil).examine())
+    finding = only(setup.spoil("validation", spoil).check())
     assert finding.code == "validation_categories_unknown"
     assert "disk" in finding.what
 
@@ -265,9 +265,9 @@ def test_a_background_class(setup: Setup) -> None:
 
     for split in ("train", "validation"):
         setup.spoil(split, listed)
-    finding = only(setup.examine())
+    finding = only(setup.check())
     assert finding.code == "background_listed"
-    assert codes(setup.examine_mended(setup.examine())) == []
+    assert codes(setup.check_fixed(setup.check())) == []
 
 
 def test_a_background_class_with_objects(setup: Setup) -> None:
@@ -276,8 +276,8 @@ def test_a_background_class_with_objects(setup: Setup) -> None:
 
     for split in ("train", "validation"):
         setup.spoil(split, spoil)
-    finding = only(setup.examine())
-    assert (finding.code, finding.severity) == ("background_has_objects", "severe")
+    finding = only(setup.check())
+    assert (finding.code, finding.level) == ("background_has_objects", "error")
     assert finding.patch is None
 
 
@@ -286,11 +286,11 @@ def test_images_without_a_box_for_the_most(setup: Setup) -> None:
         kept = {image["id"] for image in tree["images"][:12]}
         tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] in kept]
 
-    examination = setup.spoil("train", spoil).examine()
-    finding = only(examination)
+    report = setup.spoil("train", spoil).check()
+    finding = only(report)
     assert finding.code == "images_mostly_empty"
     assert finding.patch == {"sampling": {"empty_images": "drop"}}
-    assert codes(setup.examine_mended(examination)) == []
+    assert codes(setup.check_fixed(report)) == []
 
 
 def test_a_file_merged_with_itself(setup: Setup) -> None:
@@ -299,8 +299,8 @@ def test_a_file_merged_with_itself(setup: Setup) -> None:
         again = [{**a, "id": a["id"] + last + 1} for a in tree["annotations"]]
         tree["annotations"] += again
 
-    finding = only(setup.spoil("train", spoil).examine())
-    assert (finding.code, finding.severity) == ("boxes_repeated", "severe")
+    finding = only(setup.spoil("train", spoil).check())
+    assert (finding.code, finding.level) == ("boxes_repeated", "error")
     assert finding.numbers["share"] == 0.5
 
 
@@ -317,20 +317,20 @@ def test_a_file_merged_with_itself(setup: Setup) -> None:
     ],
 )
 def test_normalisation(setup: Setup, keys: Tree, code: str) -> None:
-    examination = setup.configure(preprocess=keys).examine()
-    assert only(examination).code == code
-    assert codes(setup.examine_mended(examination)) == []
+    report = setup.configure(preprocess=keys).check()
+    assert only(report).code == code
+    assert codes(setup.check_fixed(report)) == []
 
 
 @pytest.mark.parametrize("keys", [{"channel_order": "bgr"}, {"mean": [0.5] * 3, "std": [0.25] * 3}])
 def test_pixels_that_pretrained_weights_do_not_expect(setup: Setup, keys: Tree) -> None:
     setup.configure(preprocess=keys, optimizer={"lr": 1e-4})
-    assert codes(setup.examine()) == []  # from scratch any order is as good
+    assert codes(setup.check()) == []  # from scratch any order is as good
     setup.configure(model={"backbone": {"weights": "IMAGENET1K_V1"}})
-    examination = setup.examine()
-    finding = only(examination)
-    assert (finding.code, finding.severity) == ("normalisation_not_of_weights", "severe")
-    assert codes(setup.examine_mended(examination)) == []
+    report = setup.check()
+    finding = only(report)
+    assert (finding.code, finding.level) == ("normalisation_not_of_weights", "error")
+    assert codes(setup.check_fixed(report)) == []
 
 
 @pytest.mark.parametrize(
@@ -347,47 +347,47 @@ def test_learning_rate_too_high(
 ) -> None:
     base = {"optimizer": {"kind": "adamw", **optimizer}, "training": {"batch_size": batch_size}}
     setup.configure(**base, model={"backbone": {"norm": "sync"}})
-    examination = setup.examine()
-    finding = only(examination)
-    assert (finding.code, finding.severity) == ("learning_rate_high", "severe")
+    report = setup.check()
+    finding = only(report)
+    assert (finding.code, finding.level) == ("learning_rate_high", "error")
     assert finding.numbers["usual"] == pytest.approx(usual)
     assert finding.numbers["ratio"] >= 10 - 1e-9  # type: ignore[operator]
-    assert codes(setup.examine_mended(examination)) == []
+    assert codes(setup.check_fixed(report)) == []
 
 
 def test_anchors_far_too_large(setup: Setup) -> None:
     setup.configure(model={"anchors": {"sizes": [128, 256, 512, 1024, 2048]}})
-    examination = setup.examine()
-    finding = only(examination)
-    assert (finding.code, finding.severity) == ("anchors_too_large", "severe")
+    report = setup.check()
+    finding = only(report)
+    assert (finding.code, finding.level) == ("anchors_too_large", "error")
     assert finding.numbers["matched"] < 0.2  # type: ignore[operator]
-    assert codes(setup.examine_mended(examination)) == []
+    assert codes(setup.check_fixed(report)) == []
 
 
 @pytest.mark.slow
 def test_anchors_far_too_small(setup: Setup) -> None:
     setup.configure(model={"anchors": {"sizes": [1, 2, 3, 4, 5]}})
-    examination = setup.examine()
-    assert only(examination).code == "anchors_too_small"
-    assert codes(setup.examine_mended(examination)) == []
+    report = setup.check()
+    assert only(report).code == "anchors_too_small"
+    assert codes(setup.check_fixed(report)) == []
 
 
 def test_an_input_too_small_for_the_objects(setup: Setup) -> None:
     setup.configure(preprocess={"min_size": 64, "max_size": 96})
-    examination = setup.examine()
-    finding = only(examination)
-    assert (finding.code, finding.severity) == ("objects_too_small", "severe")
+    report = setup.check()
+    finding = only(report)
+    assert (finding.code, finding.level) == ("objects_too_small", "error")
     assert "on a grid of 8" in finding.what
     assert finding.patch is not None
     assert finding.patch["preprocess"]["min_size"] in (128, 192)
-    assert codes(setup.examine_mended(examination)) == []
+    assert codes(setup.check_fixed(report)) == []
 
 
 def test_a_random_backbone_frozen(setup: Setup) -> None:
     setup.configure(model={"backbone": {"frozen_stages": 2, "norm": "frozen"}})
-    examination = setup.examine()
-    assert codes(examination) == ["frozen_random", "frozen_norm_random"]
-    assert codes(setup.examine_mended(examination)) == []
+    report = setup.check()
+    assert codes(report) == ["frozen_random", "frozen_norm_random"]
+    assert codes(setup.check_fixed(report)) == []
 
 
 @pytest.mark.slow
@@ -406,7 +406,7 @@ def test_all_at_once_are_told_apart(setup: Setup) -> None:
         optimizer={"lr": 0.03},
         model={"backbone": {"frozen_stages": 1}, "anchors": {"sizes": [256] * 5}},
     )
-    assert set(codes(setup.examine())) == {
+    assert set(codes(setup.check())) == {
         "background_listed",
         "boxes_repeated",
         "normalisation_scale",
@@ -442,10 +442,9 @@ def public_configs(shared_data: Path) -> Iterator[tuple[Path, list[str]]]:
 def test_public_data_sets_have_no_finding(shared_data: Path, tmp_path: Path, number: int) -> None:
     path, overrides = list(public_configs(shared_data))[number]
     config = load_experiment(path, [*overrides, f"output_dir={tmp_path}"])
-    examination = examine(config, tmp_path, quick=True)
-    assert codes(examination) == []
-    (coverage,) = (r.examined for r in examination.results if r.name == "anchor coverage")
-    assert coverage is not None
+    report = run_checks(config, tmp_path, quick=True)
+    assert codes(report) == []
+    (coverage,) = (r for r in report.results if r.name == "anchor coverage")
     # The augmentation of my_data_cpu.yaml draws sizes down to 0.8: there a few pawns are small.
     assert coverage.numbers["matched"] > 0.98  # type: ignore[operator]
     assert np.isfinite([v for v in coverage.numbers.values() if isinstance(v, float)]).all()

@@ -212,15 +212,16 @@ def test_help_gives_examples(invoke: Invoke) -> None:
 def test_a_signal_during_the_last_evaluation_stops_the_search(
     invoke: Invoke, tiny_config: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, score = tmp_path / "tune", Validation.score
+    folder, end_epoch = tmp_path / "tune", Validation.end_epoch
 
-    def interrupted(validation: Validation, *arguments: Any, **options: Any) -> None:
-        score(validation, *arguments, **options)
+    def interrupted(validation: Validation, *arguments: Any, **options: Any) -> Any:
+        result = end_epoch(validation, *arguments, **options)
         signal.raise_signal(signal.SIGINT)
+        return result
 
     command = ("tune", tiny_config, "--grid", grid, "--output", folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Validation, "score", interrupted)
+        patch.setattr(Validation, "end_epoch", interrupted)
         stopped = invoke(*command)
     assert stopped.code == 130
     assert "run 2 of 2" not in stopped.out

@@ -5,13 +5,14 @@ import torch
 from torch import Tensor
 
 from retina.configuration import validate
+from retina.datasets.loading import collate
 from retina.devices import Precision, autocast
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.runtime import TorchRuntime
-from retina.structures import Categories, Detections
+from retina.structures import Categories, Detections, Sample, Targets
 
 TREE = {"backbone": {"name": "resnet18"}, "pyramid": {"channels": 32}, "head": {"num_convs": 1}}
 PREPROCESS = PreprocessConfig(min_size=96, max_size=160)
@@ -74,6 +75,21 @@ def test_an_image_is_judged_alike_alone_and_in_a_batch_of_its_size(detector: Ret
         (expected,) = run(detector, [alone])
         torch.testing.assert_close(detections.boxes, expected.boxes, atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(detections.scores, expected.scores, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_of_the_training_is_judged_as_its_images_are(detector: RetinaNet) -> None:
+    """Images that have the input's size already: what `forward` makes of them, to the bit."""
+    inputs = images((96, 100), (96, 150))
+    nothing = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool())
+    samples = [Sample(image, nothing, image_id=number) for number, image in enumerate(inputs)]
+    judge = runtime(detector)
+    expected = judge.forward(inputs)
+    found = judge.forward_batch(collate(samples, size_divisor=PREPROCESS.size_divisor))
+    assert found.input_sizes == expected.input_sizes == ((96, 100), (96, 150))
+    for ours, theirs in zip(
+        found.predictions.flatten(), expected.predictions.flatten(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (7, 5)])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
-from retina.instruments.doctor.findings import Examined, Finding
-from retina.instruments.doctor.subject import Subject
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding
 from retina.structures import BoolArray, FloatArray
 
 _MOST_OUTSIDE = 0.03
@@ -47,11 +47,11 @@ class _Boxes:
         return is_inside
 
 
-def check_box_format(subject: Subject) -> Examined:
+def check_box_format(context: CheckContext) -> CheckResult:
     """Boxes outside of their images, other formats, relative and repeated boxes, of each split."""
     findings: list[Finding] = []
     outside = 0.0
-    for split, dataset in (("train", subject.train), ("validation", subject.validation)):
+    for split, dataset in (("train", context.train), ("validation", context.validation)):
         if dataset is None:
             continue
         boxes = _boxes(dataset)
@@ -59,7 +59,7 @@ def check_box_format(subject: Subject) -> Examined:
             findings += [*_formats(split, boxes), *_repeated(split, dataset)]
             if split == "train":
                 outside = float(1 - boxes.inside(_from_xywh(boxes.values)).mean())
-    return Examined(
+    return CheckResult(
         summary=f"{outside:.1%} of the boxes reach out of their image",
         findings=tuple(findings),
         numbers={"outside": outside},
@@ -96,10 +96,10 @@ def _formats(split: str, boxes: _Boxes) -> Iterator[Finding]:
         ("boxes_swapped_xyxy", "(y1, x1, y2, x2)", values[:, [1, 0, 3, 2]], "(x, y, w, h)"),
         ("boxes_centered", "(center x, center y, width, height)", center, "x - width / 2 first"),
     )
-    for code, name, corners, remedy in readings:
+    for code, name, corners, fix in readings:
         share = float(boxes.inside(corners).mean())
         if share >= _NEARLY_ALL and (share > 1 - outside):
-            yield _other_format(split, code, name, remedy, outside, share)
+            yield _other_format(split, code, name, fix, outside, share)
             return
     yield _outside(split, outside)
 
@@ -107,24 +107,24 @@ def _formats(split: str, boxes: _Boxes) -> Iterator[Finding]:
 def _relative(split: str, largest: float) -> Finding:
     return Finding(
         code="boxes_relative",
-        severity="severe",
+        level="error",
         what=f"the {split} boxes are fractions of the image: their largest number is {largest:.3g}",
         why="COCO's boxes are in pixels; read so, every object is smaller than a pixel.",
-        remedy="Multiply x and width by the image's width, y and height by its height.",
+        fix="Multiply x and width by the image's width, y and height by its height.",
         numbers={"largest": largest},
     )
 
 
 def _other_format(
-    split: str, code: str, name: str, remedy: str, outside: float, share: float
+    split: str, code: str, name: str, fix: str, outside: float, share: float
 ) -> Finding:
     return Finding(
         code=code,
-        severity="severe",
+        level="error",
         what=f"the {split} boxes look like {name}: read as (x, y, width, height) {outside:.0%} "
         f"reach out of their image, read like that {1 - share:.1%}",
         why="Every box is taught at a wrong place and size; the AP would be near 0.",
-        remedy=f"Write bbox as (x, y, width, height) in pixels: {remedy}.",
+        fix=f"Write bbox as (x, y, width, height) in pixels: {fix}.",
         numbers={"outside": outside, "outside_in_that_format": 1 - share},
     )
 
@@ -132,11 +132,11 @@ def _other_format(
 def _outside(split: str, outside: float) -> Finding:
     return Finding(
         code="boxes_outside",
-        severity="severe" if outside > 0.2 else "warning",
+        level="error" if outside > 0.2 else "warning",
         what=f"{outside:.0%} of the {split} boxes reach well out of their image",
         why="They are cut off at its edge, so what is left is no longer the object. Other image "
         "files than the annotated ones, or resized ones, look like this.",
-        remedy="Check that images and annotations belong together (retina data check).",
+        fix="Check that images and annotations belong together (retina data check).",
         numbers={"outside": outside},
     )
 
@@ -161,11 +161,11 @@ def _repeated(split: str, dataset: DetectionDataset) -> Iterator[Finding]:
         return
     yield Finding(
         code="boxes_repeated",
-        severity="severe" if share >= 0.2 else "warning",
+        level="error" if share >= 0.2 else "warning",
         what=f"{repeats} of {len(rows)} {split} boxes repeat another one of the same class "
         f"({share:.0%})",
         why="Of two equal boxes one detection can only match one: the other counts as missed, and "
         "in training it takes half of the anchors.",
-        remedy="Remove the repetitions; files that were merged twice are a common reason.",
+        fix="Remove the repetitions; files that were merged twice are a common reason.",
         numbers={"repeated": repeats, "share": share},
     )

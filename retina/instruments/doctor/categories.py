@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
-from retina.instruments.doctor.findings import Examined, Finding, named
-from retina.instruments.doctor.subject import Subject
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding, named
 from retina.structures import BoolArray, IntArray
 
 BACKGROUND_NAMES = {"background", "__background__", "_background_", "bg", "no_object", "no object"}
@@ -24,39 +24,39 @@ _CLEARLY_DIFFERENT = 0.2
 
 
 def class_counts(dataset: DetectionDataset) -> tuple[int, ...]:
-    """The annotated objects of each class, in one go: going by image takes seconds on COCO."""
+    """The objects of each class as annotated, before any repair; crowd regions not counted."""
     truth = dataset.ground_truth()
     labels = truth.category_labels[~truth.is_crowd]
     counts: list[int] = np.bincount(labels, minlength=len(truth.categories)).tolist()
     return tuple(counts)
 
 
-def check_categories(subject: Subject) -> Examined:
+def check_categories(context: CheckContext) -> CheckResult:
     """Names, ids, and whether training and validation mean the same by them."""
-    findings = [*_names(subject), *_background(subject)]
-    if subject.validation is not None:
+    findings = [*_names(context), *_background(context)]
+    if context.validation is not None:
         findings += [
-            *_other_map(subject, subject.validation),
-            *_absent(subject, subject.validation),
+            *_other_map(context, context.validation),
+            *_absent(context, context.validation),
         ]
-    ids = subject.train.categories.dataset_ids
-    return Examined(
+    ids = context.train.categories.dataset_ids
+    return CheckResult(
         summary=f"{len(ids)} classes, ids {min(ids)} to {max(ids)}",
         findings=tuple(findings),
         numbers={"classes": len(ids), "lowest_id": min(ids), "highest_id": max(ids)},
     )
 
 
-def check_class_counts(subject: Subject) -> Examined:
+def check_class_counts(context: CheckContext) -> CheckResult:
     """How many boxes each class has, and how many images have none."""
-    counts = class_counts(subject.train)
-    names = subject.train.categories.names
+    counts = class_counts(context.train)
+    names = context.train.categories.names
     if not sum(counts):
-        return Examined("no boxes", (_no_boxes(len(subject.train)),), {"boxes": 0})
-    findings = [*_empty_classes(subject, counts), *_rare_classes(subject, counts)]
-    findings += _empty_images(subject)
+        return CheckResult("no boxes", (_no_boxes(len(context.train)),), {"boxes": 0})
+    findings = [*_empty_classes(context, counts), *_rare_classes(context, counts)]
+    findings += _empty_images(context)
     rarest, commonest = int(np.argmin(counts)), int(np.argmax(counts))
-    return Examined(
+    return CheckResult(
         summary=f"{sum(counts)} boxes; {names[commonest]} {counts[commonest]}, {names[rarest]} "
         f"{counts[rarest]}",
         findings=tuple(findings),
@@ -64,41 +64,41 @@ def check_class_counts(subject: Subject) -> Examined:
     )
 
 
-def _names(subject: Subject) -> Iterator[Finding]:
-    names = subject.train.categories.names
+def _names(context: CheckContext) -> Iterator[Finding]:
+    names = context.train.categories.names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         yield Finding(
             code="category_names_repeated",
-            severity="warning",
+            level="warning",
             what=f"several categories share a name: {named(twice)}",
             why="They are learned as different classes and compete for the same objects.",
-            remedy="Merge them in the annotations, or rename them.",
+            fix="Merge them in the annotations, or rename them.",
         )
 
 
-def _background(subject: Subject) -> Iterator[Finding]:
-    counts = class_counts(subject.train)
-    for name, count in zip(subject.train.categories.names, counts, strict=True):
+def _background(context: CheckContext) -> Iterator[Finding]:
+    counts = class_counts(context.train)
+    for name, count in zip(context.train.categories.names, counts, strict=True):
         if name.strip().lower() not in BACKGROUND_NAMES:
             continue
         if count:
             yield Finding(
                 code="background_has_objects",
-                severity="severe",
+                level="error",
                 what=f"the category '{name}' has {count} boxes",
                 why="Background is no class here: it would be taught as an object. Boxes of that "
                 "name usually mean that the category ids are off by one.",
-                remedy="Remove the category, and check that each id means what its name says.",
+                fix="Remove the category, and check that each id means what its name says.",
                 numbers={"boxes": count},
             )
         else:
             yield Finding(
                 code="background_listed",
-                severity="warning",
+                level="warning",
                 what=f"the category '{name}' is listed, without a box",
                 why="Background is no class here: an output would learn nothing but zero.",
-                remedy="Drop the categories that no annotation uses.",
+                fix="Drop the categories that no annotation uses.",
                 patch=_drop_unused(),
             )
 
@@ -107,10 +107,10 @@ def _drop_unused() -> dict[str, object]:
     return {"dataset": {"train": {"unused_categories": "drop"}}}
 
 
-def _other_map(subject: Subject, validation: DetectionDataset) -> Iterator[Finding]:
+def _other_map(context: CheckContext, validation: DetectionDataset) -> Iterator[Finding]:
     """Whether another meaning of the validation ids fits the training set far better."""
-    ours, theirs = subject.train.categories, validation.categories
-    train = np.array(class_counts(subject.train), dtype=np.int64)
+    ours, theirs = context.train.categories, validation.categories
+    train = np.array(class_counts(context.train), dtype=np.int64)
     found = np.array(class_counts(validation), dtype=np.int64)
     if len(ours) < 2 or not found.sum() or not train.sum():
         return
@@ -121,7 +121,7 @@ def _other_map(subject: Subject, validation: DetectionDataset) -> Iterator[Findi
         if used and number in ours.dataset_ids and ours.names[ours.label_of(number)] != name
     ]
     if conflicts:
-        yield _permuted(conflicts, distance, train, found, _by_id(subject, validation))
+        yield _permuted(conflicts, distance, train, found, _by_id(context, validation))
     for shift in (1, -1):
         moved = np.roll(found, -shift)
         gain = _likelihood(train, moved) - _likelihood(train, found)
@@ -129,20 +129,20 @@ def _other_map(subject: Subject, validation: DetectionDataset) -> Iterator[Findi
         if distance > _CLEARLY_DIFFERENT and gain > _CLEARLY_BETTER and closer < distance / 2:
             yield Finding(
                 code="labels_off_by_one",
-                severity="severe",
+                level="error",
                 what=f"the validation labels look shifted by {shift:+d} against the training's: "
                 f"the class shares differ by {distance:.0%}, and by {closer:.0%} if shifted back",
                 why="One of the two splits teaches or scores every object under its neighbour's "
                 "name; the AP would be near 0.",
-                remedy="Compare a few pictures of both splits (retina doctor draws a batch), and "
+                fix="Compare a few images of both splits (retina doctor draws a batch), and "
                 "correct the category ids of the wrong one.",
                 numbers={"shift": shift, "difference": distance, "if_shifted_back": closer},
             )
 
 
-def _by_id(subject: Subject, validation: DetectionDataset) -> IntArray:
+def _by_id(context: CheckContext, validation: DetectionDataset) -> IntArray:
     """The validation's counts where each id is taken to mean what it does in training."""
-    ours, counts = subject.train.categories, np.zeros(len(subject.train.categories), np.int64)
+    ours, counts = context.train.categories, np.zeros(len(context.train.categories), np.int64)
     for number, count in zip(
         validation.categories.dataset_ids, class_counts(validation), strict=True
     ):
@@ -163,49 +163,49 @@ def _permuted(
     )
     return Finding(
         code="validation_categories_permuted",
-        severity="severe" if is_certain else "warning",
+        level="error" if is_certain else "warning",
         what=f"the same ids mean other classes in validation: {named(conflicts, 3)}"
         + (proof if is_certain else ""),
         why="Splits are matched by name. If the names stand at the wrong ids in one of them, its "
         "objects are learned or scored as other classes.",
-        remedy="Give 'categories' the same ids and names in both files.",
+        fix="Give 'categories' the same ids and names in both files.",
         numbers={"conflicts": len(conflicts), "by_name": distance, "by_id": closer},
     )
 
 
-def _absent(subject: Subject, validation: DetectionDataset) -> Iterator[Finding]:
-    train, found = class_counts(subject.train), class_counts(validation)
-    names = subject.train.categories.names
+def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Finding]:
+    train, found = class_counts(context.train), class_counts(validation)
+    names = context.train.categories.names
     untrained = [name for name, a, b in zip(names, train, found, strict=True) if b and not a]
     lost = sum(b for a, b in zip(train, found, strict=True) if not a) / max(1, sum(found))
     unscored = [name for name, a, b in zip(names, train, found, strict=True) if a and not b]
     if untrained:
         yield Finding(
             code="classes_untrained",
-            severity="severe" if lost > 0.1 else "warning",
+            level="error" if lost > 0.1 else "warning",
             what=f"validation has objects of {len(untrained)} classes that training has none of "
             f"({lost:.0%} of them): {named(untrained)}",
             why="They cannot be learned; each counts with an AP of 0.",
-            remedy="Split the data anew, or check the category ids of both files.",
+            fix="Split the data anew, or check the category ids of both files.",
             numbers={"classes": len(untrained), "share": lost},
         )
     if not sum(found):
         yield Finding(
             code="validation_has_no_boxes",
-            severity="severe",
+            level="error",
             what=f"none of the {len(validation)} validation images has a box",
             why="There is nothing to score, so no checkpoint can be chosen.",
-            remedy="Check dataset.validation.annotations.",
+            fix="Check dataset.validation.annotations.",
         )
     elif unscored:
         most = len(unscored) > len(names) / 2
         yield Finding(
             code="classes_unscored",
-            severity="warning" if most else "note",
+            level="warning" if most else "note",
             what=f"validation has no object of {len(unscored)} of {len(names)} classes: "
             f"{named(unscored)}",
             why="Their AP is not measured, and the mean leaves them out.",
-            remedy="Use a larger or another validation split.",
+            fix="Use a larger or another validation split.",
             numbers={"classes": len(unscored)},
         )
 
@@ -213,15 +213,15 @@ def _absent(subject: Subject, validation: DetectionDataset) -> Iterator[Finding]
 def _no_boxes(num_images: int) -> Finding:
     return Finding(
         code="no_boxes",
-        severity="severe",
+        level="error",
         what=f"none of the {num_images} training images has a box",
         why="There is nothing to learn.",
-        remedy="Check dataset.train.annotations, and 'classes' where it is set.",
+        fix="Check dataset.train.annotations, and 'classes' where it is set.",
     )
 
 
-def _empty_classes(subject: Subject, counts: Sequence[int]) -> Iterator[Finding]:
-    names = subject.train.categories.names
+def _empty_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Finding]:
+    names = context.train.categories.names
     empty = [
         name
         for name, count in zip(names, counts, strict=True)
@@ -231,46 +231,46 @@ def _empty_classes(subject: Subject, counts: Sequence[int]) -> Iterator[Finding]
         most = len(empty) > len(names) / 2
         yield Finding(
             code="classes_empty",
-            severity="warning" if most else "note",
+            level="warning" if most else "note",
             what=f"{len(empty)} of {len(names)} classes have no box in training: {named(empty)}",
             why="Their outputs learn nothing but zero.",
-            remedy="Drop the categories that no annotation uses, or add such images.",
+            fix="Drop the categories that no annotation uses, or add such images.",
             patch=_drop_unused(),
             numbers={"classes": len(empty)},
         )
 
 
-def _rare_classes(subject: Subject, counts: Sequence[int]) -> Iterator[Finding]:
-    names = subject.train.categories.names
+def _rare_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Finding]:
+    names = context.train.categories.names
     pairs = zip(names, counts, strict=True)
     rare = [f"{name} ({count})" for name, count in pairs if 0 < count < FEW_BOXES]
     if rare:
-        repeats = subject.config.sampling.repeat_threshold is not None
+        repeats = context.config.sampling.repeat_threshold is not None
         yield Finding(
             code="classes_rare",
-            severity="note",
+            level="note",
             what=f"{len(rare)} classes have fewer than {FEW_BOXES} boxes: {named(rare)}",
             why="They can hardly be learned, or are mislabelled.",
-            remedy="Add images of them"
+            fix="Add images of them"
             + ("." if repeats else ", or show theirs more often with sampling.repeat_threshold."),
             patch=None if repeats else {"sampling": {"repeat_threshold": 0.05}},
             numbers={"classes": len(rare)},
         )
 
 
-def _empty_images(subject: Subject) -> Iterator[Finding]:
-    report = subject.train.report
+def _empty_images(context: CheckContext) -> Iterator[Finding]:
+    report = context.train.report
     share = report.num_empty_images / max(1, report.num_images)
-    if share <= 0.5 or subject.config.sampling.empty_images == "drop":
+    if share <= 0.5 or context.config.sampling.empty_images == "drop":
         return
     yield Finding(
         code="images_mostly_empty",
-        severity="severe" if share >= 0.9 else "warning",
+        level="error" if share >= 0.9 else "warning",
         what=f"{report.num_empty_images} of {report.num_images} training images have no box "
         f"({share:.0%})",
         why="Most steps would teach background alone; and annotations that lost their images look "
         "just like this.",
-        remedy="Check that the image ids of the annotations are right; if the images are truly "
+        fix="Check that the image ids of the annotations are right; if the images are truly "
         "empty, leave them out.",
         patch={"sampling": {"empty_images": "drop"}},
         numbers={"empty_images": report.num_empty_images, "share": share},

@@ -1,4 +1,4 @@
-"""What the network is fed: normalised pixels, and whether its weights expect them."""
+"""What the network starts from and is fed: weights, normalised pixels, augmented batches."""
 
 from __future__ import annotations
 
@@ -6,36 +6,46 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 
 from retina.artifact import load_artifact
 from retina.configuration import Tree, merge
 from retina.datasets.dataset import DetectionDataset
-from retina.instruments.doctor.findings import Examined, Finding
-from retina.instruments.doctor.subject import Subject
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding
+from retina.instruments.doctor.trial import batch_sampler_of
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.prediction.drawing import Picture, draw_targets
+from retina.prediction.image_grids import enlarged, image_grid
 from retina.runtime.splits import spread_indices
+from retina.storage import replacing
+from retina.structures import Categories, Sample, Targets
 
 _IMAGES = 32
 _WIDEST = 5.0
 """Normalised pixels usually spread by about 1; a spread of more than this is another scale."""
 
+_MOST_DRAWN = 12
+_SMALLEST_SIDE = 320
+_COLUMNS = 4
 
-def check_start(subject: Subject) -> Examined:
+
+def check_start(context: CheckContext) -> CheckResult:
     """Whether anything that stays as it is would stay random."""
-    backbone = subject.config.model.backbone
-    is_random = backbone.weights is None and subject.config.model.initialize_from is None
+    backbone = context.config.model.backbone
+    is_random = backbone.weights is None and context.config.model.initialize_from is None
     findings: list[Finding] = []
     if is_random and backbone.frozen_stages:
         findings.append(
             Finding(
                 code="frozen_random",
-                severity="severe",
+                level="error",
                 what=f"{backbone.frozen_stages} stages of the backbone are frozen, but its weights "
                 "are random",
                 why="They would stay random for ever; the training would refuse to start.",
-                remedy="Let them learn, or start from weights (model.backbone.weights: "
+                fix="Let them learn, or start from weights (model.backbone.weights: "
                 "IMAGENET1K_V1, or model.initialize_from).",
                 patch={"model": {"backbone": {"frozen_stages": 0}}},
                 numbers={"frozen_stages": backbone.frozen_stages},
@@ -45,23 +55,23 @@ def check_start(subject: Subject) -> Examined:
         findings.append(
             Finding(
                 code="frozen_norm_random",
-                severity="severe",
+                level="error",
                 what="the norms of the backbone are frozen, but its weights are random",
                 why="Frozen norms that were never trained do nothing, and a deep backbone without "
                 "norms hardly learns.",
-                remedy="Use live batch normalisation, or start from weights.",
+                fix="Use live batch normalisation, or start from weights.",
                 patch={"model": {"backbone": {"norm": "batch"}}},
             )
         )
-    start = backbone.weights or subject.config.model.initialize_from or "random weights"
-    return Examined(f"{backbone.name} from {start}", tuple(findings))
+    start = backbone.weights or context.config.model.initialize_from or "random weights"
+    return CheckResult(f"{backbone.name} from {start}", tuple(findings))
 
 
-def check_normalisation(subject: Subject) -> Examined:
+def check_normalisation(context: CheckContext) -> CheckResult:
     """Mean and spread of the normalised pixels, and the constants that make them."""
-    config = subject.config.preprocess
-    mean, std = pixel_statistics(subject.train, config.build(), spread(subject.train))
-    findings = list(_constants(subject))
+    config = context.config.preprocess
+    mean, std = pixel_statistics(context.train, config.build(), spread(context.train))
+    findings = list(_constants(context))
     if not findings and not _is_in_0_255(config):
         findings += _scale(mean, std)
     shown = ", ".join(f"{m:+.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True))
@@ -70,7 +80,7 @@ def check_normalisation(subject: Subject) -> Examined:
         for what, values in (("mean", mean), ("std", std))
         for channel, value in zip(config.channel_order, values, strict=True)
     }
-    return Examined(f"{config.channel_order}: {shown}", tuple(findings), dict(numbers))
+    return CheckResult(f"{config.channel_order}: {shown}", tuple(findings), dict(numbers))
 
 
 def spread(dataset: DetectionDataset) -> list[int]:
@@ -94,8 +104,8 @@ def pixel_statistics(
     return mean.tolist(), np.sqrt(np.maximum(0, squares / max(1, count) - mean**2)).tolist()
 
 
-def _constants(subject: Subject) -> Iterator[Finding]:
-    config, model = subject.config.preprocess, subject.config.model
+def _constants(context: CheckContext) -> Iterator[Finding]:
+    config, model = context.config.preprocess, context.config.model
     if model.initialize_from is not None:
         yield from _differs_from_start(config, model.initialize_from)
         return
@@ -103,41 +113,41 @@ def _constants(subject: Subject) -> Iterator[Finding]:
     if max(config.mean) > 1.5 or max(config.std) > 1.5:
         yield Finding(
             code="normalisation_scale",
-            severity="severe",
+            level="error",
             what=f"preprocess.mean {_list(config.mean)} and std {_list(config.std)} are for pixels "
             "of 0 to 255; here 1 is white",
             why="All images would look alike to the network: nearly one constant colour.",
-            remedy="Divide them by 255.",
+            fix="Divide them by 255.",
             patch=_patch(_divided(config.mean), _divided(config.std)),
             numbers={"largest_mean": max(config.mean), "largest_std": max(config.std)},
         )
     elif _near(config.mean, IMAGENET.std) and _near(config.std, IMAGENET.mean):
         yield Finding(
             code="normalisation_mean_and_std_swapped",
-            severity="warning" if expected is None else "severe",
+            level="warning" if expected is None else "error",
             what="preprocess.mean and preprocess.std have each other's values",
             why="The pixels are neither centred nor scaled as the weights expect.",
-            remedy="Exchange them.",
+            fix="Exchange them.",
             patch=_patch(IMAGENET.mean, IMAGENET.std),
         )
     elif _near(config.mean, IMAGENET.mean[::-1]):
         yield Finding(
             code="normalisation_order",
-            severity="warning" if expected is None else "severe",
+            level="warning" if expected is None else "error",
             what=f"preprocess.mean {_list(config.mean)} is ImageNet's as blue, green, red",
             why="Mean and std are always red, green, blue here, also where channel_order is bgr.",
-            remedy="Write them as red, green, blue.",
+            fix="Write them as red, green, blue.",
             patch=_patch(IMAGENET.mean, IMAGENET.std),
         )
     elif expected is not None and not _is_near(config.pixels, expected):
         yield Finding(
             code="normalisation_not_of_weights",
-            severity="severe",
+            level="error",
             what=f"model.backbone.weights {model.backbone.weights} were trained on "
             f"{_named(expected)}; preprocess says {_named(config.pixels)}",
             why="Pretrained filters see other colours than they learned: much of what they know is "
             "lost.",
-            remedy="Use the normalisation of the weights.",
+            fix="Use the normalisation of the weights.",
             patch=merge(
                 _patch(expected.mean, expected.std),
                 {"preprocess": {"channel_order": expected.channel_order}},
@@ -152,11 +162,11 @@ def _differs_from_start(config: PreprocessConfig, path: Path) -> Iterator[Findin
     values = theirs.model_dump(mode="json", include={"channel_order", "mean", "std"})
     yield Finding(
         code="normalisation_not_of_weights",
-        severity="severe",
+        level="error",
         what=f"{path} was trained with channel_order {theirs.channel_order}, mean "
         f"{_list(theirs.mean)}, std {_list(theirs.std)}; this config says otherwise",
         why="Its weights see other colours than they learned.",
-        remedy="Use the normalisation of the weights.",
+        fix="Use the normalisation of the weights.",
         patch={"preprocess": values},
     )
 
@@ -166,12 +176,12 @@ def _scale(mean: Sequence[float], std: Sequence[float]) -> Iterator[Finding]:
         return
     yield Finding(
         code="normalisation_far_off",
-        severity="severe",
+        level="error",
         what="the normalised pixels are "
         + ", ".join(f"{m:+.2f} ± {s:.2f}" for m, s in zip(mean, std, strict=True))
         + " (red, green, blue or the reverse); about 0 ± 1 is usual",
         why="Initial weights and learning rates are made for inputs of that scale.",
-        remedy="Use ImageNet's mean and std, or the data set's own, where 1 is white.",
+        fix="Use ImageNet's mean and std, or the data set's own, where 1 is white.",
         patch=_patch(IMAGENET.mean, IMAGENET.std),
         numbers={"largest_std": max(std), "smallest_std": min(std)},
     )
@@ -205,3 +215,31 @@ def _list(values: Sequence[float]) -> str:
 
 def _patch(mean: Sequence[float], std: Sequence[float]) -> Tree:
     return {"preprocess": {"mean": list(mean), "std": list(std)}}
+
+
+def draw_batch(context: CheckContext) -> CheckResult:
+    """Write ``batch.png``: the first batch of the training, augmented, with its boxes."""
+    requests = batch_sampler_of(context).epoch(0)[0][:_MOST_DRAWN]
+    samples = [context.train[request] for request in requests]
+    pictures = [_drawn(sample, context.train.categories) for sample in samples]
+    ratio = float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
+    grid = image_grid(pictures, columns=_COLUMNS, cell=(round(400 * ratio), 400))
+    with replacing(context.folder / "batch.png") as aside:
+        PIL.Image.fromarray(grid).save(aside, format="PNG")
+    boxes = sum(len(sample.targets) for sample in samples)
+    return CheckResult(
+        summary=f"{len(samples)} images with {boxes} boxes: look at batch.png",
+        numbers={"images": len(samples), "boxes": boxes},
+        images=("batch.png",),
+    )
+
+
+def _drawn(sample: Sample, categories: Categories) -> Picture:
+    image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+    large, factor = enlarged(image, _SMALLEST_SIDE)
+    targets = Targets(
+        boxes=sample.targets.boxes * factor,
+        labels=sample.targets.labels,
+        is_crowd=sample.targets.is_crowd,
+    )
+    return draw_targets(large, targets, categories)

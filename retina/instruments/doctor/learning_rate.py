@@ -1,19 +1,28 @@
-"""The learning rate against the batch size, by arithmetic with settings that are known to work."""
+"""The learning rate: by arithmetic with rates that are known to work, and by a few real steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from retina.experiment import ExperimentConfig
-from retina.instruments.doctor.findings import Examined, Finding
-from retina.instruments.doctor.subject import Subject
-from retina.training.optimization import AdamWConfig, SGDConfig, peak_learning_rate
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding, Number
+from retina.instruments.doctor.trial import Trial, first_batches, start_trial
+from retina.structures import Batch
+from retina.training.optimization import peak_learning_rate
 
 _TOO_HIGH = 4.0
 _FAR_TOO_HIGH = 8.0
 _TOO_LOW = 1 / 30
+
+_PROBE_STEPS = 24
+_PROBE_WARM_UP = 6
+_RISEN = 1.3
+"""The loss counts as risen where its last quarter is so many times its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ class KnownRate:
 
 def known_rate(config: ExperimentConfig) -> KnownRate:
     """The published rate for this kind of optimizer and this kind of start."""
-    if isinstance(config.optimizer, SGDConfig):
+    if config.optimizer.kind == "sgd":
         # Without momentum a step is 1 / (1 - 0.9) times smaller.
         lr = 0.01 * (1 - config.optimizer.momentum) / (1 - 0.9)
         return KnownRate(lr, 16, "Lin et al. 2017")
@@ -42,60 +51,58 @@ def known_rate(config: ExperimentConfig) -> KnownRate:
     return KnownRate(1e-4, 16, "torchvision's second recipe")
 
 
-def expected_rate(optimizer: SGDConfig | AdamWConfig, known: KnownRate, batch_size: int) -> float:
-    """The known rate at another batch size.
+def check_learning_rate(context: CheckContext) -> CheckResult:
+    """Compare the peak of the schedule with what is known to work at this batch size.
 
-    SGD: in proportion to it (Goyal et al. 2017, section 2.1). Adam: to its square root (Malladi et
-    al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms").
+    SGD's known rate is scaled in proportion to the batch size (Goyal et al. 2017, section 2.1),
+    Adam's to its square root (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive
+    gradient algorithms").
     """
-    factor = batch_size / known.batch_size
-    return known.lr * (factor if isinstance(optimizer, SGDConfig) else math.sqrt(factor))
-
-
-def check_learning_rate(subject: Subject) -> Examined:
-    """Compare the peak of the schedule with what is known to work at this batch size."""
-    config = subject.config
-    batch_size = config.training.decided_batch_size
+    config = context.config
+    kind, batch_size = config.optimizer.kind, config.training.decided_batch_size
     peak = peak_learning_rate(config.optimizer, batch_size)
     known = known_rate(config)
-    expected = expected_rate(config.optimizer, known, batch_size)
-    return Examined(
-        summary=f"{config.optimizer.kind} {peak:.2g} at {batch_size} images; usual {expected:.2g}",
-        findings=(*_far_off(config, peak, known, expected), *_batch_norm(config)),
-        numbers={"peak": peak, "usual": expected, "ratio": peak / expected},
+    factor = batch_size / known.batch_size
+    usual = known.lr * (factor if kind == "sgd" else math.sqrt(factor))
+    return CheckResult(
+        summary=f"{kind} {peak:.2g} at {batch_size} images; usual {usual:.2g}",
+        findings=(*_far_off(config, peak, known, usual), *_batch_norm(config)),
+        numbers={"peak": peak, "usual": usual, "ratio": peak / usual},
     )
 
 
 def _far_off(
-    config: ExperimentConfig, peak: float, known: KnownRate, expected: float
+    config: ExperimentConfig, peak: float, known: KnownRate, usual: float
 ) -> Iterator[Finding]:
-    ratio = peak / expected
+    ratio = peak / usual
     if _TOO_LOW <= ratio < _TOO_HIGH:
         return
     is_high = ratio >= _TOO_HIGH
     kind, batch_size = config.optimizer.kind, config.training.decided_batch_size
     rule = "in proportion" if kind == "sgd" else "with its square root"
-    severity = "severe" if ratio >= _FAR_TOO_HIGH else "warning"
     times = f"{ratio:.1f} times" if is_high else f"one {1 / ratio:.0f}th of"
+    lr = _config_rate(config, usual)
     yield Finding(
         code="learning_rate_high" if is_high else "learning_rate_low",
-        severity="severe" if severity == "severe" else "warning",
+        level="error" if ratio >= _FAR_TOO_HIGH else "warning",
         what=f"the learning rate {peak:.2g} is {times} what works with {kind} at batch size "
-        f"{batch_size}: {expected:.2g} ({known.lr:g} at {known.batch_size}, {known.source}; scaled "
+        f"{batch_size}: {usual:.2g} ({known.lr:g} at {known.batch_size}, {known.source}; scaled "
         f"{rule})",
         why="The loss may rise, become NaN, or settle where nothing is detected."
         if is_high
         else "The training may end long before it has learned.",
-        remedy=f"Set optimizer.lr to {lr_key(config, expected):.2g}.",
-        patch={"optimizer": {"lr": float(f"{lr_key(config, expected):.2g}")}},
-        numbers={"peak": peak, "usual": expected, "ratio": ratio},
+        fix=f"Set optimizer.lr to {lr:.2g}.",
+        patch={"optimizer": {"lr": lr}},
+        numbers={"peak": peak, "usual": usual, "ratio": ratio},
     )
 
 
-def lr_key(config: ExperimentConfig, peak: float) -> float:
-    """What ``optimizer.lr`` must be for a peak: it may stand for another batch size."""
+def _config_rate(config: ExperimentConfig, peak: float) -> float:
+    """``optimizer.lr`` for a peak, in two digits; it may stand for another batch size."""
     reference = config.optimizer.reference_batch_size
-    return peak if reference is None else peak * reference / config.training.decided_batch_size
+    if reference is not None:
+        peak = peak * reference / config.training.decided_batch_size
+    return float(f"{peak:.2g}")
 
 
 def _batch_norm(config: ExperimentConfig) -> Iterator[Finding]:
@@ -106,12 +113,88 @@ def _batch_norm(config: ExperimentConfig) -> Iterator[Finding]:
     is_pretrained = config.model.backbone.weights is not None
     yield Finding(
         code="batch_norm_small",
-        severity="warning",
+        level="warning",
         what=f"batch normalisation over {images} image{'s' if images > 1 else ''} at a time",
         why="Statistics of so few images are noise, and differ from those used to predict.",
-        remedy="Freeze the norms of the pretrained backbone."
+        fix="Freeze the norms of the pretrained backbone."
         if is_pretrained
         else "Give it more images at a time (training.batch_size, less accumulation_steps).",
         patch={"model": {"backbone": {"norm": "frozen"}}} if is_pretrained else None,
         numbers={"images": images},
     )
+
+
+def probe_learning_rate(context: CheckContext) -> CheckResult:
+    """Warm up within a few steps, go on at the peak, and see whether the loss falls.
+
+    The same steps are made at a tenth of the rate where it does not: only if they go well is it
+    the rate.
+    """
+    batches = first_batches(context, 4)
+    peak = peak_learning_rate(context.config.optimizer, context.config.training.decided_batch_size)
+    losses = _descend(start_trial(context), batches, peak)
+    first, last = _ends(losses)
+    numbers: dict[str, Number] = {
+        "first_loss": finite(first),
+        "last_loss": finite(last),
+        "steps": len(losses),
+    }
+    summary = f"loss {first:.2f} to {last:.2f} in {len(losses)} steps at {peak:.2g}"
+    if _is_falling(losses):
+        return CheckResult(summary, (), numbers)
+    gentle = _descend(start_trial(context), batches, peak / 10)
+    numbers["last_loss_at_a_tenth"] = finite(_ends(gentle)[1])
+    return CheckResult(summary, (_does_not_fall(context, losses, gentle, peak),), numbers)
+
+
+def _does_not_fall(
+    context: CheckContext, losses: Sequence[float], gentle: Sequence[float], peak: float
+) -> Finding:
+    first, last = _ends(losses)
+    how = f"rises from {first:.2f} to {last:.2f}" if math.isfinite(last) else "becomes infinite"
+    if not _is_falling(gentle):
+        return Finding(
+            code="loss_rises",
+            level="error",
+            what=f"the loss {how} in {len(losses)} steps, and no better at a tenth of the rate",
+            why="It is not the learning rate that is wrong.",
+            fix="Look at the boxes in batch.png, the normalisation and the precision.",
+            numbers={"first_loss": finite(first), "last_loss": finite(last)},
+        )
+    lr = _config_rate(context.config, peak / 10)
+    return Finding(
+        code="learning_rate_diverges",
+        level="error",
+        what=f"the loss {how} in {len(losses)} steps at the learning rate {peak:.2g}; at a tenth "
+        f"of it, it ends at {_ends(gentle)[1]:.2f}",
+        why="The training would diverge, or forget what the pretrained weights know.",
+        fix=f"Lower optimizer.lr to {lr:g}.",
+        patch={"optimizer": {"lr": lr}},
+        numbers={"first_loss": finite(first), "last_loss": finite(last), "peak": peak},
+    )
+
+
+def _descend(trial: Trial, batches: Sequence[list[Batch]], peak: float) -> list[float]:
+    losses: list[float] = []
+    for number in range(_PROBE_STEPS):
+        lr = peak * min(1.0, (number + 1) / _PROBE_WARM_UP)
+        losses.append(trial.advance(batches[number % len(batches)], lr))
+        if not math.isfinite(losses[-1]):
+            break
+    return losses
+
+
+def _ends(losses: Sequence[float]) -> tuple[float, float]:
+    """Mean loss of the first and of the last quarter."""
+    quarter = max(1, len(losses) // 4)
+    return float(np.mean(losses[:quarter])), float(np.mean(losses[-quarter:]))
+
+
+def _is_falling(losses: Sequence[float]) -> bool:
+    first, last = _ends(losses)
+    return math.isfinite(last) and last < _RISEN * first
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for what JSON cannot hold (NaN and infinity)."""
+    return value if math.isfinite(value) else None

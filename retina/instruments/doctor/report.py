@@ -1,105 +1,131 @@
-"""An examination on the terminal and as JSON."""
+"""A report on the terminal and as JSON, and the config that it asks for."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
-from retina.instruments.doctor.examination import CheckResult, Examination
-from retina.instruments.doctor.findings import SEVERITIES, Finding, joined_patch, patch_yaml, worst
+from retina.configuration import Tree, apply_override, merge
+from retina.experiment import load_experiment
+from retina.instruments.doctor.checks import Report
+from retina.instruments.doctor.findings import (
+    LEVELS,
+    CheckResult,
+    Finding,
+    joined_patch,
+    patch_yaml,
+)
 from retina.storage import write_text
+from retina.tables import Column, Table
 
-_STYLES = {"severe": "bold red", "warning": "yellow", "note": "cyan"}
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "well": "green"}
 
 
-def results_table(examination: Examination) -> Table:
+def results_table(report: Report) -> Table:
     """A line for each check; it fits a terminal of 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("check", no_wrap=True)
-    table.add_column("finds", no_wrap=True)
-    table.add_column("measured")
-    for result in examination.results:
-        verdict, summary = _verdict(result)
-        style = _STYLES.get(verdict, "green" if verdict == "well" else "dim")
-        table.add_row(result.name, f"[{style}]{verdict}[/]", escape(summary))
-    return table
-
-
-def _verdict(result: CheckResult) -> tuple[str, str]:
-    if result.examined is None:
-        return "not made", "what was found before stands in its way"
-    return worst(result.examined.findings) or "well", result.examined.summary
+    return Table(
+        title="",
+        columns=(
+            Column("check", "name", wrap=False),
+            Column("finds", "verdict", wrap=False, style=lambda word: _STYLES.get(word, "dim")),
+            Column("measured", "summary"),
+        ),
+        rows=tuple(map(_json_result, report.results)),
+        look="lines",
+    )
 
 
 def finding_lines(finding: Finding) -> list[str]:
     """A finding in full, as rich markup."""
-    style = _STYLES[finding.severity]
+    what = finding.what if finding.what.endswith(".") else f"{finding.what}."
+    style = _STYLES[finding.level]
     lines = [
-        f"[{style}]{finding.severity}[/] [bold]{finding.code}[/]: "
-        f"{escape(_sentence(finding.what))}",
+        f"[{style}]{finding.level}[/] [bold]{finding.code}[/]: {escape(what)}",
         f"  {escape(finding.why)}",
-        f"  {escape(finding.remedy)}",
+        f"  {escape(finding.fix)}",
     ]
     if finding.patch is not None:
         lines += [f"    {escape(line)}" for line in patch_yaml(finding.patch).splitlines()]
     return lines
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
+def conclusion(findings: Sequence[Finding]) -> str:
+    """How many findings of which level there are."""
+    counts = [(level, sum(finding.level == level for finding in findings)) for level in LEVELS]
+    parts = [f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts if count]
+    return f"findings: {', '.join(parts)}" if parts else "all is well"
 
 
-def conclusion(examination: Examination) -> str:
-    """How many findings of which kind there are."""
-    counts = [
-        (severity, sum(finding.severity == severity for finding in examination.findings))
-        for severity in SEVERITIES
-    ]
-    told = [f"{count} {severity}" for severity, count in counts if count]
-    return f"findings: {', '.join(told)}" if told else "all is well"
-
-
-def write_json(examination: Examination, config_path: Path, path: Path) -> None:
+def write_json(report: Report, config_path: Path, path: Path) -> None:
     """Write ``doctor.json``: see docs/doctor.md."""
-    text = json.dumps(to_json(examination, config_path), indent=2, ensure_ascii=False)
+    text = json.dumps(to_json(report, config_path), indent=2, ensure_ascii=False)
     write_text(path, text + "\n")
 
 
-def to_json(examination: Examination, config_path: Path) -> dict[str, Any]:
+def to_json(report: Report, config_path: Path) -> dict[str, Any]:
     """All results, findings and the joined patch."""
     return {
         "config": str(config_path),
-        "severe": examination.is_severe,
-        "checks": [_json_result(result) for result in examination.results],
-        "findings": [_json_finding(finding) for finding in examination.findings],
-        "patch": joined_patch(examination.findings) or None,
+        "severe": report.has_errors,
+        "checks": [_json_result(result) for result in report.results],
+        "findings": [_json_finding(finding) for finding in report.findings],
+        "patch": joined_patch(report.findings) or None,
     }
 
 
 def _json_result(result: CheckResult) -> dict[str, Any]:
-    examined = result.examined
     return {
         "name": result.name,
-        "verdict": _verdict(result)[0],
-        "summary": _verdict(result)[1],
+        "verdict": result.verdict,
+        "summary": result.summary,
         "seconds": round(result.seconds, 2),
-        "numbers": {} if examined is None else examined.numbers,
-        "pictures": [] if examined is None else list(examined.pictures),
+        "numbers": result.numbers,
+        "pictures": list(result.images),
     }
 
 
 def _json_finding(finding: Finding) -> dict[str, Any]:
     return {
         "code": finding.code,
-        "severity": finding.severity,
+        "severity": finding.level,
         "what": finding.what,
         "why": finding.why,
-        "remedy": finding.remedy,
+        "remedy": finding.fix,
         "patch": finding.patch,
         "numbers": finding.numbers,
     }
+
+
+def write_fixed_config(
+    config_path: Path, overrides: Sequence[str], findings: Sequence[Finding]
+) -> Path | None:
+    """Write ``x.mended.yaml`` beside ``x.yaml`` and load it.
+
+    The checked file and its comments stay as they are: the new one extends it. The overrides of the
+    command are in it, under the patches: they may be what was wrong.
+
+    Returns:
+        The new file; None where no change of the config fixes a finding.
+
+    Raises:
+        ConfigError: the fixed config is not valid.
+        UserError: the folder may not be written to.
+    """
+    patch = joined_patch(findings)
+    if not patch:
+        return None
+    tree: Tree = {}
+    for override in overrides:
+        tree = apply_override(tree, override)
+    tree = merge(tree, patch)
+    codes = [f.code for f in findings if f.patch is not None and f.level != "note"]
+    listed = "".join(f"#   {code}\n" for code in codes)
+    head = f"# {config_path.name} as fixed by `retina doctor --apply`, for these findings:\n"
+    path = config_path.with_name(f"{config_path.stem}.mended.yaml")
+    write_text(path, f"{head}{listed}\n{patch_yaml({'extends': config_path.name, **tree})}\n")
+    load_experiment(path, ())
+    return path

@@ -1,4 +1,4 @@
-"""One checkpoint of a run, or several, as one source of evidence."""
+"""One detector of a run, or several, as one source of evidence."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from retina.instruments.label_errors.evidence import DenseEvidence
 from retina.runtime import TorchRuntime
 
 
-class SuspectDetector:
+class AveragedDetector:
     """What one detector says of an image at every anchor, or the mean of what several say.
 
     Args:
-        artifacts: at least one; all with the same anchors, as the checkpoints of a run have.
+        artifacts: at least one; all with the same anchors, as the detectors of a run have.
         device: where to compute.
         precision: of the networks.
 
@@ -37,7 +37,7 @@ class SuspectDetector:
                 if getattr(other.config, part) != getattr(first, part):
                     raise UserError(
                         f"the detectors differ in their {part}, so their outputs cannot be "
-                        "averaged; give checkpoints of one run"
+                        "averaged; give detectors of one run"
                     )
         self._runtimes = [
             TorchRuntime.from_artifact(artifact, device=device, precision=precision)

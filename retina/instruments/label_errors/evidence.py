@@ -1,9 +1,9 @@
-"""What a detector's dense outputs say about labels: the evidence that suspicions rest on.
+"""What a detector's dense outputs say about labels: the evidence for label errors.
 
 A label is described by a few numbers that can be taken of a label that does not exist as well
 (another class, a moved box, a box on the background), and a detection by numbers that can be taken
 as if a label were not there. So the errors that `hypotheses` makes up are described exactly as the
-labels under suspicion.
+labels that are judged.
 
 Letters: R anchors, K classes, P predictions looked at, N labels, H hypotheses, D detections.
 """

@@ -27,7 +27,7 @@ _TRIES = 10
 
 @dataclass(frozen=True, slots=True)
 class LabelledObjects:
-    """The labels of a split that can be under suspicion: crowd regions and flat boxes cannot.
+    """The labels of a split that can be wrong: crowd regions and flat boxes cannot.
 
     Attributes:
         truth: the whole split.

@@ -3,8 +3,8 @@
 A logistic regression tells made-up errors from the labels as they are. These hold real errors too,
 which weaken it but do not turn it round (learning from positive and unlabelled examples; Elkan and
 Noto 2008). It is linear in a few features, each also relative to what is usual for the class, so
-that a difficult class is not suspicious as a whole. A rare one is, of being the wrong class: where
-any class is mistaken for any other, a larger share of its labels comes from others.
+that a difficult class does not look wrong as a whole. A rare one does, a little, of being the wrong
+class: where any class is mistaken for any other, a larger share of its labels comes from others.
 
 Letters: S examples, F features, C outcomes (the first is "fine").
 """

@@ -1,4 +1,4 @@
-"""The result of a tuning as a picture."""
+"""The result of a tuning as a figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_figure(result: TuningResult, path: Path) -> None:
         _draw_difference(axes[1, column], stage)
     if not any(stage.has_learned for stage in result.stages):
         axes[0, 0].set_ylim(-NEGLIGIBLE, 20 * NEGLIGIBLE)
-    low, high = axes[1, 0].get_ylim()  # what is next to nothing shall not fill the picture
+    low, high = axes[1, 0].get_ylim()  # what is next to nothing shall not fill the figure
     axes[1, 0].set_ylim(min(low, -5 * NEGLIGIBLE), max(high, 5 * NEGLIGIBLE))
     axes[0, 0].set_ylabel("AP")
     axes[1, 0].set_ylabel("AP behind the best\n(paired)")

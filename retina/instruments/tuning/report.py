@@ -1,66 +1,71 @@
-"""The result of a tuning as a table for the terminal, and as JSON, CSV and Markdown."""
+"""The result of a tuning as tables, and in files: JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.table import Table
 
 from retina.instruments.number_formatting import shown
 from retina.instruments.tuning.comparison import FEWEST_IMAGES, Row, Stage, signed
 from retina.instruments.tuning.intervals import Interval
 from retina.instruments.tuning.search import TuningResult
 from retina.storage import write_text
+from retina.tables import Column, Table
 
-_COLUMNS = (
+_CSV_COLUMNS = (
     *("searched", "gamma", "alpha", "AP", "AP_low", "AP_high", "AP50", "behind_best"),
     *("behind_best_low", "behind_best_high", "chosen", "failure"),
 )
-_HEADERS = ("γ", "α", "AP", "interval", "AP50", "behind the best", "interval", "")
+_SEARCHED = {"γ": "gamma", "α": "alpha"}
 
 
 def stage_table(stage: Stage, confidence: float) -> Table:
-    """A stage, one line for each cell; it fits a terminal of 80 columns."""
-    table = Table(
+    """A stage for people, one line for each cell; it fits a terminal of 80 columns."""
+    return Table(
         title=f"search for {stage.symbol}: AP on the validation images, {confidence:.0%} intervals",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
+        columns=(
+            Column("γ", "gamma", shown, justify="right"),
+            Column("α", "alpha", shown, justify="right"),
+            Column("AP", "AP", _decimals, justify="right"),
+            Column("interval", "AP_interval", _span, justify="right"),
+            Column("AP50", "AP50", _decimals, justify="right"),
+            Column("behind the best", "behind_best", _decimals, justify="right"),
+            Column("interval", "behind_best_interval", _span, justify="right"),
+            Column("", "remark"),
+        ),
+        rows=tuple(_row_for_people(row, stage) for row in stage.rows),
+        look="tight",
+        row_style=lambda row: "bold" if row["is_chosen"] else "",
     )
-    for number, header in enumerate(_HEADERS):
-        table.add_column(header, justify="left" if number == len(_HEADERS) - 1 else "right")
-    for row in stage.rows:
-        style = "bold" if row.cell == stage.chosen else None
-        table.add_row(*_cells(row, stage), style=style)
-    return table
 
 
-def _cells(row: Row, stage: Stage) -> tuple[str, ...]:
-    gamma, alpha = shown(row.cell.gamma), shown(row.cell.alpha)
-    if row.scores.failures:
-        return gamma, alpha, "failed", "", "", "", "", ""
-    assert row.behind is not None
+def _row_for_people(row: Row, stage: Stage) -> dict[str, Any]:
+    """A row without what says nothing: the best is behind itself by 0, a failed one has no AP."""
     is_best = row.cell == stage.best and stage.has_learned
-    marks = [
-        word for word, holds in (("best", is_best), ("chosen", row.cell == stage.chosen)) if holds
-    ]
-    return (
-        gamma,
-        alpha,
-        f"{row.scores.ap:.3f}",
-        _span(row.interval),
-        f"{row.scores.ap50:.3f}",
-        "" if is_best else f"{row.behind:.3f}",
-        "" if is_best else _span(row.behind_interval),
-        ", ".join(marks) or ("≈ best" if row.is_contender and stage.has_learned else ""),
-    )
+    is_chosen = row.cell == stage.chosen
+    remarks = [word for word, holds in (("best", is_best), ("chosen", is_chosen)) if holds]
+    if not remarks and row.is_contender and stage.has_learned:
+        remarks = ["≈ best"]
+    failed = bool(row.scores.failures)
+    return {
+        "gamma": row.cell.gamma,
+        "alpha": row.cell.alpha,
+        "AP": "failed" if failed else row.scores.ap,
+        "AP_interval": row.interval,
+        "AP50": None if failed else row.scores.ap50,
+        "behind_best": None if is_best else row.behind,
+        "behind_best_interval": None if is_best else row.behind_interval,
+        "remark": ", ".join(remarks),
+        "is_chosen": is_chosen,
+    }
+
+
+def _decimals(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else f"{value:.3f}"
 
 
 def _span(interval: Interval | None) -> str:
@@ -110,7 +115,7 @@ def write_reports(result: TuningResult, folder: Path) -> None:
     """Write ``tune.json``, ``tune.csv`` and ``tune.md``, each in one step."""
     text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder / "tune.json", text + "\n")
-    write_text(folder / "tune.csv", _csv(result))
+    write_text(folder / "tune.csv", _runs_table(result).to_csv())
     write_text(folder / "tune.md", _markdown(result))
 
 
@@ -126,7 +131,7 @@ def to_json(result: TuningResult) -> dict[str, Any]:
         "has_learned": result.stages[-1].has_learned,
         "stages": [
             {
-                "searched": {"γ": "gamma", "α": "alpha"}[stage.symbol],
+                "searched": _SEARCHED[stage.symbol],
                 "best": {"gamma": stage.best.gamma, "alpha": stage.best.alpha},
                 "chosen": {"gamma": stage.chosen.gamma, "alpha": stage.chosen.alpha},
                 "reason": stage.reason,
@@ -155,41 +160,33 @@ def _json_row(row: Row, seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _csv(result: TuningResult) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+def _runs_table(result: TuningResult) -> Table:
+    """The rows of all stages for programs, with all decimals."""
+    rows = []
     for stage in result.stages:
         for row in stage.rows:
-            failed = bool(row.scores.failures)
-            writer.writerow(
-                [
-                    {"γ": "gamma", "α": "alpha"}[stage.symbol],
-                    row.cell.gamma,
-                    row.cell.alpha,
-                    _number(None if failed else row.scores.ap),
-                    *(_number(value) for value in row.interval or (None, None)),
-                    _number(None if failed else row.scores.ap50),
-                    _number(row.behind),
-                    *(_number(value) for value in row.behind_interval or (None, None)),
-                    int(row.cell == stage.chosen),
-                    "; ".join(row.scores.failures),
-                ]
-            )
-    return text.getvalue()
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+            record = _json_row(row, result.seeds)
+            low, high = row.interval or (None, None)
+            behind_low, behind_high = row.behind_interval or (None, None)
+            record |= {
+                "searched": _SEARCHED[stage.symbol],
+                "AP_low": low,
+                "AP_high": high,
+                "behind_best_low": behind_low,
+                "behind_best_high": behind_high,
+                "chosen": int(row.cell == stage.chosen),
+                "failure": "; ".join(row.scores.failures),
+            }
+            rows.append(record)
+    return Table("", tuple(Column(key, key) for key in _CSV_COLUMNS), tuple(rows))
 
 
 def _markdown(result: TuningResult) -> str:
     lines = ["# Tuning γ and α", ""]
     for stage in result.stages:
         lines += [f"## The search for {stage.symbol}", ""]
-        lines += [f"| {' | '.join(_HEADERS)} |", f"|{'---:|' * (len(_HEADERS) - 1)}---|"]
-        lines += [f"| {' | '.join(_cells(row, stage))} |" for row in stage.rows]
-        lines += ["", f"Chosen: {stage.reason}.", ""]
+        lines += [stage_table(stage, result.grid.confidence).to_markdown()]
+        lines += [f"Chosen: {stage.reason}.", ""]
         lines += [f"- {line}" for line in (*stage.verdicts(), *failures(stage))]
         lines.append("")
     lines += [caveat(result), "", f"In short: {conclusion(result)}", ""]

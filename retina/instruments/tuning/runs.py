@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from retina.experiment import (
 )
 from retina.experiment.checks import check_frozen, seed_everything
 from retina.instruments.tuning.grid import Cell, GridConfig
-from retina.objective.classification import FocalConfig
 from retina.storage import write_text
 
 
@@ -64,7 +62,7 @@ def base_config(config: ExperimentConfig, grid: GridConfig) -> ExperimentConfig:
             "tuning compares runs on the validation set: give dataset.validation in the config"
         )
     loss = config.objective.classification
-    if not isinstance(loss, FocalConfig):
+    if loss.kind != "focal":
         raise UserError(
             "objective.classification.kind: tuning is about γ and α of the focal loss, this is "
             f"'{loss.kind}'; set objective.classification.kind=focal"
@@ -134,22 +132,3 @@ def run_once(config: ExperimentConfig) -> RunRecord:
         record = RunRecord(reason="", seconds=round(outcome.seconds, 1))
     write_text(record_path, json.dumps(asdict(record), ensure_ascii=False) + "\n")
     return record
-
-
-@dataclass(frozen=True, slots=True)
-class RunInTurn:
-    """Runs the trainings one after the other in this process.
-
-    Attributes:
-        on_run: told each run before it starts, with its number from 1 and how many there are.
-    """
-
-    on_run: Callable[[ExperimentConfig, int, int], None] = lambda config, number, count: None
-
-    def __call__(self, configs: Sequence[ExperimentConfig]) -> list[RunRecord]:
-        """How each of them ended; see `run_once` for what is raised."""
-        records = []
-        for number, config in enumerate(configs, start=1):
-            self.on_run(config, number, len(configs))
-            records.append(run_once(config))
-        return records

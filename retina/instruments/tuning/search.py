@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from retina.errors import RunError, UserError
 from retina.evaluation.bootstrap import ImageMatches, draw_multiplicities, match_per_image
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.experiment import ExperimentConfig, build_dataset
+from retina.instruments.number_formatting import shown
 from retina.instruments.tuning.comparison import CellScores, Stage, compare, score_cell
 from retina.instruments.tuning.grid import Cell, GridConfig
-from retina.instruments.tuning.runs import RunRecord, base_config, run_config
+from retina.instruments.tuning.runs import RunRecord, base_config, run_config, run_once
 from retina.storage import make_folder, write_text
 from retina.structures import GroundTruth, IntArray
 
@@ -44,14 +45,6 @@ class TuningResult:
     num_images_with_objects: int
 
 
-class RunCells(Protocol):
-    """Runs trainings, one after the other or side by side."""
-
-    def __call__(self, configs: Sequence[ExperimentConfig]) -> list[RunRecord]:
-        """How each of them ended."""
-        ...
-
-
 @dataclass
 class Tuning:
     """One search in one folder; what is done is taken from there.
@@ -59,14 +52,14 @@ class Tuning:
     Attributes:
         config: the experiment; its ``output_dir`` is the folder.
         grid: what to try.
-        run_cells: runs the trainings.
-        on_stage: told each stage when it is complete.
-        on_warning: told what the user should know.
+        on_run: called with a line about each run before it starts.
+        on_stage: called with each stage when it is complete.
+        on_warning: called with what the user should know.
     """
 
     config: ExperimentConfig
     grid: GridConfig
-    run_cells: RunCells
+    on_run: Callable[[str], None] = lambda text: None
     on_stage: Callable[[Stage], None] = lambda stage: None
     on_warning: Callable[[str], None] = lambda text: None
     _truth: GroundTruth = field(init=False)
@@ -122,10 +115,16 @@ class Tuning:
 
     def _stage(self, symbol: str, base: ExperimentConfig, cells: Sequence[Cell]) -> Stage:
         missing = [cell for cell in cells if cell not in self._scores]
-        configs = [
-            run_config(base, cell, seed, self.folder) for cell in missing for seed in self.seeds
-        ]
-        records = self.run_cells(configs)
+        runs = [(cell, seed) for cell in missing for seed in self.seeds]
+        configs = [run_config(base, cell, seed, self.folder) for cell, seed in runs]
+        records = []
+        for number, ((cell, seed), config) in enumerate(zip(runs, configs, strict=True), start=1):
+            done = " (done before)" if (config.output_dir / "outcome.json").exists() else ""
+            self.on_run(
+                f"run {number} of {len(runs)}: γ = {shown(cell.gamma)}, α = {shown(cell.alpha)}, "
+                f"seed {seed}{done}"
+            )
+            records.append(run_once(config))
         for number, cell in enumerate(missing):
             at = slice(number * len(self.seeds), (number + 1) * len(self.seeds))
             self._scores[cell] = self._score(cell, configs[at], records[at])
@@ -209,9 +208,9 @@ def claim_folder(base: ExperimentConfig, *, seeds_are_named: bool) -> list[str]:
     told = [f"{key}: {old} → {new}" for key, (old, new) in sorted(differences(before, now).items())]
     changed = [one for one in told if not one.startswith(harmless)]
     if changed:
-        shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
+        first = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
         raise UserError(
-            f"{folder}: holds a tuning with other settings ({shown}); its runs could not be "
+            f"{folder}: holds a tuning with other settings ({first}); its runs could not be "
             "compared with new ones. Take the same settings, or another folder with --output"
         )
     return told

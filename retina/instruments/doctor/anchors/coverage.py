@@ -1,6 +1,6 @@
 """Which objects get anchors, by the assigner that trains and at the size that the network sees.
 
-An object that no anchor answers for is never learned; one that only a low-quality match rescues is
+An object that no anchor answers for is never learned; one that has only a low-quality match is
 learned by a single badly fitting anchor. Both are the usual reason for a detector that misses its
 small objects (keras-retinanet #555 #667, ODTK #158, mmdetection #5430).
 """
@@ -21,6 +21,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.geometry.anchors import AnchorGenerator
 from retina.geometry.boxes import box_areas, pairwise_iou
 from retina.geometry.resizing import fit_into, max_size_for
+from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.assignment import Assigner
 from retina.runtime.splits import spread_indices
 from retina.structures import Anchors, BatchedTargets, BoolArray, IntArray, Size, Targets
@@ -34,9 +35,9 @@ class Outcome(IntEnum):
 
     MATCHED = 0
     """At least one anchor reaches the assigner's foreground IoU."""
-    RESCUED = 1
+    LOW_QUALITY = 1
     """Only a low-quality match gives it an anchor."""
-    NEVER = 2
+    UNMATCHED = 2
     """No anchor answers for it: it is background to the loss, or ignored."""
 
 
@@ -47,21 +48,23 @@ class InputImage:
     Attributes:
         targets: in pixels of the resized image, without crowd regions and exact repetitions (of two
             equal boxes one never gets an anchor, which is no fault of the anchors).
-        size: height and width of the resized image, without padding.
+        size: (height, width) of the resized image, without padding.
+        padded_size: (height, width) of the network's input for this image by itself.
     """
 
     targets: Targets
     size: Size
+    padded_size: Size
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Of some objects, how many there are and which fractions have which outcome."""
+    """Of some objects, how many there are and which fractions (0 … 1) have which outcome."""
 
     count: int
     matched: float
-    rescued: float
-    never: float
+    low_quality: float
+    unmatched: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +114,24 @@ def side_names() -> list[str]:
 
 def input_images(
     dataset: DetectionDataset,
+    preprocess: PreprocessConfig,
     *,
     sizes: Sequence[tuple[int, int]],
-    stretch: bool,
     limit: int | None,
 ) -> list[InputImage]:
     """Images of a split at the size that training shows them at; none is decoded.
 
     Args:
         dataset: the split.
-        sizes: the ``(min_size, max_size)`` that batches draw from, taken in turn.
-        stretch: whether they are the exact height and width.
+        preprocess: how images become the network's input.
+        sizes: the ``(min_size, max_size)`` that batches draw from in place of those of
+            ``preprocess``, taken in turn.
         limit: at most so many images with objects, evenly spread.
     """
     filled = filled_images(dataset)
     chosen = spread_indices(len(filled), limit)
     return [
-        _input_image(dataset, filled[position], sizes[number % len(sizes)], stretch=stretch)
+        _input_image(dataset, filled[position], sizes[number % len(sizes)], preprocess)
         for number, position in enumerate(chosen)
     ]
 
@@ -141,10 +145,12 @@ def filled_images(dataset: DetectionDataset) -> list[int]:
 
 
 def _input_image(
-    dataset: DetectionDataset, index: int, size: tuple[int, int], *, stretch: bool
+    dataset: DetectionDataset, index: int, size: tuple[int, int], preprocess: PreprocessConfig
 ) -> InputImage:
     height, width = dataset.image_sizes[index].tolist()
-    target = size if stretch else fit_into((height, width), max_size_for((height, width), *size))
+    target = size
+    if not preprocess.stretch:
+        target = fit_into((height, width), max_size_for((height, width), *size))
     objects = dataset.targets(index)
     keep = ~objects.is_crowd & ~_repeats(objects)
     factors = torch.tensor([target[1] / width, target[0] / height] * 2)
@@ -155,6 +161,7 @@ def _input_image(
             is_crowd=objects.is_crowd[keep],
         ),
         size=target,
+        padded_size=padded(target, preprocess.size_divisor, preprocess.pad_to),
     )
 
 
@@ -195,16 +202,13 @@ def measure_coverage(
     *,
     anchors: AnchorGenerator,
     assigner: Assigner,
-    size_divisor: int,
-    pad_to: Size | None = None,
 ) -> AnchorCoverage:
     """Let the assigner say which anchors answer for which object.
 
     Each image is laid by itself into its padding, on the CPU, and no random number is drawn.
     """
     parts = [
-        _outcomes(image.targets, _lay(anchors, padded(image.size, size_divisor, pad_to)), assigner)
-        for image in images
+        _outcomes(image.targets, _lay(anchors, image.padded_size), assigner) for image in images
     ]
     counts = [part[2] for part in parts]
     return AnchorCoverage(
@@ -235,8 +239,8 @@ def _outcomes(targets: Targets, anchors: Anchors, assigner: Assigner) -> tuple[T
     assignment = assigner(anchors, BatchedTargets.from_targets([targets]))
     rows = assignment.is_foreground[0].nonzero().flatten()
     owners = assignment.target_index[0, rows]
-    outcome = torch.full((count,), int(Outcome.NEVER))
-    outcome[owners] = int(Outcome.RESCUED)
+    outcome = torch.full((count,), int(Outcome.UNMATCHED))
+    outcome[owners] = int(Outcome.LOW_QUALITY)
     outcome[owners[_is_good(targets, anchors, rows, owners, assigner)]] = int(Outcome.MATCHED)
     return outcome, torch.bincount(owners, minlength=count), len(anchors)
 

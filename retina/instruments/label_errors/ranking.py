@@ -1,9 +1,8 @@
 """Probable label errors, ranked: missing boxes, wrong classes, badly placed and spurious boxes.
 
 The detector is not asked whether it agrees with a label, but how much its outputs look like those
-at labels that are certainly wrong: `hypotheses` makes such labels up,
-`evidence` describes them and the real ones alike, and
-`scoring` tells them apart.
+at labels that are certainly wrong: `hypotheses` makes such labels up, `evidence` describes
+them and the real ones alike, and `scoring` tells them apart.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from retina.instruments.label_errors.scoring import (
 )
 from retina.structures import GroundTruth
 
-SuspectKind = Literal["missing", "wrong_class", "badly_placed", "spurious"]
-KINDS: tuple[SuspectKind, ...] = ("missing", "wrong_class", "badly_placed", "spurious")
+LabelErrorKind = Literal["missing", "wrong_class", "badly_placed", "spurious"]
+KINDS: tuple[LabelErrorKind, ...] = ("missing", "wrong_class", "badly_placed", "spurious")
 
 Corners = tuple[float, float, float, float]
 
@@ -60,7 +59,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class LabelError:
     """A label, or the lack of one, that is probably wrong.
 
     Attributes:
@@ -71,7 +70,7 @@ class Suspect:
         suggestion: what to write instead; None for a spurious box.
     """
 
-    kind: SuspectKind
+    kind: LabelErrorKind
     score: float
     image_index: int
     annotation: int | None
@@ -79,18 +78,12 @@ class Suspect:
 
 
 class _LabelTable(NamedTuple):
-    """The evidence about the labels of all images, the made-up ones included: S rows."""
+    """What the evidence about the labels of all images is about: S rows, made-up ones included."""
 
-    features: Tensor
     labels: Tensor
     kinds: Tensor
     image_indices: Tensor
     annotations: Tensor  # -1 where made up
-    seen_boxes: Tensor
-    seen_scores: Tensor
-    seen_labels: Tensor
-    other_labels: Tensor
-    other_scores: Tensor
 
 
 class _DetectionTable(NamedTuple):
@@ -104,19 +97,21 @@ class _DetectionTable(NamedTuple):
     scores: Tensor
 
 
-def find_suspects(
+def find_label_errors(
     detector: Callable[[Image], DenseEvidence],
     dataset: DetectionDataset,
     *,
+    minimum_score: float = 0.0,
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
-) -> tuple[Suspect, ...]:
-    """Every label as a suspect of each kind it can be, and every unexplained detection.
+) -> tuple[LabelError, ...]:
+    """Every label as an error of each kind it can be, and every unexplained detection.
 
     Args:
-        detector: gives the dense outputs for an image, such as a
-            `SuspectDetector`; trained on this split or not.
+        detector: gives the dense outputs for an image, such as an
+            `AveragedDetector`; trained on this split or not.
         dataset: the split, with the detector's labels.
+        minimum_score: errors below it are left out.
         seed: of the errors that are made up.
         on_progress: called with the number of images done since the last call.
 
@@ -128,6 +123,7 @@ def find_suspects(
     """
     truth = dataset.ground_truth()
     objects = LabelledObjects.of(truth)
+    label_evidence: list[LabelEvidence] = []
     label_rows: list[_LabelTable] = []
     detection_rows: list[_DetectionTable] = []
     for index in range(len(dataset)):
@@ -139,42 +135,27 @@ def find_suspects(
         )
         imagined = imagine_errors(objects, index, seed=seed)
         if len(imagined.kinds):
-            found = evidence.of_labels(imagined.hypotheses)
-            label_rows.append(_label_rows(index, torch.from_numpy(rows), imagined, found))
+            label_evidence.append(evidence.of_labels(imagined.hypotheses))
+            label_rows.append(_label_rows(index, torch.from_numpy(rows), imagined))
         detection_rows.append(_detection_rows(index, evidence.of_detections()))
         if on_progress is not None:
             on_progress(1)
-    suspects = [
-        *_label_suspects(label_rows, truth),
-        *_missing_suspects(detection_rows, len(objects.rows)),
+    errors = [
+        *_wrong_labels(label_evidence, label_rows, truth),
+        *_missing_labels(detection_rows, len(objects.rows)),
     ]
-    return tuple(sorted(suspects, key=lambda one: -one.score))
+    kept = [one for one in errors if one.score >= minimum_score]
+    return tuple(sorted(kept, key=lambda one: -one.score))
 
 
-def best_first(
-    suspects: Sequence[Suspect], *, minimum_score: float, limit: int | None = None
-) -> tuple[Suspect, ...]:
-    """The suspects that are worth a look, in their order."""
-    kept = [one for one in suspects if one.score >= minimum_score]
-    return tuple(kept[:limit])
-
-
-def _label_rows(
-    index: int, annotations: Tensor, imagined: ImageHypotheses, found: LabelEvidence
-) -> _LabelTable:
+def _label_rows(index: int, annotations: Tensor, imagined: ImageHypotheses) -> _LabelTable:
     of_row = torch.full_like(imagined.kinds, -1)
     of_row[: len(annotations)] = annotations
     return _LabelTable(
-        features=found.features,
         labels=imagined.hypotheses.labels,
         kinds=imagined.kinds,
         image_indices=torch.full_like(imagined.kinds, index),
         annotations=of_row,
-        seen_boxes=found.seen_boxes,
-        seen_scores=found.seen_scores,
-        seen_labels=found.seen_labels,
-        other_labels=found.other_labels,
-        other_scores=found.other_scores,
     )
 
 
@@ -193,13 +174,16 @@ def _detection_rows(index: int, found: DetectionEvidence) -> _DetectionTable:
     )
 
 
-def _label_suspects(rows: Sequence[_LabelTable], truth: GroundTruth) -> Iterator[Suspect]:
+def _wrong_labels(
+    parts: Sequence[LabelEvidence], rows: Sequence[_LabelTable], truth: GroundTruth
+) -> Iterator[LabelError]:
     if not rows:
         return
+    found = LabelEvidence.joined(parts)
     table = _LabelTable(*map(torch.cat, zip(*rows, strict=True)))
     is_real = table.annotations >= 0
     probabilities = error_probabilities(
-        label_design(table.features, table.labels, is_real),
+        label_design(found.features, table.labels, is_real),
         table.kinds,
         num_outcomes=len(LABEL_KINDS),
         num_labels=int(is_real.sum()),
@@ -209,17 +193,17 @@ def _label_suspects(rows: Sequence[_LabelTable], truth: GroundTruth) -> Iterator
     for row in is_real.nonzero()[:, 0].tolist():
         annotation, image_index = int(table.annotations[row]), int(table.image_indices[row])
         seen = Suggestion(
-            _corners(table.seen_boxes[row]),
-            int(table.seen_labels[row]),
-            float(table.seen_scores[row]),
+            _corners(found.seen_boxes[row]),
+            int(found.seen_labels[row]),
+            float(found.seen_scores[row]),
         )
         x, y, width, height = truth.boxes_xywh[annotation].tolist()
         other = Suggestion(
             (x, y, x + width, y + height),
-            int(table.other_labels[row]),
-            float(table.other_scores[row]),
+            int(found.other_labels[row]),
+            float(found.other_scores[row]),
         )
-        suggestions: tuple[tuple[SuspectKind, Suggestion | None], ...] = (
+        suggestions: tuple[tuple[LabelErrorKind, Suggestion | None], ...] = (
             ("wrong_class", other),
             ("badly_placed", seen),
             ("spurious", None),
@@ -228,10 +212,10 @@ def _label_suspects(rows: Sequence[_LabelTable], truth: GroundTruth) -> Iterator
             column = LABEL_KINDS.index(kind)
             if column in known:
                 score = float(probabilities[row, column])
-                yield Suspect(kind, score, image_index, annotation, suggestion)
+                yield LabelError(kind, score, image_index, annotation, suggestion)
 
 
-def _missing_suspects(rows: Sequence[_DetectionTable], num_labels: int) -> Iterator[Suspect]:
+def _missing_labels(rows: Sequence[_DetectionTable], num_labels: int) -> Iterator[LabelError]:
     table = _DetectionTable(*map(torch.cat, zip(*rows, strict=True)))
     if min(int(table.is_matched.sum()), int((~table.is_matched).sum())) < _FEWEST_EXAMPLES:
         # Too few to learn from, as in a set that has hardly any labels.
@@ -247,7 +231,7 @@ def _missing_suspects(rows: Sequence[_DetectionTable], num_labels: int) -> Itera
         seen = Suggestion(
             _corners(table.boxes[row]), int(table.labels[row]), float(table.scores[row])
         )
-        yield Suspect(
+        yield LabelError(
             "missing", float(probabilities[row]), int(table.image_indices[row]), None, seen
         )
 

@@ -1,8 +1,9 @@
-"""What is examined: a config and its data, read as a training reads them."""
+"""What is checked: a config and its data, read as a training reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,22 +13,24 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.sampling import MULTI_SCALE_FACTORS, scaled_sizes
 from retina.errors import UserError
 from retina.experiment import ExperimentConfig, build_dataset
-from retina.instruments.doctor.findings import Finding
+from retina.instruments.doctor.findings import CheckResult, Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """An experiment that can be examined.
+class CheckContext:
+    """An experiment that can be checked.
 
     Attributes:
         config: the experiment.
         train: its training split.
         validation: its validation split; None without one, or where it cannot be read.
+        folder: where ``batch.png`` goes; the checks at the start of a training need none.
     """
 
     config: ExperimentConfig
     train: DetectionDataset
-    validation: DetectionDataset | None
+    validation: DetectionDataset | None = None
+    folder: Path = Path()
 
     @property
     def input_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -45,20 +48,19 @@ class Subject:
             return model.pyramid.build(model.backbone.build().feature_specs).strides
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What reading the splits gives; ``subject`` is None where the training split is unusable."""
+def read_context(
+    config: ExperimentConfig, folder: Path = Path()
+) -> tuple[CheckContext | None, CheckResult]:
+    """Read the splits; what a training would refuse becomes a finding.
 
-    subject: Subject | None
-    findings: tuple[Finding, ...]
-
-
-def read_subject(config: ExperimentConfig) -> Reading:
-    """Read the splits; what a training would refuse becomes a finding."""
+    Returns:
+        The context, None where the training split cannot be used, and what reading found.
+    """
     try:
         train = build_dataset(config, "train")
     except UserError as error:
-        return Reading(None, (_unreadable(config.dataset.train, "training", error),))
+        finding = _unreadable(config.dataset.train, "training", error)
+        return None, CheckResult("not readable", (finding,), {"images": 0})
     validation = None
     findings: tuple[Finding, ...] = ()
     if config.dataset.validation is not None:
@@ -66,7 +68,8 @@ def read_subject(config: ExperimentConfig) -> Reading:
             validation = build_dataset(config, "validation", categories=train.categories)
         except UserError as error:
             findings = (_unreadable(config.dataset.validation, "validation", error),)
-    return Reading(Subject(config, train, validation), findings)
+    result = CheckResult(f"{len(train)} training images", findings, {"images": len(train)})
+    return CheckContext(config, train, validation, folder), result
 
 
 def _unreadable(part: DatasetConfig, split: str, error: UserError) -> Finding:
@@ -75,25 +78,25 @@ def _unreadable(part: DatasetConfig, split: str, error: UserError) -> Finding:
     if cause is not None:
         return Finding(
             code=cause.code,
-            severity="severe",
+            level="error",
             what=cause.what,
             why=cause.why,
-            remedy=cause.fix,
+            fix=cause.fix,
             numbers=dict(cause.numbers),
         )
     text = str(error)
     if isinstance(error, UnknownCategoriesError):
         return Finding(
             code="validation_categories_unknown",
-            severity="severe",
+            level="error",
             what=text.partition(". Correct the names")[0],
             why="What is scored must be what is learned; the training would refuse to start.",
-            remedy="Correct the category names, or list the ones to keep under dataset.*.classes.",
+            fix="Correct the category names, or list the ones to keep under dataset.*.classes.",
         )
     return Finding(
         code=f"{split}_unreadable",
-        severity="severe",
+        level="error",
         what=text,
         why="The training would refuse to start.",
-        remedy="Correct the files or the paths of the config.",
+        fix="Correct the files or the paths of the config.",
     )

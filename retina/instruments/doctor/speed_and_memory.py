@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ import torch
 
 from retina.datasets.loading import Collate
 from retina.errors import RunError
-from retina.instruments.doctor.findings import Examined, Finding
-from retina.instruments.doctor.subject import Subject
-from retina.instruments.doctor.trial import Trial, batch_sampler_of, load_parts, start_trial
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding
+from retina.instruments.doctor.trial import batch_sampler_of, load_micro_batches, start_trial
 from retina.structures import Batch, SampleRequest
 
 _LOADED_BATCHES = 8
@@ -29,25 +28,24 @@ _FULL = 0.9
 """The share of the memory above which other processes, or a larger batch, would end the run."""
 
 
-def examine_speed(subject: Subject) -> Examined:
+def check_speed(context: CheckContext) -> CheckResult:
     """Images per second that the loader makes and that the network takes, each by itself."""
-    requests = batch_sampler_of(subject).epoch(0)
-    loaded = loading_speed(subject, requests)
-    trial = start_trial(subject)
-    taken = step_speed(subject, trial, load_parts(subject, requests[0]))
-    workers = subject.config.training.num_workers
-    return Examined(
+    requests = batch_sampler_of(context).epoch(0)
+    loaded = loading_speed(context, requests)
+    taken = step_speed(context, load_micro_batches(context, requests[0]))
+    workers = context.config.training.num_workers
+    return CheckResult(
         summary=f"images/s: loader {loaded:.1f} (num_workers {workers}), network {taken:.1f}",
         findings=compare_speeds(loaded, taken, workers=workers, cores=available_cores()),
         numbers={"loader": loaded, "network": taken, "num_workers": workers},
     )
 
 
-def loading_speed(subject: Subject, requests: Sequence[Sequence[SampleRequest]]) -> float:
+def loading_speed(context: CheckContext, requests: Sequence[Sequence[SampleRequest]]) -> float:
     """Images per second of the configured loader, without the first batch (workers start up)."""
-    config = subject.config
+    config = context.config
     loader = config.loader.build(
-        subject.train,
+        context.train,
         [list(batch) for batch in requests[: _LOADED_BATCHES + config.training.num_workers]],
         Collate(config.preprocess.size_divisor, config.preprocess.pad_to),
         num_workers=config.training.num_workers,
@@ -62,19 +60,20 @@ def loading_speed(subject: Subject, requests: Sequence[Sequence[SampleRequest]])
             break
     if not images:  # a single batch: its whole time is all there is
         started = time.monotonic()
-        load_parts(subject, requests[0])
+        load_micro_batches(context, requests[0])
         images = first
     return images / max(1e-6, time.monotonic() - started)
 
 
-def step_speed(subject: Subject, trial: Trial, parts: Sequence[Batch]) -> float:
+def step_speed(context: CheckContext, micro_batches: Sequence[Batch]) -> float:
     """Images per second of training steps on one batch, without the first step."""
-    lr = subject.config.optimizer.lr / 1000
-    trial.advance(parts, lr)
+    trial, lr = start_trial(context), context.config.optimizer.lr / 1000
+    trial.advance(micro_batches, lr)
     started = time.monotonic()
     for _ in range(_TIMED_STEPS):
-        trial.advance(parts, lr)
-    return _TIMED_STEPS * sum(map(len, parts)) / max(1e-6, time.monotonic() - started)
+        trial.advance(micro_batches, lr)
+    images = _TIMED_STEPS * sum(map(len, micro_batches))
+    return images / max(1e-6, time.monotonic() - started)
 
 
 def available_cores() -> int:
@@ -94,11 +93,11 @@ def compare_speeds(loaded: float, taken: float, *, workers: int, cores: int) -> 
     return (
         Finding(
             code="loader_slow",
-            severity="warning" if loaded < 0.8 * taken else "note",
+            level="warning" if loaded < 0.8 * taken else "note",
             what=f"the loader makes {loaded:.1f} images/s with {workers} worker"
             f"{'' if workers == 1 else 's'}, the network could take {taken:.1f}",
             why="The network waits for data; the training takes longer than it needs to.",
-            remedy=f"Use {wanted} workers ({cores} cores are here)."
+            fix=f"Use {wanted} workers ({cores} cores are here)."
             if can_more
             else "All cores are in use: store smaller images, use fewer augmentations, or keep "
             "decoded images in memory (dataset.train.cache_images).",
@@ -110,12 +109,13 @@ def compare_speeds(loaded: float, taken: float, *, workers: int, cores: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What a step takes.
+    """The memory that a step takes.
 
     Attributes:
-        used: bytes at the peak; on a CPU the growth of this process, an estimate.
+        used: bytes at the peak; on a CPU the growth of this process, an estimate; 0 where
+            the system does not say (Windows), `sys.maxsize` where the step failed.
         available: bytes that there are for it; 0 where nobody says.
-        shape: (images, height, width) of one part of the batch.
+        shape: ``(images, height, width)`` of the largest micro-batch.
     """
 
     used: int
@@ -123,19 +123,19 @@ class MemoryUse:
     shape: tuple[int, int, int]
 
 
-def examine_memory(subject: Subject) -> Examined:
-    """A real step on the largest batch of an epoch's plan."""
-    requests = largest_batch(batch_sampler_of(subject).epoch(0))
-    parts = load_parts(subject, requests)
-    largest = max(parts, key=lambda part: part.images.numel())
+def check_memory(context: CheckContext) -> CheckResult:
+    """A real step on the largest batch of an epoch."""
+    requests = largest_batch(batch_sampler_of(context).epoch(0))
+    micro_batches = load_micro_batches(context, requests)
+    largest = max(micro_batches, key=lambda batch: batch.images.numel())
     shape = (len(largest), *largest.padded_size)
     try:
-        use = _measure(subject, parts, shape)
+        use = _measure(context, micro_batches, shape)
     except (torch.OutOfMemoryError, MemoryError):
         use = MemoryUse(sys.maxsize, 0, shape)
-    return Examined(
-        summary=_described(use, subject.config.device),
-        findings=judge_memory(use, subject.config.training.accumulation_steps, len(requests)),
+    return CheckResult(
+        summary=_described(use, context.config.device),
+        findings=judge_memory(use, context.config.training.accumulation_steps, len(requests)),
         numbers={
             "bytes": use.used if use.used < sys.maxsize else None,
             "available": use.available,
@@ -157,19 +157,22 @@ def largest_batch(batches: Sequence[Sequence[SampleRequest]]) -> Sequence[Sample
     return max(batches, key=pixels)
 
 
-def _measure(subject: Subject, parts: Sequence[Batch], shape: tuple[int, int, int]) -> MemoryUse:
+def _measure(
+    context: CheckContext, micro_batches: Sequence[Batch], shape: tuple[int, int, int]
+) -> MemoryUse:
     before = _peak_of_process()
-    trial = start_trial(subject)
-    lr = subject.config.optimizer.lr / 1000
-    if trial.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(trial.device)
-        trial.advance(parts, lr)
-        free, _ = torch.cuda.mem_get_info(trial.device)
-        reserved = torch.cuda.memory_reserved(trial.device)
-        peak = torch.cuda.max_memory_reserved(trial.device)
+    trial = start_trial(context)
+    device = trial.runtime.device
+    lr = context.config.optimizer.lr / 1000
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        trial.advance(micro_batches, lr)
+        free, _ = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        peak = torch.cuda.max_memory_reserved(device)
         return MemoryUse(peak, free + reserved, shape)
     available = _available_memory()
-    trial.advance(parts, lr)
+    trial.advance(micro_batches, lr)
     return MemoryUse(max(0, _peak_of_process() - before), available, shape)
 
 
@@ -186,10 +189,10 @@ def judge_memory(use: MemoryUse, accumulation: int, batch_size: int) -> tuple[Fi
     return (
         Finding(
             code="memory_short",
-            severity="severe",
+            level="error",
             what=f"a step on the largest batch ({images} × 3 × {height} × {width}) takes {amount}",
             why="The training would end with an out-of-memory error when that batch comes.",
-            remedy=f"Compute the batch in {parts} parts (training.accumulation_steps), or lower "
+            fix=f"Compute the batch in {parts} parts (training.accumulation_steps), or lower "
             "training.batch_size or preprocess.max_size."
             if parts > accumulation
             else "Lower preprocess.min_size and preprocess.max_size.",
@@ -204,6 +207,8 @@ def _described(use: MemoryUse, device: str) -> str:
     shape = f"{images} × {height} × {width}"
     if use.used == sys.maxsize:
         return f"{shape} does not fit"
+    if not use.used:
+        return f"{shape} fits"
     of = f" of {_gib(use.available)}" if use.available else ""
     kind = "about " if not device.startswith("cuda") and not torch.cuda.is_available() else ""
     return f"{kind}{_gib(use.used)}{of} for {shape}"
@@ -214,7 +219,11 @@ def _gib(size: int) -> str:
 
 
 def _peak_of_process() -> int:
-    """The most memory that this process ever held, in bytes."""
+    """The most memory that this process ever held, in bytes; 0 on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -1,4 +1,4 @@
-"""The coverage by several sets of anchors: tables, files and a picture."""
+"""The coverage by several sets of anchors: tables, files and a figure."""
 
 from __future__ import annotations
 
@@ -7,51 +7,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from retina.instruments.doctor.coverage.fitting import AnchorProposal
-from retina.instruments.doctor.coverage.measuring import Share
+from retina.instruments.doctor.anchors.coverage import Share
+from retina.instruments.doctor.anchors.proposals import Proposals
+from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import patch_yaml
-from retina.instruments.doctor.proposing import Proposals
 from retina.instruments.figures import new_figure, write_png
 from retina.storage import write_text
 from retina.structures import Categories
+from retina.tables import Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_CLASSES = 20
-_COLORS = ("#2a9d8f", "#e9c46a", "#c8553d")
-_OUTCOMES = ("matched", "only a low-quality match", "never")
+_OUTCOMES = (
+    ("matched", "#2a9d8f"),
+    ("only a low-quality match", "#e9c46a"),
+    ("unmatched", "#c8553d"),
+)
 
 
 def coverage_table(proposals: Proposals, categories: Categories) -> Table:
-    """Matched, rescued and never, in percent, by size and class; it fits 80 columns."""
-    table = Table(
-        title="objects matched / only by a low-quality match / never, in %",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
+    """Matched, low-quality and unmatched, in percent, by size and class; it fits 80 columns."""
+    names = [proposal.name for proposal in proposals.sets]
+    return Table(
+        title="objects matched / only by a low-quality match / unmatched, in %",
+        columns=(
+            Column("size at the input", "group"),
+            Column("objects", "objects", justify="right"),
+            *(Column(name, name, _percents, justify="right", wrap=False) for name in names),
+        ),
+        rows=tuple(
+            {"group": group, "objects": shares[0].count, **dict(zip(names, shares, strict=True))}
+            for group, shares in _rows(proposals, categories)
+        ),
+        look="lines",
     )
-    table.add_column("size at the input", overflow="fold")
-    table.add_column("objects", justify="right")
-    for proposal in proposals.sets:
-        table.add_column(_title(proposal, proposals), justify="right", no_wrap=True)
-    for name, shares in _rows(proposals, categories):
-        cells = [_cell(share) for share in shares]
-        table.add_row(escape(name), str(shares[0].count), *cells)
-    return table
-
-
-def _title(proposal: AnchorProposal, proposals: Proposals) -> str:
-    chosen = proposal is proposals.best and proposal is not proposals.current
-    return f"[bold]{proposal.name}[/]" if chosen else proposal.name
 
 
 def _rows(proposals: Proposals, categories: Categories) -> Iterator[tuple[str, list[Share]]]:
+    """Groups of objects, each with its share for every set: all, by size, the worst classes."""
     coverages = [proposal.coverage for proposal in proposals.sets]
     yield "all", [coverage.share() for coverage in coverages]
     for parts in zip(*(coverage.by_side() for coverage in coverages), strict=True):
@@ -64,30 +59,41 @@ def _rows(proposals: Proposals, categories: Categories) -> Iterator[tuple[str, l
         yield categories.names[label], [shares[label] for shares in by_class]
 
 
-def _cell(share: Share) -> str:
-    parts = (share.matched, share.rescued, share.never)
-    return " / ".join(f"{100 * part:.0f}" for part in parts)
+def _percents(share: Share) -> str:
+    return " / ".join(f"{100 * part:.0f}" for part in _parts(share))
+
+
+def _parts(share: Share) -> tuple[float, float, float]:
+    return share.matched, share.low_quality, share.unmatched
 
 
 def settings_table(proposals: Proposals) -> Table:
     """The anchors of every set."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for header in ("anchors", "sizes", "scales", "ratios", "an image"):
-        table.add_column(header, justify="right" if header == "an image" else "left")
-    for proposal in proposals.sets:
-        config = proposal.config
-        scales = config.scales if config.scales_per_level is None else ("per level",)
-        ratios = config.ratios if config.ratios_per_level is None else ("per level",)
-        table.add_row(
-            _title(proposal, proposals),
-            *(", ".join(map(_short, values)) for values in (config.sizes, scales, ratios)),
-            f"{proposal.coverage.anchors_per_image:,.0f}",
-        )
-    return table
+    return Table(
+        title="",
+        columns=(
+            Column("anchors", "name"),
+            Column("sizes", "sizes", _listed),
+            Column("scales", "scales", _listed),
+            Column("ratios", "ratios", _listed),
+            Column("an image", "per_image", "{:,.0f}".format, justify="right"),
+        ),
+        rows=tuple(
+            {
+                "name": proposal.name,
+                "sizes": proposal.config.sizes,
+                "scales": None if proposal.config.scales_per_level else proposal.config.scales,
+                "ratios": None if proposal.config.ratios_per_level else proposal.config.ratios,
+                "per_image": proposal.coverage.anchors_per_image,
+            }
+            for proposal in proposals.sets
+        ),
+        look="lines",
+    )
 
 
-def _short(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def _listed(values: tuple[float, ...] | None) -> str:
+    return "per level" if values is None else ", ".join(f"{value:.3g}" for value in values)
 
 
 def advice(proposals: Proposals) -> list[str]:
@@ -100,10 +106,11 @@ def advice(proposals: Proposals) -> list[str]:
         ]
     lines = [
         f"take '{proposals.best.name}': {after.matched:.1%} of {after.count} objects are matched "
-        f"instead of {before.matched:.1%}, {after.never:.1%} never instead of {before.never:.1%}",
+        f"instead of {before.matched:.1%}, {after.unmatched:.1%} unmatched instead of "
+        f"{before.unmatched:.1%}",
         *patch_yaml(proposals.best.patch()).splitlines(),
     ]
-    if proposals.best.strides[0] == 4:
+    if proposals.best.has_p2:
         lines.append(
             "P2 costs: four times the anchors and most of the network's time; a larger "
             "preprocess.min_size is the other way"
@@ -111,7 +118,7 @@ def advice(proposals: Proposals) -> list[str]:
     return lines
 
 
-def write_anchor_files(proposals: Proposals, categories: Categories, folder: Path) -> list[str]:
+def write_anchor_files(proposals: Proposals, context: CheckContext, folder: Path) -> list[str]:
     """Write ``anchors.yaml``, ``anchors.json`` and ``anchors.png``; their names."""
     head = (
         "# Laid over a config: extends: YOUR.yaml, then these keys.\n"
@@ -119,34 +126,35 @@ def write_anchor_files(proposals: Proposals, categories: Categories, folder: Pat
         else "# The configured anchors fit; these are the same.\n"
     )
     write_text(folder / "anchors.yaml", f"{head}{patch_yaml(proposals.best.patch())}\n")
-    text = json.dumps(_to_json(proposals, categories), indent=2, ensure_ascii=False)
+    text = json.dumps(_to_json(proposals, context), indent=2, ensure_ascii=False)
     write_text(folder / "anchors.json", text + "\n")
     draw_coverage(proposals, folder / "anchors.png")
     return ["anchors.yaml", "anchors.json", "anchors.png"]
 
 
-def _to_json(proposals: Proposals, categories: Categories) -> dict[str, Any]:
-    rows = list(_rows(proposals, categories))
+def _to_json(proposals: Proposals, context: CheckContext) -> dict[str, Any]:
+    rows = list(_rows(proposals, context.train.categories))
     return {
         "best": proposals.best.name,
-        "input_sizes": [list(size) for size in proposals.input_sizes],
+        "input_sizes": [list(size) for size in context.input_sizes],
         "sets": [
             {
                 "name": proposal.name,
                 "patch": proposal.patch(),
                 "anchors_per_image": proposal.coverage.anchors_per_image,
-                "coverage": {
-                    name: {
-                        "objects": shares[number].count,
-                        "matched": shares[number].matched,
-                        "rescued": shares[number].rescued,
-                        "never": shares[number].never,
-                    }
-                    for name, shares in rows
-                },
+                "coverage": {group: _json_share(shares[number]) for group, shares in rows},
             }
             for number, proposal in enumerate(proposals.sets)
         ],
+    }
+
+
+def _json_share(share: Share) -> dict[str, float]:
+    return {
+        "objects": share.count,
+        "matched": share.matched,
+        "rescued": share.low_quality,
+        "never": share.unmatched,
     }
 
 
@@ -158,10 +166,8 @@ def draw_coverage(proposals: Proposals, path: Path) -> None:
     for panel, proposal in zip(panels, proposals.sets, strict=True):
         rows = [(name, share) for name, share in proposal.coverage.by_side() if share.count]
         bottom = [0.0] * len(rows)
-        for color, label, kind in zip(
-            _COLORS, _OUTCOMES, ("matched", "rescued", "never"), strict=True
-        ):
-            heights = [100 * getattr(share, kind) for _, share in rows]
+        for number, (label, color) in enumerate(_OUTCOMES):
+            heights = [100 * _parts(share)[number] for _, share in rows]
             panel.bar([name for name, _ in rows], heights, bottom=bottom, color=color, label=label)
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
         for position, (_, share) in enumerate(rows):

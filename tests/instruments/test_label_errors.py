@@ -25,18 +25,16 @@ from retina.errors import UserError
 from retina.geometry.boxes import pairwise_iou, xywh_to_xyxy
 from retina.instruments.label_errors.corrupted_boxes import SPURIOUS_IOU
 from retina.instruments.label_errors.corruption import CorruptionRates, corrupt
-from retina.instruments.label_errors.detector import SuspectDetector
-from retina.instruments.label_errors.document import suspects_document
+from retina.instruments.label_errors.detector import AveragedDetector
 from retina.instruments.label_errors.evidence import DenseEvidence
-from retina.instruments.label_errors.finding import (
-    KINDS,
-    Suggestion,
-    Suspect,
-    best_first,
-    find_suspects,
-)
 from retina.instruments.label_errors.hypotheses import LabelledObjects, imagine_errors
-from retina.instruments.label_errors.page import suspects_page
+from retina.instruments.label_errors.ranking import (
+    KINDS,
+    LabelError,
+    Suggestion,
+    find_label_errors,
+)
+from retina.instruments.label_errors.report import html_page, json_records
 
 NUM_IMAGES = 40
 CLASSES = ("<b>bold</b>", 'quoted "x"', "plain")
@@ -120,22 +118,22 @@ def test_planted_errors_of_every_kind_come_first_in_its_ranking(build: Build):
     planted = corrupt(content, CorruptionRates.evenly(0.2), seed=1)
     dataset = build(planted.content)
     truth = dataset.ground_truth()
-    suspects = find_suspects(TruthfulDetector(content), dataset)
+    errors = find_label_errors(TruthfulDetector(content), dataset)
     names = {"shifted": "badly_placed"}
     for kind in KINDS:
         wrong = [one for one in planted.corruptions if names.get(one.kind, one.kind) == kind]
         assert len(wrong) == 12  # a twentieth of 240
-        first = [one for one in suspects if one.kind == kind][: len(wrong)]
+        first = [one for one in errors if one.kind == kind][: len(wrong)]
         if kind == "missing":
             found = {
                 one.annotation_id
                 for one in wrong
-                for suspect in first
-                if suspect.suggestion is not None
-                and truth.image_ids[suspect.image_index] == one.image_id
+                for error in first
+                if error.suggestion is not None
+                and truth.image_ids[error.image_index] == one.image_id
                 and float(
                     pairwise_iou(
-                        torch.tensor([suspect.suggestion.box]),
+                        torch.tensor([error.suggestion.box]),
                         xywh_to_xyxy(torch.tensor([one.before["bbox"]])),
                     )
                 )
@@ -145,34 +143,33 @@ def test_planted_errors_of_every_kind_come_first_in_its_ranking(build: Build):
             found = {int(truth.annotation_ids[one.annotation]) for one in first}
         expected = {one.annotation_id for one in wrong}
         assert len(found & expected) >= 11, kind
-    assert [one.score for one in suspects] == sorted((one.score for one in suspects), reverse=True)
-    assert all(0 <= one.score <= 1 for one in suspects)
+    assert [one.score for one in errors] == sorted((one.score for one in errors), reverse=True)
+    assert all(0 <= one.score <= 1 for one in errors)
 
 
 def test_a_wrong_class_is_suggested_as_what_is_seen(build: Build):
     content = clean_content()
     planted = corrupt(content, CorruptionRates(wrong_class=0.05), seed=0)
     dataset = build(planted.content)
-    suspects = find_suspects(TruthfulDetector(content), dataset)
+    errors = find_label_errors(TruthfulDetector(content), dataset)
     true_class = {one.annotation_id: one.before["category_id"] for one in planted.corruptions}
-    for one in [one for one in suspects if one.kind == "wrong_class"][:12]:
+    for one in [one for one in errors if one.kind == "wrong_class"][:12]:
         annotation_id = int(dataset.ground_truth().annotation_ids[one.annotation])
         assert dataset.categories.dataset_ids[one.suggestion.label] == true_class[annotation_id]
         assert one.suggestion.score > 0.4
 
 
-def test_a_clean_set_has_few_suspects(build: Build):
+def test_a_clean_set_has_few_errors(build: Build):
     content = clean_content()
-    suspects = find_suspects(TruthfulDetector(content), build(content))
-    assert len(best_first(suspects, minimum_score=0.5)) == 0
+    errors = find_label_errors(TruthfulDetector(content), build(content), minimum_score=0.5)
+    assert errors == ()
 
 
 def test_a_set_without_labels_is_all_missing(build: Build):
     content = clean_content()
-    suspects = find_suspects(TruthfulDetector(content), build({**content, "annotations": []}))
-    assert {one.kind for one in suspects} == {"missing"}
-    assert len(best_first(suspects, minimum_score=0.3)) == 240
-    assert len(best_first(suspects, minimum_score=0.3, limit=7)) == 7
+    errors = find_label_errors(TruthfulDetector(content), build({**content, "annotations": []}))
+    assert {one.kind for one in errors} == {"missing"}
+    assert sum(one.score >= 0.3 for one in errors) == 240
 
 
 class OneClassDetector(TruthfulDetector):
@@ -192,14 +189,14 @@ def test_a_set_of_one_class_has_no_wrong_ones(build: Build, tmp_path: Path):
     imagined = imagine_errors(objects, 0, seed=0)
     assert 1 not in imagined.kinds.tolist()
     assert imagined.kinds.tolist()[:6] == [0] * 6
-    suspects = find_suspects(OneClassDetector(content), dataset)
-    counts = Counter(one.kind for one in suspects)
+    errors = find_label_errors(OneClassDetector(content), dataset)
+    counts = Counter(one.kind for one in errors)
     assert counts["wrong_class"] == 0
     assert counts["badly_placed"] == counts["spurious"] == 240
-    shown = suspects[:5]
-    assert {one.suggestion.label for one in suspects if one.suggestion is not None} == {0}
-    assert len(suspects_document(shown, dataset, images=tmp_path / "images")) == 5
-    assert suspects_page(shown, dataset).count("<article") == 5
+    shown = errors[:5]
+    assert {one.suggestion.label for one in errors if one.suggestion is not None} == {0}
+    assert len(json_records(shown, dataset, images=tmp_path / "images")) == 5
+    assert html_page(shown, dataset).count("<article") == 5
 
 
 def crowded(content: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -224,13 +221,13 @@ def test_what_lies_in_a_crowd_region_is_not_missing(build: Build):
     content = clean_content()
     with_crowds, left_out = crowded(content)
     assert len(left_out) == 120
-    suspects = find_suspects(TruthfulDetector(content), build(with_crowds))
-    missing = [one for one in suspects if one.kind == "missing"]
+    errors = find_label_errors(TruthfulDetector(content), build(with_crowds))
+    missing = [one for one in errors if one.kind == "missing"]
     assert all(one.suggestion.box[1] < 80 for one in missing)  # most of it outside of the crowd
-    assert len(best_first(missing, minimum_score=0.3)) == 0
+    assert not any(one.score >= 0.3 for one in missing)
     without = {**with_crowds, "annotations": with_crowds["annotations"][:120]}
-    suspects = find_suspects(TruthfulDetector(content), build(without))
-    missing = [one for one in suspects if one.kind == "missing"]
+    errors = find_label_errors(TruthfulDetector(content), build(without))
+    missing = [one for one in errors if one.kind == "missing"]
     assert sum(one.suggestion.box[1] > 75 for one in missing[:120]) >= 115
 
 
@@ -265,16 +262,16 @@ def test_made_up_errors_are_what_they_are_called(build: Build):
     assert torch.equal(again, imagine_errors(objects, 0, seed=0).hypotheses.boxes)
 
 
-SUSPECTS = (
-    Suspect("wrong_class", 0.9, 3, 18, Suggestion((1.0, 2.0, 31.0, 42.0), 1, 0.75)),
-    Suspect("missing", 0.8, 0, None, Suggestion((10.0, 20.0, 40.0, 60.0), 0, 0.5)),
-    Suspect("spurious", 0.25, 3, 19, None),
+ERRORS = (
+    LabelError("wrong_class", 0.9, 3, 18, Suggestion((1.0, 2.0, 31.0, 42.0), 1, 0.75)),
+    LabelError("missing", 0.8, 0, None, Suggestion((10.0, 20.0, 40.0, 60.0), 0, 0.5)),
+    LabelError("spurious", 0.25, 3, 19, None),
 )
 
 
 def test_the_document_has_original_ids_and_coco_boxes(build: Build, tmp_path: Path):
     dataset = build(clean_content())
-    first, second, third = suspects_document(SUSPECTS, dataset, images=tmp_path / "images")
+    first, second, third = json_records(ERRORS, dataset, images=tmp_path / "images")
     assert first["annotation_id"] == 19
     assert first["image_id"] == 103
     assert first["file_name"] == "<i>3.png"
@@ -297,7 +294,7 @@ def test_names_are_relative_to_the_folder_however_it_is_written(
     monkeypatch.chdir(tmp_path)
     dataset = CocoConfig(images=Path("images"), annotations=Path("annotations.json")).build()
     for images in (Path("images"), tmp_path / "images", common_folder(dataset)):
-        records = suspects_document(SUSPECTS, dataset, images=images)
+        records = json_records(ERRORS, dataset, images=images)
         assert [one["file_name"] for one in records] == ["<i>3.png", "<i>0.png", "<i>3.png"]
 
 
@@ -326,7 +323,7 @@ class PageReader(HTMLParser):
 
 
 def test_the_page_needs_nothing_else_and_escapes_every_name(build: Build):
-    page = suspects_page(SUSPECTS, build(clean_content()), num_found=50)
+    page = html_page(ERRORS, build(clean_content()), num_found=50)
     reader = PageReader()
     reader.feed(page)
     assert [card["data-kind"] for card in reader.cards] == ["wrong_class", "missing", "spurious"]
@@ -344,16 +341,16 @@ def test_the_page_needs_nothing_else_and_escapes_every_name(build: Build):
 def test_class_names_cannot_become_markup(build: Build):
     content = clean_content()
     content["categories"][0]["name"] = "<script>alert(1)</script>"
-    page = suspects_page(SUSPECTS, build(content))
+    page = html_page(ERRORS, build(content))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
 def test_the_crop_shows_the_label_dashed_and_what_is_seen_in_yellow(build: Build):
     dataset = build(clean_content())
-    placed = Suspect("badly_placed", 0.5, 0, 0, Suggestion((40.0, 40.0, 80.0, 80.0), 0, 0.5))
+    placed = LabelError("badly_placed", 0.5, 0, 0, Suggestion((40.0, 40.0, 80.0, 80.0), 0, 0.5))
     reader = PageReader()
-    reader.feed(suspects_page([placed], dataset))
+    reader.feed(html_page([placed], dataset))
     content = base64.b64decode(reader.sources[0].partition(",")[2])
     pixels = np.asarray(PIL.Image.open(io.BytesIO(content))).astype(int)
     assert 100 < pixels.shape[0] <= 220
@@ -365,9 +362,9 @@ def test_the_crop_shows_the_label_dashed_and_what_is_seen_in_yellow(build: Build
 def test_a_box_at_the_border_and_a_tiny_one_can_be_shown(build: Build):
     dataset = build(clean_content())
     boxes = [(0.0, 0.0, 240.0, 160.0), (239.0, 159.0, 240.0, 160.0), (5.0, 5.0, 5.2, 5.1)]
-    suspects = [Suspect("missing", 0.5, 0, None, Suggestion(box, 0, 0.5)) for box in boxes]
+    errors = [LabelError("missing", 0.5, 0, None, Suggestion(box, 0, 0.5)) for box in boxes]
     reader = PageReader()
-    reader.feed(suspects_page(suspects, dataset))
+    reader.feed(html_page(errors, dataset))
     assert len(reader.sources) == 3
 
 
@@ -393,7 +390,7 @@ def test_several_checkpoints_are_averaged(checkpoint: Path):
     )
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
     first, second, both = (
-        SuspectDetector(artifacts, device=torch.device("cpu"), precision="fp32")(image)
+        AveragedDetector(artifacts, device=torch.device("cpu"), precision="fp32")(image)
         for artifacts in ([artifact], [louder], [artifact, louder])
     )
     assert not torch.equal(first.probabilities, second.probabilities)
@@ -407,4 +404,4 @@ def test_detectors_of_different_input_are_refused(checkpoint: Path):
     preprocess = artifact.config.preprocess.model_copy(update={"min_size": 32})
     other = replace(artifact, config=artifact.config.model_copy(update={"preprocess": preprocess}))
     with pytest.raises(UserError, match="differ in their preprocess"):
-        SuspectDetector([artifact, other], device=torch.device("cpu"), precision="fp32")
+        AveragedDetector([artifact, other], device=torch.device("cpu"), precision="fp32")

@@ -1,7 +1,7 @@
-"""Whether the boxes lie on what is in the pictures: their sides should run along edges.
+"""Whether the boxes lie on what is in the images: their sides should run along edges.
 
 Boxes whose numbers are all possible can still be wrong: x and y exchanged in square images, or the
-origin at another corner. Then another reading of the same numbers lies on the edges of the picture
+origin at another corner. Then another reading of the same numbers lies on the edges of the image
 more often than the one that is taught.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from retina.datasets.dataset import DetectionDataset, Image
 from retina.instruments.doctor.box_format import check_box_format
-from retina.instruments.doctor.findings import Examined, Finding
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.findings import CheckResult, Finding
 from retina.instruments.doctor.inputs import spread
-from retina.instruments.doctor.subject import Subject
 from retina.structures import FloatArray
 
 _FEWEST_BOXES = 30
@@ -48,19 +48,19 @@ READINGS: tuple[tuple[str, str, str, Reading], ...] = (
         lambda boxes, height, width: _turned(boxes, 1, height),
     ),
 )
-"""Code, name, remedy, and the boxes ``(N, 4)`` (x1, y1, x2, y2) by that reading."""
+"""Code, name, fix, and the boxes ``(N, 4)`` (x1, y1, x2, y2) by that reading."""
 
 
-def check_edges(subject: Subject) -> Examined:
+def check_edges(context: CheckContext) -> CheckResult:
     """Compare the readings on a few images of the training set."""
-    scores = edge_scores(subject.train, spread(subject.train))
+    scores = edge_scores(context.train, spread(context.train))
     if len(scores) < _FEWEST_BOXES:
-        return Examined(f"{len(scores)} boxes are too few to say")
+        return CheckResult(f"{len(scores)} boxes are too few to say")
     means = scores.mean(axis=0)
     findings: tuple[Finding, ...] = ()
-    if not any(f.code.startswith("boxes_") for f in check_box_format(subject).findings):
+    if not any(f.code.startswith("boxes_") for f in check_box_format(context).findings):
         findings = tuple(_better(scores))[:1]
-    return Examined(
+    return CheckResult(
         summary=f"edges along the sides of {len(scores)} boxes: {means[0]:.2f}, others "
         f"{means[1:].max():.2f}",
         findings=findings,
@@ -95,16 +95,16 @@ def _better(scores: FloatArray) -> Iterator[Finding]:
         gain, certainty = gains[:, column].mean(), gains[:, column].mean() / errors[column]
         if gain <= 0 or certainty < _CERTAIN:
             return
-        code, name, remedy, _ = READINGS[column]
+        code, name, fix, _ = READINGS[column]
         taught, other = scores[:, 0].mean(), scores[:, column + 1].mean()
         yield Finding(
             code=code,
-            severity="severe",
-            what=f"the train boxes would lie on the pictures better {name}: the edges along their "
+            level="error",
+            what=f"the train boxes would lie on the images better {name}: the edges along their "
             f"sides are {other:.2f} times the image's average, {taught:.2f} as they are read "
             f"({certainty:.0f} standard errors apart, {len(scores)} boxes)",
             why="Every box is taught at a wrong place; the AP would be near 0.",
-            remedy=f"{remedy} See batch.png.",
+            fix=f"{fix} See batch.png.",
             numbers={"as_read": float(taught), "other": float(other), "sigma": float(certainty)},
         )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from retina.geometry.boxes import pairwise_iou
-from retina.instruments.label_errors import evidence as suspects_evidence
+from retina.instruments.label_errors import evidence as evidence_module
 from retina.instruments.label_errors.evidence import (
     DenseEvidence,
     Hypotheses,
@@ -147,8 +147,8 @@ def test_many_labels_at_many_anchors_are_looked_at_in_parts(monkeypatch: pytest.
         largest = max(largest, overlap.numel())
         return overlap
 
-    monkeypatch.setattr(suspects_evidence, "pairwise_iou", measured)
-    monkeypatch.setattr(suspects_evidence, "_LARGEST_MATRIX", 3500)
+    monkeypatch.setattr(evidence_module, "pairwise_iou", measured)
+    monkeypatch.setattr(evidence_module, "_LARGEST_MATRIX", 3500)
     in_parts = seen.of_labels(asked)
     assert largest == 7 * 500
     for field in fields(LabelEvidence):

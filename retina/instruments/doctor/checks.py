@@ -1,0 +1,129 @@
+"""All checks in their order: for ``retina doctor``, and the cheap ones for every training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from retina.datasets.dataset import DetectionDataset
+from retina.experiment import ExperimentConfig
+from retina.instruments.doctor.anchors.check import check_anchors, check_anchors_on_a_sample
+from retina.instruments.doctor.box_edges import check_edges
+from retina.instruments.doctor.box_format import check_box_format
+from retina.instruments.doctor.categories import check_categories, check_class_counts
+from retina.instruments.doctor.context import CheckContext, read_context
+from retina.instruments.doctor.findings import CheckResult, Finding, worst_first
+from retina.instruments.doctor.inputs import check_normalisation, check_start, draw_batch
+from retina.instruments.doctor.learning_rate import check_learning_rate, probe_learning_rate
+from retina.instruments.doctor.overfit import check_overfit
+from retina.instruments.doctor.speed_and_memory import check_memory, check_speed
+
+CheckFunction = Callable[[CheckContext], CheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A line of the table of checks.
+
+    Attributes:
+        name: for people and for doctor.json.
+        run: makes it.
+        at_start: its form at the start of every training, which decodes no image, trains nothing
+            and draws no random number; None where that is not possible.
+        trains: whether it makes real steps; ``--quick`` leaves it out.
+    """
+
+    name: str
+    run: CheckFunction
+    at_start: CheckFunction | None = None
+    trains: bool = False
+
+
+CHECKS = (
+    Check("categories", check_categories, at_start=check_categories),
+    Check("class counts", check_class_counts, at_start=check_class_counts),
+    Check("box format", check_box_format, at_start=check_box_format),
+    Check("learning rate", check_learning_rate, at_start=check_learning_rate),
+    Check("anchor coverage", check_anchors, at_start=check_anchors_on_a_sample),
+    Check("start", check_start),
+    Check("normalisation", check_normalisation),
+    Check("boxes on edges", check_edges),
+    Check("augmented batch", draw_batch),
+    # First of those that train: on a CPU the peak of the process only ever rises.
+    Check("memory", check_memory, trains=True),
+    Check("learning rate probe", probe_learning_rate, trains=True),
+    Check("overfit one batch", check_overfit, trains=True),
+    Check("speed", check_speed, trains=True),
+)
+
+_HOPELESS = {"frozen_random", "no_boxes"}
+"""After these nothing can be trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What all checks say, in their order."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them, worst first."""
+        return worst_first(finding for result in self.results for finding in result.findings)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the training would hardly learn."""
+        return any(finding.level == "error" for finding in self.findings)
+
+
+def run_checks(
+    config: ExperimentConfig,
+    folder: Path,
+    *,
+    quick: bool,
+    announce: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Make all checks.
+
+    Args:
+        config: the experiment.
+        folder: for ``batch.png``; it exists.
+        quick: leave out what trains or measures time.
+        announce: called with the name of each check before it is made.
+
+    Raises:
+        UserError: the config names a device or weights that are not there.
+    """
+    announce("reading")
+    started = time.monotonic()
+    context, reading = read_context(config, folder)
+    results = [replace(reading, name="reading", seconds=time.monotonic() - started)]
+    if context is None:
+        return Report(tuple(results))
+    codes: set[str] = set()
+    for check in CHECKS:
+        if check.trains and quick:
+            continue
+        if check.trains and codes & _HOPELESS:
+            summary = "what was found before stands in its way"
+            results.append(CheckResult(summary, name=check.name, is_made=False))
+            continue
+        announce(check.name)
+        started = time.monotonic()
+        result = check.run(context)
+        codes |= {finding.code for finding in result.findings}
+        results.append(replace(result, name=check.name, seconds=time.monotonic() - started))
+    return Report(tuple(results))
+
+
+def short_form(
+    config: ExperimentConfig, train: DetectionDataset, validation: DetectionDataset | None
+) -> list[Finding]:
+    """What the cheap checks find at the start of a training, without the notes; worst first."""
+    context = CheckContext(config, train, validation)
+    made = [check.at_start(context) for check in CHECKS if check.at_start is not None]
+    findings = worst_first(finding for result in made for finding in result.findings)
+    return [finding for finding in findings if finding.level != "note"]
