@@ -22,7 +22,7 @@ from retina.objective.classification import (
     FocalConfig,
     anchor_labels,
 )
-from retina.structures import Anchors, BatchedTargets, DensePredictions
+from retina.structures import Anchors, Assignment, BatchedTargets, DensePredictions
 
 Normalizer = Literal["foreground", "per_image", "moving_average"]
 
@@ -163,7 +163,11 @@ class Criterion(nn.Module):
         return divisor
 
     def sums(
-        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
+        self,
+        predictions: DensePredictions,
+        anchors: Anchors,
+        targets: BatchedTargets,
+        assignment: Assignment | None = None,
     ) -> LossSums:
         """The summed losses of a batch, and what they are to be divided by.
 
@@ -171,8 +175,10 @@ class Criterion(nn.Module):
             predictions: of the detector.
             anchors: of the predictions.
             targets: the labelled objects.
+            assignment: what the assigner says of them; None asks it.
         """
-        assignment = self.assigner(anchors, targets)
+        if assignment is None:
+            assignment = self.assigner(anchors, targets)
         is_foreground = assignment.is_foreground  # (B, R)
         labels = anchor_labels(assignment, targets, predictions.class_logits[0].shape[-1])
         matched = targets.boxes.float().gather(

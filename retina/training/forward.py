@@ -12,10 +12,10 @@ from retina.devices import Precision, autocast
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import Preprocess
 from retina.objective.criterion import Criterion, LossSums
-from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.structures import Assignment, Batch, BatchedTargets, DensePredictions
 
-ForwardHook = Callable[[DensePredictions, Anchors, BatchedTargets], None]
-"""Is shown what the network says about a batch, before the weights change."""
+ForwardHook = Callable[[DensePredictions, Assignment, BatchedTargets], None]
+"""Is shown what the network says about a batch, and which anchor answers for which object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class ForwardPass:
         with autocast(self.precision, self.device):
             predictions: DensePredictions = (network or self.detector)(images)
         anchors = self.detector.anchors(predictions.feature_shapes, batch.padded_size, self.device)
+        assignment = self.criterion.assigner(anchors, batch.targets)
         if forward_hook is not None:
-            forward_hook(predictions, anchors, batch.targets)
-        return self.criterion.sums(predictions, anchors, batch.targets)
+            forward_hook(predictions, assignment, batch.targets)
+        return self.criterion.sums(predictions, anchors, batch.targets, assignment)

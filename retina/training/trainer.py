@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retina.distributed import is_main_process
 from retina.errors import DivergedError
-from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.structures import Assignment, Batch, BatchedTargets, DensePredictions
 from retina.training.batches import TrainingBatches
 from retina.training.checkpointing import Checkpoints
 from retina.training.config import TrainingConfig
@@ -242,8 +242,10 @@ def joined(hooks: list[ForwardHook | None]) -> ForwardHook | None:
     """All forward hooks as one; None where there are none."""
     wanted = [hook for hook in hooks if hook is not None]
 
-    def call(predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets) -> None:
+    def call(
+        predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
+    ) -> None:
         for hook in wanted:
-            hook(predictions, anchors, targets)
+            hook(predictions, assignment, targets)
 
     return call if wanted else None

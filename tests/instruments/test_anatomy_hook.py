@@ -25,7 +25,6 @@ from retina.objective.classification import (
 )
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import (
-    Anchors,
     Assignment,
     BatchedTargets,
     DensePredictions,
@@ -76,9 +75,11 @@ def test_the_anatomy_of_a_step_adds_up_to_its_loss(loss: FocalConfig) -> None:
     meter = AnatomyMeter(level_names(detector), ("a", "b", "c"), parameters, CPU)
     num_anchors = []
 
-    def observe(predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets) -> None:
-        num_anchors.append(len(anchors) * predictions.class_logits[0].shape[0])
-        meter.add(predictions, criterion.assigner(anchors, targets), targets)
+    def observe(
+        predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
+    ) -> None:
+        num_anchors.append(assignment.is_foreground.numel())
+        meter.add(predictions, assignment, targets)
 
     forward = ForwardPass(
         detector=detector,

@@ -12,8 +12,7 @@ from retina.instruments.anatomy.curves import PAPER_GAMMAS
 from retina.instruments.anatomy.dominance import DominanceWatch
 from retina.instruments.anatomy.measuring import level_names, trained_loss
 from retina.instruments.anatomy.report import cumulative_losses
-from retina.objective.assignment import Assigner
-from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.structures import Batch
 from retina.training.forward import ForwardHook
 from retina.training.hooks import Hook
 from retina.training.metric_log import RunLog
@@ -39,7 +38,6 @@ def make_hook(training: TrainingSetup) -> AnatomyHook | None:
             parameters,
             forward.device,
         ),
-        forward.criterion.assigner,
         DominanceWatch(parameters, training.total_steps),
         every_steps=every_steps,
     )
@@ -48,12 +46,11 @@ def make_hook(training: TrainingSetup) -> AnatomyHook | None:
 class AnatomyHook(Hook):
     """Takes the loss apart in every so many steps, and warns once where easy negatives dominate.
 
-    Between those steps it costs nothing; in them it adds a pass over the logits, the assignment of
-    one batch, and a wait for the device.
+    Between those steps it costs nothing; in them it adds a pass over the logits, and a wait for the
+    device.
 
     Args:
         meter: adds up what the classification loss is made of.
-        assigner: of the criterion.
         dominance: decides about the warning.
         every_steps: how often, besides the first step.
     """
@@ -63,13 +60,11 @@ class AnatomyHook(Hook):
     def __init__(
         self,
         meter: AnatomyMeter,
-        assigner: Assigner,
         dominance: DominanceWatch,
         *,
         every_steps: int,
     ) -> None:
         self._meter = meter
-        self._assigner = assigner
         self._dominance = dominance
         self._every_steps = every_steps
 
@@ -79,12 +74,7 @@ class AnatomyHook(Hook):
 
     def before_step(self, step: int, micro_batches: list[Batch]) -> ForwardHook | None:
         """What shall see the batches of the step, if it is due."""
-        return self._add if self._is_due(step) else None
-
-    def _add(
-        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
-    ) -> None:
-        self._meter.add(predictions, self._assigner(anchors, targets), targets)
+        return self._meter.add if self._is_due(step) else None
 
     def after_step(self, run: TrainingRun, result: StepResult) -> None:
         """Record what this step's batches showed, all ranks together, if it was due."""
