@@ -17,11 +17,11 @@ def main() -> None:
     Exit codes: 0 success; 1 done, but some inputs failed; 2 a mistake of the user; 3 a fault of the
     machine or the run; 130, 143 and 138 stopped by SIGINT, SIGTERM and SIGUSR1.
     """
-    from retina.cli.app import app
+    from retina.cli.main import make_app
     from retina.errors import RunError, UserError
 
     try:
-        app()
+        make_app(sys.argv[1:])()
     except UserError as error:
         _say(f"error: {error}")
         sys.exit(2)

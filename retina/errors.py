@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -33,3 +34,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``, did you mean 'x'?`` for the known word that is nearest; empty where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean '{near[0]}'?" if near else ""
+
+
+def one_of(word: str, choices: Sequence[str], option: str) -> Any:
+    """``word``, if it is one of the choices; Any, since it fits their Literal type.
+
+    Raises:
+        UserError: it is not; names the option, the choices and the nearest of them.
+    """
+    if word not in choices:
+        hint = did_you_mean(word, choices)
+        raise UserError(f"{option}: '{word}' is none of {', '.join(choices)}{hint}")
+    return word

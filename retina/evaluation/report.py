@@ -1,16 +1,15 @@
-"""The numbers as tables for the terminal and as ``metrics.json``."""
+"""The numbers as tables and as ``metrics.json``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from retina.evaluation.metrics import CategoryMetrics, DetectionMetrics
+from retina.evaluation.metrics import DetectionMetrics
 from retina.storage import write_text
+from retina.tables import Column, Table
 
 # Key, IoU thresholds, annotated areas, cap on the detections (0: the highest).
 _MEANINGS = (
@@ -33,16 +32,35 @@ _PER_CATEGORY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 def summary_table(metrics: DetectionMetrics) -> Table:
     """The twelve numbers, one per line; a dash where a split has no ground truth of that size."""
-    table = Table(title="COCO metrics", title_justify="left")
-    for column in ("metric", "IoU", "area"):
-        table.add_column(column)
-    table.add_column("detections", justify="right")
-    table.add_column("value", justify="right", style="bold")
-    for number, (name, iou, area, cap) in enumerate(_MEANINGS):
-        cap = min(cap, metrics.max_detections) or metrics.max_detections
-        value = getattr(metrics, name)
-        table.add_row(name, iou, area, f"{cap}", _shown(value, digits=4), end_section=number == 5)
-    return table
+    rows = tuple(
+        {
+            "metric": name,
+            "iou": iou,
+            "area": area,
+            "detections": min(cap, metrics.max_detections) or metrics.max_detections,
+            "value": getattr(metrics, name),
+            "kind": name[:2],  # average precision, average recall
+        }
+        for name, iou, area, cap in _MEANINGS
+    )
+    return Table(
+        title="COCO metrics",
+        columns=(
+            Column("metric", "metric"),
+            Column("IoU", "iou"),
+            Column("area", "area"),
+            Column("detections", "detections", justify="right"),
+            Column(
+                "value",
+                "value",
+                partial(_shown, digits=4),
+                justify="right",
+                style=lambda _: "bold",
+            ),
+        ),
+        rows=rows,
+        section="kind",
+    )
 
 
 def category_table(metrics: DetectionMetrics) -> Table:
@@ -51,19 +69,19 @@ def category_table(metrics: DetectionMetrics) -> Table:
     The last two columns are the highest F1 at IoU 0.5 and the score threshold that gives it. The
     table fits a terminal of 80 columns.
     """
-    table = Table(
+    number = partial(Column, justify="right", wrap=False)
+    return Table(
         title="per category (F1: the highest at IoU 0.5, and its score threshold)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,  # the box has a space between columns
+        columns=(
+            Column("category", "name"),
+            number("objects", "num_ground_truth"),
+            *(number(name, name, _shown) for name in _PER_CATEGORY),
+            number("F1", "best_f1", _shown),
+            number("score", "best_f1_score", partial(_shown, digits=2)),
+        ),
+        rows=tuple(asdict(category) for category in metrics.per_category),
+        look="tight",
     )
-    table.add_column("category", overflow="fold")
-    for name in ("objects", *_PER_CATEGORY, "F1", "score"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for category in metrics.per_category:
-        table.add_row(*_cells(category))
-    return table
 
 
 def write_metrics(path: Path, metrics: DetectionMetrics) -> None:
@@ -74,16 +92,6 @@ def write_metrics(path: Path, metrics: DetectionMetrics) -> None:
         RunError: the disk is full.
     """
     write_text(path, json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
-
-
-def _cells(category: CategoryMetrics) -> list[str]:
-    values = [getattr(category, name) for name in _PER_CATEGORY]
-    return [
-        escape(category.name),
-        str(category.num_ground_truth),
-        *(_shown(value) for value in (*values, category.best_f1)),
-        _shown(category.best_f1_score, digits=2),
-    ]
 
 
 def _shown(value: float | None, *, digits: int = 3) -> str:

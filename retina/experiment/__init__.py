@@ -8,13 +8,17 @@ from retina.experiment.building import (
     build_experiment,
 )
 from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.experiment.data import DataOptions, ResolvedData, resolve_data
 
 __all__ = [
+    "DataOptions",
     "Experiment",
     "ExperimentConfig",
+    "ResolvedData",
     "build_artifact_evaluator",
     "build_dataset",
     "build_detector",
     "build_experiment",
     "load_experiment",
+    "resolve_data",
 ]

@@ -12,6 +12,7 @@ from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import NOT_SET, Tree, differences, parse_yaml, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
+from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.loading import Collate
 from retina.devices import PrecisionChoice, pick_device, pick_precision
@@ -303,7 +304,12 @@ def decide(
 
 
 def build_dataset(
-    config: ExperimentConfig, split: str, *, categories: Categories | None = None
+    config: ExperimentConfig,
+    split: str,
+    *,
+    categories: Categories | None = None,
+    check_images: bool = True,
+    unknown_categories: UnknownCategories = "refuse",
 ) -> DetectionDataset:
     """A split of the experiment's data set.
 
@@ -311,6 +317,8 @@ def build_dataset(
         config: the experiment.
         split: ``train``, ``validation`` or ``test``.
         categories: the labels to use, those of the training set.
+        check_images: see `DatasetConfig.build`.
+        unknown_categories: see `DatasetConfig.build`.
 
     Raises:
         UserError: the config has no such split, or its files are not as they should be.
@@ -321,6 +329,8 @@ def build_dataset(
     dataset: DetectionDataset = part.build(
         categories=categories,
         antialias=config.preprocess.antialias,
+        check_images=check_images,
+        unknown_categories=unknown_categories,
         # A score that left images out would not be comparable.
         max_unreadable=config.loader.max_unreadable if split == "train" else 0,
     )

@@ -59,8 +59,8 @@ def test_reads_files_without_a_config(invoke: Invoke, synthetic_data: Path) -> N
 def test_needs_either_a_config_or_files(invoke: Invoke, config: Path, synthetic_data: Path) -> None:
     nothing = invoke("data", "anchors")
     assert nothing.code == 2
-    assert "give either a CONFIG, or --images and --annotations" in nothing.err
+    assert "say which data: SOURCE, --annotations FILE --images FOLDER" in nothing.err
     file = synthetic_data / "train" / "annotations.json"
     both = invoke("data", "anchors", config, "--images", file.parent, "--annotations", file)
     assert both.code == 2
-    assert "not both" in both.err
+    assert "SOURCE stands for --config or --annotations" in both.err

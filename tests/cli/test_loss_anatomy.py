@@ -110,7 +110,7 @@ def test_data_may_be_a_config_or_an_annotation_file(
         (["--annotations", "a.json"], "a.json: say where its images are with --images FOLDER"),
         (["--images", "photos"], "--images needs --annotations"),
         (["--data", "a.yaml", "--config", "b.yaml"], "--data stands for --config or"),
-        (["--config", "a.yaml", "--images", "photos"], "give either a config or an annotation"),
+        (["--config", "a.yaml", "--images", "photos"], "give either a config or --annotations"),
         (
             ["--annotations", "a.json", "--images", "photos", "--split", "train"],
             "--split train: an annotation file has no splits; leave it away",

@@ -45,7 +45,7 @@ def test_it_writes_the_page_and_the_list(
     assert kinds.count("spurious") == listed["num_labels"]
     assert all((Path(source[1]) / one["file_name"]).is_file() for one in listed["suspects"])
     assert (output / "suspects.html").read_text().count("<article") == 300
-    assert f"{len(kinds)} suspects with a score of 0 or more" in done.out
+    assert f"{len(kinds)} possible label errors with a score of 0 or more" in done.out
     assert "probab" not in done.out
 
 
@@ -72,8 +72,11 @@ def test_it_judges_the_split_of_a_config_that_was_named(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "say whose labels: --images FOLDER --annotations FILE, or --config"),
-        (["--config", "c.yaml", "--images", "."], "either --config or --images with"),
+        ([], "say whose labels: --data SOURCE, --annotations FILE --images FOLDER, or --config"),
+        (
+            ["--config", "c.yaml", "--images", "."],
+            "either a config or --annotations with --images, not both",
+        ),
         (["--config", "c.yaml", "--split", "tran"], "--split: 'tran' is none of train"),
     ],
 )
@@ -95,7 +98,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("looked at images first")
 
-    monkeypatch.setattr("retina.cli.suspects.find_label_errors", never)
+    monkeypatch.setattr("retina.instruments.label_errors.ranking.find_label_errors", never)
     (tmp_path / "file").write_text("")
     done = invoke("data", "suspects", checkpoint, *source, "--output", tmp_path / "file")
     assert done.code == 2

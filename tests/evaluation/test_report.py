@@ -31,7 +31,9 @@ def _lines(renderable: object) -> list[str]:
 
 
 def test_summary_shows_the_twelve_numbers_and_their_caps(metrics: DetectionMetrics) -> None:
-    cells = [line.replace("│", " ").split() for line in _lines(summary_table(metrics))]
+    cells = [
+        line.replace("│", " ").split() for line in _lines(summary_table(metrics).to_terminal())
+    ]
     rows = {words[0]: words for words in cells if words and words[0] in METRIC_NAMES}
     assert list(rows) == list(METRIC_NAMES)
     assert rows["AP"][-2:] == ["300", "0.5046"]
@@ -43,7 +45,7 @@ def test_summary_shows_the_twelve_numbers_and_their_caps(metrics: DetectionMetri
 def test_every_category_has_a_line_and_dashes_where_it_has_no_truth(
     metrics: DetectionMetrics,
 ) -> None:
-    lines = _lines(category_table(metrics))
+    lines = _lines(category_table(metrics).to_terminal())
     rows = {line[:18].strip(): line[18:].split() for line in lines}
     person, toaster = metrics.per_category[0], metrics.per_category[70]
     assert rows["person"][:2] == [str(person.num_ground_truth), f"{person.AP:.3f}"]

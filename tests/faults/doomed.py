@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LOADED_ONCE = ["retina.cli.training", "retina.training.trainer", "tests.faults.doomed"]
+LOADED_ONCE = ["retina.experiment", "retina.training.trainer", "tests.faults.doomed"]
 PATIENCE = 300.0
 
 

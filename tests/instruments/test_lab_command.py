@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retina.cli import lab
+from retina.cli import loss_lab as lab
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from retina.instruments.anatomy.curves import (
     HARDEST,
@@ -19,12 +17,20 @@ from retina.instruments.anatomy.curves import (
     cumulative_loss,
     loss_curves,
 )
-from retina.instruments.anatomy.result import Breakdown, LossAnatomy, ProbabilityHistogram
+from retina.instruments.anatomy.result import LossAnatomy, ProbabilityHistogram
 from retina.storage import write_text
 from retina.structures import FloatArray
+from retina.tables import Column, Table
 
 CURVE_P_T = np.linspace(0.005, 0.995, 199)
 """Where the loss curves are given."""
+
+
+_GROUPS = {
+    "easy_negatives": "easy neg.",
+    "other_negatives": "other neg.",
+    "positives": "positives",
+}
 
 
 def anatomy_table(anatomy: LossAnatomy) -> Table:
@@ -32,36 +38,34 @@ def anatomy_table(anatomy: LossAnatomy) -> Table:
 
     The table fits a terminal of 80 columns.
     """
-    table = Table(
-        title="in %: part of all loss; shares of its loss, and of its gradient (L1 norm)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
-    table.add_column("", overflow="fold")
-    table.add_column("of all", justify="right", no_wrap=True)
-    for header in ("easy neg.", "other neg.", "positives") * 2:
-        table.add_column(header, justify="right", no_wrap=True)
     whole = anatomy.overall()
-    _add(table, "everything", whole, whole.loss, end_section=True)
     levels, classes = anatomy.per_level(), anatomy.per_class()
-    for number, (name, part) in enumerate(zip(anatomy.level_names, levels, strict=True), 1):
-        _add(table, name, part, whole.loss, end_section=number == len(levels))
-    for name, part in zip(anatomy.class_names, classes, strict=True):
-        _add(table, name, part, whole.loss)
-    return table
-
-
-def _add(
-    table: Table, name: str, part: Breakdown, total: float, *, end_section: bool = False
-) -> None:
-    table.add_row(
-        escape(name),
-        _percent(part.loss / total if total else 0.0),
-        *(_percent(group.loss_share) for group in part.parts),
-        *(_percent(group.gradient_share) for group in part.parts),
-        end_section=end_section,
+    parts = [
+        ("everything", "overall", whole),
+        *((name, "level", part) for name, part in zip(anatomy.level_names, levels, strict=True)),
+        *((name, "class", part) for name, part in zip(anatomy.class_names, classes, strict=True)),
+    ]
+    number = partial(Column, format=_percent, justify="right", wrap=False)
+    return Table(
+        title="in %: part of all loss; shares of its loss, and of its gradient (L1 norm)",
+        columns=(
+            Column("", "name"),
+            number("of all", "of_all"),
+            *(number(header, f"loss_{group}") for group, header in _GROUPS.items()),
+            *(number(header, f"gradient_{group}") for group, header in _GROUPS.items()),
+        ),
+        rows=tuple(
+            {
+                "name": name,
+                "kind": kind,
+                "of_all": part.loss / whole.loss if whole.loss else 0.0,
+                **{f"loss_{group}": getattr(part, group).loss_share for group in _GROUPS},
+                **{f"gradient_{group}": getattr(part, group).gradient_share for group in _GROUPS},
+            }
+            for name, kind, part in parts
+        ),
+        look="tight",
+        section="kind",
     )
 
 

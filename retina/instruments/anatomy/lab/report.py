@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.table import Table
 
 from retina.instruments.anatomy.lab.replay import NOISE_RATE, LabCell
 from retina.instruments.anatomy.lab.sample import LabSample
 from retina.instruments.number_formatting import shown
 from retina.storage import write_text
+from retina.tables import Column, Table
 
 CAVEAT = (
     "This is about the gradient at this checkpoint, not about where a training with another loss "
@@ -23,13 +22,7 @@ CAVEAT = (
     "balance when γ changes, and an early checkpoint tells more."
 )
 
-_GROUPS = ("easy−", "other−", "pos+")
-_HEADERS = (
-    *("\nγ", "\nα"),
-    *(f"{'loss' if number == 1 else ''}\n{group}" for number, group in enumerate(_GROUPS)),
-    *(f"{'gradient' if number == 1 else ''}\n{group}" for number, group in enumerate(_GROUPS)),
-    *("wrong\ndraw", "wrong\npull"),
-)
+_GROUPS = {"easy_negatives": "easy−", "other_negatives": "other−", "positives": "pos+"}
 
 
 def lab_table(cells: Sequence[LabCell]) -> Table:
@@ -38,27 +31,33 @@ def lab_table(cells: Sequence[LabCell]) -> Table:
     Easy negatives, other negatives and positives in the loss and in the gradient; the share of the
     gradient that wrong labels draw; and how hard one pulls in terms of a right label.
     """
-    table = Table(
+    number = partial(Column, justify="right", wrap=False)
+    percent = partial(number, format=lambda share: f"{100 * share:.1f}")
+    shares = [
+        percent(f"{kind if group == 'other_negatives' else ''}\n{header}", f"{kind}_{group}")
+        for kind in ("loss", "gradient")
+        for group, header in _GROUPS.items()
+    ]
+    return Table(
         title=f"shares in %; wrong labels on {NOISE_RATE:.0%} of the objects",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
+        columns=(
+            number("\nγ", "gamma", shown),
+            number("\nα", "alpha", shown),
+            *shares,
+            percent("wrong\ndraw", "noise_share"),
+            number("wrong\npull", "noise_pull", lambda pull: f"{pull:.2f}×"),
+        ),
+        rows=tuple(
+            {
+                **asdict(cell),
+                **{f"loss_{group}": share for group, share in asdict(cell.loss).items()},
+                **{f"gradient_{group}": share for group, share in asdict(cell.gradient).items()},
+            }
+            for cell in cells
+        ),
+        look="tight",
+        section="gamma",
     )
-    for header in _HEADERS:
-        table.add_column(header, justify="right", no_wrap=True)
-    for number, cell in enumerate(cells):
-        following = cells[number + 1 : number + 2]
-        table.add_row(
-            shown(cell.gamma),
-            shown(cell.alpha),
-            *(f"{100 * share:.1f}" for share in asdict(cell.loss).values()),
-            *(f"{100 * share:.1f}" for share in asdict(cell.gradient).values()),
-            f"{100 * cell.noise_share:.1f}",
-            f"{cell.noise_pull:.2f}×",
-            end_section=any(other.gamma != cell.gamma for other in following),
-        )
-    return table
 
 
 def write_lab(

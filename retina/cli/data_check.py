@@ -1,0 +1,47 @@
+"""``retina data check``."""
+
+from __future__ import annotations
+
+from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit
+from retina.cli.output import describe_report, make_console, print_lines, progress
+
+
+def command(
+    source: Source = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: TrainSplit = None,
+) -> None:
+    """Read a data set as a training would, decode every image, and list what is wrong with it.
+
+    The exit code is 1 where an image cannot be used.
+
+    Example: `retina data check --images photos --annotations labels.json`
+    """
+    from retina.datasets.checking import check_dataset
+    from retina.experiment import DataOptions, resolve_data
+
+    console = make_console()
+    resolved = resolve_data(
+        DataOptions(
+            source=source,
+            annotations=annotations,
+            images=images,
+            config=config,
+            split=split,
+            source_option="SOURCE",
+        ),
+        purpose="which data",
+        default_split="train",
+        check_images=False,
+    )
+    with progress(console, "decoding", len(resolved.dataset)) as advance:
+        check = check_dataset(resolved.dataset, on_progress=advance)
+    print_lines(console, *describe_report(resolved.full_name, check.report))
+    print_lines(console, *(f"  {finding}" for finding in check.findings))
+    if check.broken_images:
+        print_lines(console, f"{len(check.broken_images)} images cannot be used:")
+        print_lines(console, *(f"  {message}" for message in check.broken_images))
+        raise SystemExit(1)
+    print_lines(console, "every image can be used")

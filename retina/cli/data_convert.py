@@ -1,0 +1,47 @@
+"""``retina data convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, output_option
+from retina.cli.output import make_console, print_lines
+
+
+def command(
+    output: Annotated[Path, output_option("The COCO file to write.")],
+    source: Source = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: TrainSplit = None,
+) -> None:
+    """Write any readable data set as one COCO annotation file.
+
+    Example: `retina data convert --images JPEGImages --annotations Annotations --split
+    ImageSets/Main/train.txt --output train.json`
+    """
+    from retina.datasets.coco_export import write_coco
+    from retina.experiment import DataOptions, resolve_data
+
+    resolved = resolve_data(
+        DataOptions(
+            source=source,
+            annotations=annotations,
+            images=images,
+            config=config,
+            split=split,
+            source_option="SOURCE",
+        ),
+        purpose="which data",
+        default_split="train",
+        check_images=False,
+    )
+    dataset = resolved.dataset
+    write_coco(dataset, output)
+    print_lines(
+        make_console(),
+        f"{output}: {dataset.report.num_images} images, {dataset.report.num_boxes} boxes, "
+        f"{len(dataset.categories)} categories",
+    )

@@ -1,0 +1,153 @@
+"""``retina data suspects``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from retina.cli.options import (
+    Annotations,
+    Data,
+    DataConfig,
+    Device,
+    Images,
+    Precision,
+    TrainSplit,
+    output_option,
+)
+from retina.cli.output import describe_report, make_console, print_lines, progress
+
+if TYPE_CHECKING:
+    from retina.datasets.dataset import DetectionDataset
+    from retina.instruments.label_errors.ranking import LabelError
+    from retina.tables import Table
+
+FORMAT_VERSION = 1
+NUM_SHOWN = 10
+
+
+def command(
+    detectors: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DETECTOR...",
+            help="A detector file, or several of one run, whose outputs are averaged.",
+        ),
+    ],
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: TrainSplit = None,
+    output: Annotated[
+        Path | None, output_option("Write suspects.html and suspects.json into this folder.")
+    ] = None,
+    minimum_score: Annotated[
+        float, typer.Option("--minimum-score", min=0.0, max=1.0, help="Leave out what scores less.")
+    ] = 0.1,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="The most label errors on the page.")
+    ] = 300,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the errors that are made up to compare with.")
+    ] = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Rank probable label errors: missing, wrong class, badly placed, spurious.
+
+    Example: `retina data suspects runs/first/checkpoints/last.safetensors --images photos
+    --annotations labels.json --output suspects`
+    """
+    import json
+
+    from retina.artifact import load_artifact
+    from retina.datasets.coco_export import common_folder
+    from retina.devices import PrecisionChoice, pick_device, pick_precision
+    from retina.errors import one_of
+    from retina.experiment import DataOptions, resolve_data
+    from retina.instruments.label_errors.detector import AveragedDetector
+    from retina.instruments.label_errors.ranking import KINDS, find_label_errors
+    from retina.instruments.label_errors.report import html_page, json_records
+    from retina.storage import make_folder, write_text
+
+    console = make_console()
+    chosen: PrecisionChoice = one_of(precision, get_args(PrecisionChoice), "--precision")
+    artifacts = [load_artifact(path) for path in detectors]
+    where = pick_device(device)
+    detector = AveragedDetector(artifacts, device=where, precision=pick_precision(chosen, where))
+    resolved = resolve_data(
+        DataOptions(
+            source=data, annotations=annotations, images=images, config=config, split=split
+        ),
+        purpose="whose labels",
+        default_split="train",
+        categories=artifacts[0].categories,
+        antialias=artifacts[0].config.preprocess.antialias,
+    )
+    dataset = resolved.dataset
+    if output is not None:
+        make_folder(output)  # before the work, not after it
+    print_lines(console, *describe_report(resolved.full_name, dataset.report))
+    with progress(console, "looking", len(dataset)) as advance:
+        errors = find_label_errors(
+            detector, dataset, minimum_score=minimum_score, seed=seed, on_progress=advance
+        )
+    counts = [(kind, sum(one.kind == kind for one in errors)) for kind in KINDS]
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts)
+    print_lines(
+        console,
+        f"{len(errors)} possible label errors with a score of {minimum_score:g} or more: {kinds}",
+    )
+    if errors:
+        console.print(_table(errors[:NUM_SHOWN], dataset).to_terminal())
+    if output is not None:
+        folder = resolved.images or common_folder(dataset)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "checkpoints": [str(path) for path in detectors],
+            "source": resolved.full_name,
+            "num_images": len(dataset),
+            "num_labels": dataset.report.num_boxes,
+            "minimum_score": minimum_score,
+            "suspects": json_records(errors, dataset, images=folder),
+        }
+        write_text(output / "suspects.json", json.dumps(document, indent=1))
+        page = html_page(errors[:pictures], dataset, num_found=len(errors))
+        write_text(output / "suspects.html", page)
+        print_lines(console, f"written to {output}: suspects.html, suspects.json")
+
+
+def _table(errors: Sequence[LabelError], dataset: DetectionDataset) -> Table:
+    from retina.tables import Column, Table
+
+    truth, names = dataset.ground_truth(), dataset.categories.names
+    rows = []
+    for one in errors:
+        annotation, seen = one.annotation, one.suggestion
+        has_label = annotation is not None
+        rows.append(
+            {
+                "score": one.score,
+                "kind": one.kind.replace("_", " "),
+                "image": Path(dataset.file_path(one.image_index)).name,
+                "id": int(truth.annotation_ids[annotation]) if has_label else "",
+                "labelled": names[int(truth.category_labels[annotation])] if has_label else "",
+                "seen": "" if seen is None else f"{names[seen.label]} {seen.score:.2f}",
+            }
+        )
+    return Table(
+        title=f"the first {len(errors)}",
+        columns=(
+            Column("score", "score", "{:.2f}".format, justify="right"),
+            Column("kind", "kind", wrap=False),
+            Column("image", "image"),
+            Column("id", "id", justify="right"),
+            Column("labelled", "labelled"),
+            Column("seen as", "seen"),
+        ),
+        rows=tuple(rows),
+    )

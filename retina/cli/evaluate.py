@@ -1,0 +1,139 @@
+"""``retina evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from retina.cli.options import (
+    Annotations,
+    BatchSize,
+    Data,
+    DataConfig,
+    Device,
+    Images,
+    NumWorkers,
+    Precision,
+    ScoredSplit,
+    output_option,
+)
+from retina.cli.output import describe_report, make_console, print_lines, progress
+
+if TYPE_CHECKING:
+    from retina.evaluation.engines import Backend
+    from retina.evaluation.metrics import DetectionMetrics
+
+
+def command(
+    detector: Annotated[
+        Path | None, typer.Argument(metavar="DETECTOR", help="A detector file (.safetensors).")
+    ] = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: ScoredSplit = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option("--detections", help="Score this COCO results file; no detector is run."),
+    ] = None,
+    output: Annotated[
+        Path | None, output_option("Write metrics.json and detections.json here.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="hotcoco (fast) or pycocotools (the reference).")
+    ] = "hotcoco",
+    max_detections: Annotated[
+        int | None,
+        typer.Option("--max-detections", min=1, help="Detections per image that count."),
+    ] = None,
+    batch_size: BatchSize = 8,
+    num_workers: NumWorkers = 2,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Score a detector, or a results file, with the twelve COCO numbers.
+
+    Where no data is named, it is that of the run that the detector lies in.
+
+    Example: `retina evaluate runs/demo/checkpoints/best.safetensors --annotations val.json
+    --images val/ --output scores`
+
+    Example: `retina evaluate --detections results.json --annotations val.json`
+    """
+    from retina.artifact import load_artifact
+    from retina.datasets.coco_results import write_results
+    from retina.devices import PrecisionChoice
+    from retina.errors import UserError, one_of
+    from retina.evaluation.engines import Backend
+    from retina.evaluation.report import category_table, summary_table, write_metrics
+    from retina.experiment import DataOptions, build_artifact_evaluator, resolve_data
+
+    console = make_console()
+    engine: Backend = one_of(backend, get_args(Backend), "--backend")
+    if detections is not None:
+        if detector is not None:
+            raise UserError("give either a detector file or --detections, not both")
+        metrics = _score_results(detections, annotations, engine, max_detections)
+    elif detector is not None:
+        chosen: PrecisionChoice = one_of(precision, get_args(PrecisionChoice), "--precision")
+        artifact = load_artifact(detector)
+        resolved = resolve_data(
+            DataOptions(
+                source=data,
+                annotations=annotations,
+                images=images,
+                config=config,
+                split=split,
+                detector=detector,
+            ),
+            purpose="what to evaluate on",
+            categories=artifact.categories,
+            antialias=artifact.config.preprocess.antialias,
+            unknown_categories="leave_out",
+        )
+        dataset = resolved.dataset
+        print_lines(console, *describe_report(resolved.name, dataset.report))
+        runtime, evaluator = build_artifact_evaluator(
+            artifact,
+            dataset,
+            device=device,
+            precision=chosen,
+            max_detections=max_detections,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            backend=engine,
+        )
+        with progress(console, "evaluating", len(dataset)) as advance:
+            result = evaluator.run(runtime, on_progress=advance)
+        if output is not None:
+            path = output / "detections.json"
+            write_results(path, result.image_ids, result.detections, dataset.categories)
+        metrics = result.metrics
+    else:
+        raise UserError("give a detector file, or a results file with --detections")
+    if output is not None:
+        write_metrics(output / "metrics.json", metrics)
+    console.print(category_table(metrics).to_terminal())
+    console.print(summary_table(metrics).to_terminal())
+    if output is not None:
+        print_lines(console, f"written to {output}")
+
+
+def _score_results(
+    detections: Path, annotations: Path | None, backend: Backend, max_detections: int | None
+) -> DetectionMetrics:
+    from retina.datasets.coco import read_coco_ground_truth
+    from retina.datasets.coco_results import read_results
+    from retina.errors import UserError
+    from retina.evaluation.coco_metrics import CocoMetrics
+
+    if annotations is None:
+        raise UserError("--detections needs --annotations: the file with the ground truth")
+    ground_truth = read_coco_ground_truth(annotations)
+    found = read_results(detections, ground_truth)
+    metrics = CocoMetrics(ground_truth, backend=backend, max_detections=max_detections or 100)
+    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    return metrics.compute()

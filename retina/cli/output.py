@@ -1,0 +1,44 @@
+"""What several commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from retina.datasets.dataset import DatasetReport
+
+
+def make_console() -> Console:
+    """The terminal, or the file that it is led to."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Print lines as they are, however long."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar that goes away when the work is done; gives what to call with each number done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+def describe_report(name: str, report: DatasetReport) -> list[str]:
+    """A line for the counts of a split, and one for each finding."""
+    first = (
+        f"{name}: {report.num_images} images, {report.num_boxes} boxes, {report.num_crowd} crowd "
+        f"regions, {report.num_empty_images} images without objects"
+    )
+    return [first, *(f"  {finding}" for finding in report.findings)]

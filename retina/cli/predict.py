@@ -1,0 +1,74 @@
+"""``retina predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from retina.cli.options import BatchSize, DetectorPath, Device, Precision, output_option
+from retina.cli.output import make_console, print_lines, progress
+
+
+def command(
+    detector: DetectorPath,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders or globs.")
+    ],
+    output: Annotated[Path, output_option("Folder for the pictures and detections.json.")],
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--score-threshold",
+            min=0.0,
+            max=1.0,
+            help="Keep detections above this score; by default the one stored in the detector.",
+        ),
+    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Find objects in images: writes annotated pictures and one detections.json.
+
+    A broken image is reported and the rest goes on; the exit code is then 1.
+
+    Example: `retina predict runs/demo/checkpoints/best.safetensors photos/ --output found`
+    """
+    from rich.console import Console
+
+    from retina.devices import PrecisionChoice
+    from retina.errors import one_of
+    from retina.prediction.files import find_images, predict_files
+    from retina.prediction.predictor import load
+
+    console = make_console()
+    predictor = load(
+        detector,
+        device=device,
+        precision=one_of(precision, get_args(PrecisionChoice), "--precision"),
+    )
+    paths = find_images(sources)
+    with progress(console, "predicting", len(paths)) as advance:
+        run = predict_files(
+            predictor,
+            paths,
+            output,
+            score_threshold=score_threshold,
+            batch_size=batch_size,
+            on_progress=advance,
+        )
+    threshold = predictor.display_threshold if score_threshold is None else score_threshold
+    print_lines(
+        console,
+        f"{run.num_detections} objects above {threshold:.2f} in {run.num_images} images; pictures "
+        f"and detections.json in {output}",
+    )
+    if run.failures:
+        print_lines(
+            Console(stderr=True, highlight=False),
+            f"{len(run.failures)} images could not be read:",
+            *(f"  {failure}" for failure in run.failures),
+        )
+        raise SystemExit(1)

@@ -1,0 +1,260 @@
+"""Which data set is meant: by options, by a config, or by the run that a detector lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retina.datasets import DatasetConfig, DetectionDataset, FolderConfig, find_dataset, format_of
+from retina.datasets.categories import UnknownCategories
+from retina.errors import UserError, one_of
+from retina.experiment.building import build_dataset
+from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.structures import Categories
+
+SPLITS = ("train", "validation", "test")
+
+_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+"""The names that the folders and the lists of a split have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """What the options of a command say about the data.
+
+    Attributes:
+        source: a config (YAML); an annotation file with its ``images/`` beside it; or a folder with
+            ``annotations.json`` and ``images/``, with Pascal VOC's ``Annotations/`` and
+            ``JPEGImages/``, or with ``train/``, ``validation/`` … of such a shape.
+        annotations: a COCO file, or a folder of Pascal VOC XML files.
+        images: the folder of their images.
+        config: an experiment.
+        split: of a config or a folder; with ``annotations`` the file that lists the image names of
+            Pascal VOC.
+        overrides: changes of the config, ``key=value``.
+        detector: the file whose run says what the options leave open; None where none may.
+        source_option: how the command calls ``source``, for messages.
+    """
+
+    source: Path | None = None
+    annotations: Path | None = None
+    images: Path | None = None
+    config: Path | None = None
+    split: str | None = None
+    overrides: Sequence[str] = ()
+    detector: Path | None = None
+    source_option: str = "--data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedData:
+    """The data set that is meant.
+
+    Attributes:
+        dataset: one split, read.
+        part: its config.
+        name: for people: the split of a config, else what was named.
+        full_name: the same, with the config's path.
+        images: the folder of the images, or None where a config says it.
+        config: the experiment that the data belongs to, or None.
+        why_no_config: a clause for people.
+    """
+
+    dataset: DetectionDataset
+    part: DatasetConfig
+    name: str
+    full_name: str
+    images: Path | None = None
+    config: ExperimentConfig | None
+    why_no_config: str = ""
+
+
+def resolve_data(
+    options: DataOptions,
+    *,
+    purpose: str,
+    default_split: str = "validation",
+    categories: Categories | None = None,
+    antialias: bool = False,
+    check_images: bool = True,
+    unknown_categories: UnknownCategories = "refuse",
+) -> ResolvedData:
+    """Find the data set that the options mean, and read it.
+
+    Args:
+        options: of the command.
+        purpose: what the data is for, as the end of "say …".
+        default_split: of a config or a folder; where it is ``validation``, a folder's ``test``
+            comes before it.
+        categories: those of a detector, which the labels follow; None for those of the data.
+        antialias: see `DetectionDataset`; a config says it itself.
+        check_images: see `DatasetConfig.build`.
+        unknown_categories: see `DatasetConfig.build`.
+
+    Raises:
+        UserError: the options contradict each other or name nothing, or the data cannot be read.
+    """
+    _refuse_contradictions(options)
+    config_path = options.config
+    if options.source is not None and options.source.suffix in (".yaml", ".yml"):
+        config_path = options.source
+    if config_path is None and options.source is None and options.annotations is None:
+        one_of(options.split or default_split, SPLITS, "--split")
+        config_path = _config_of_run(options, purpose)
+    if config_path is not None:
+        split = one_of(options.split or default_split, SPLITS, "--split")
+        config = load_experiment(config_path, options.overrides)
+        return ResolvedData(
+            dataset=build_dataset(
+                config,
+                split,
+                categories=categories,
+                check_images=check_images,
+                unknown_categories=unknown_categories,
+            ),
+            part=getattr(config.dataset, split),
+            name=split,
+            full_name=f"{config_path}, {split}",
+            config=config,
+        )
+    if options.overrides:
+        raise UserError(f"{options.overrides[0]}: changes a config, and no config was given")
+    if options.annotations is not None:
+        part = _annotated(options.annotations, options.images, options.split)
+        name = part.display_name
+    else:
+        assert options.source is not None
+        part, name = _source(options.source, options.images, options.split, default_split)
+    dataset = part.build(
+        categories,
+        antialias=antialias,
+        check_images=check_images,
+        unknown_categories=unknown_categories,
+    )
+    run_config, why = _training_config(options.detector)
+    return ResolvedData(
+        dataset=dataset,
+        part=part,
+        name=name,
+        full_name=name,
+        images=part.images,
+        config=run_config,
+        why_no_config=why,
+    )
+
+
+def run_folder(detector: Path) -> Path | None:
+    """The folder of the run that a detector lies in, the one that holds its ``checkpoints/``.
+
+    A detector in a folder of another name is no run's, whatever lies above it.
+    """
+    folder = detector.parent
+    if folder.absolute().name != "checkpoints":
+        return None
+    run = folder.parent if folder.name else folder.absolute().parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def _refuse_contradictions(options: DataOptions) -> None:
+    source, config, annotations = options.source, options.config, options.annotations
+    if source is not None and (config is not None or annotations is not None):
+        raise UserError(
+            f"{options.source_option} stands for --config or --annotations: give only one of them"
+        )
+    has_config = config is not None or (source is not None and source.suffix in (".yaml", ".yml"))
+    if has_config and (annotations is not None or options.images is not None):
+        raise UserError("give either a config or --annotations with --images, not both")
+    if options.images is not None and annotations is None and source is None:
+        raise UserError("--images needs --annotations: the file or folder that describes them")
+
+
+def _config_of_run(options: DataOptions, purpose: str) -> Path:
+    source = "SOURCE" if options.source_option == "SOURCE" else f"{options.source_option} SOURCE"
+    ask = (
+        f"say {purpose}: {source}, --annotations FILE --images FOLDER, or --config CONFIG "
+        "--split NAME"
+    )
+    if options.detector is None:
+        raise UserError(ask)
+    run = run_folder(options.detector)
+    if run is None:
+        raise UserError(
+            f"{options.detector}: lies in no checkpoints/ folder with a run's config.yaml beside "
+            f"it; {ask}"
+        )
+    return run / "config.yaml"
+
+
+def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, str]:
+    """The config of the run that a detector lies in, or None and why."""
+    run = None if detector is None else run_folder(detector)
+    if run is None:
+        return None, "no config.yaml tells the training's"
+    path = run / "config.yaml"
+    try:
+        return load_experiment(path, []), ""
+    except UserError as error:  # the data was named, and a training has defaults
+        return None, f"{path} cannot be read: {error}"
+
+
+def _annotated(annotations: Path, images: Path | None, split: str | None) -> FolderConfig:
+    """Annotations in the format that they have; for some a file lists the images of a split."""
+    if images is None:
+        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
+    part = format_of(annotations)(images=images, annotations=annotations)
+    if split is not None:
+        listed = part.split_listed_in(Path(split))
+        if listed is None:
+            raise UserError(
+                f"--split {split}: an annotation file has no splits; leave it away, or name a "
+                "config or a folder instead"
+            )
+        part = listed
+    if not annotations.exists():
+        raise UserError(f"{annotations}: no such annotation file or folder")
+    return part
+
+
+def _source(
+    source: Path, images: Path | None, split: str | None, default_split: str
+) -> tuple[FolderConfig, str]:
+    """The data set in a file or folder, and its name."""
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    if source.is_file():
+        beside = source.parent / "images"
+        part = _annotated(source, beside if images is None and beside.is_dir() else images, split)
+        return part, part.display_name
+    if images is not None:
+        raise UserError(f"--images {images}: {source} is a folder that holds its own images")
+    whole = find_dataset(source)
+    splits = _splits_in(source, whole)
+    if whole is not None and not splits:
+        if split is not None:
+            raise UserError(f"--split {split}: {source} holds a single data set; leave it away")
+        return whole, str(source)
+    if not splits:
+        raise UserError(
+            f"{source}: holds no data set that can be read: annotations.json with images/, "
+            "Annotations/ with JPEGImages/, or train/, validation/ and test/ with these"
+        )
+    if split is not None:
+        one_of(split, list(splits), f"--split (of {source})")
+        return splits[split], f"{source}, {split}"
+    wanted = ("test", "validation") if default_split == "validation" else (default_split,)
+    for name in wanted:
+        if name in splits:
+            return splits[name], f"{source}, {name}"
+    raise UserError(f"{source}: say which split of it: --split {' or '.join(splits)}")
+
+
+def _splits_in(folder: Path, whole: FolderConfig | None) -> dict[str, FolderConfig]:
+    """The splits of a folder, by name: its subfolders, or lists of the images of each."""
+    found: dict[str, FolderConfig] = {}
+    for split, names in _NAMES.items():
+        for name in names:
+            part = find_dataset(folder / name) if whole is None else whole.split_named(name)
+            if part is not None:
+                found.setdefault(split, part)
+    return found
