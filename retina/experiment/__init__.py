@@ -8,6 +8,7 @@ from retina.experiment.building import (
     build_experiment,
 )
 from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.experiment.running import evaluate, train
 
 __all__ = [
     "Experiment",
@@ -16,5 +17,7 @@ __all__ = [
     "build_dataset",
     "build_detector",
     "build_experiment",
+    "evaluate",
     "load_experiment",
+    "train",
 ]
