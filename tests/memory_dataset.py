@@ -81,7 +81,9 @@ class MemoryDataset(DetectionDataset):
 
     def ground_truth(self) -> GroundTruth:
         rows = [
-            (self.image_ids[index], *box) for index in range(len(self)) for box in self._boxes[index]
+            (self.image_ids[index], *box)
+            for index in range(len(self))
+            for box in self._boxes[index]
         ]
         table = np.array(rows, dtype=np.float64).reshape(-1, 6)
         sides = table[:, 4:] - table[:, 2:4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retina.datasets import CocoConfig, DetectionDataset
+from retina.datasets import DetectionDataset, format_of
 from retina.devices import PrecisionChoice, pick_device
 from retina.distributed import process_group
 from retina.errors import UserError
@@ -75,7 +75,7 @@ def evaluate(
 
     Args:
         detector: a detector file, or what `retina.load` made of one.
-        annotations: a COCO file; with ``images``.
+        annotations: a COCO file, or a folder of Pascal VOC's files; with ``images``.
         images: the folder of its images.
         config: instead of both, the config that names the data.
         split: of that config: ``train``, ``validation`` or ``test``.
@@ -118,4 +118,5 @@ def _dataset(
         return build_dataset(config, split, categories=categories)
     if config is not None or annotations is None or images is None:
         raise UserError("say what to evaluate on: either annotations and images, or a config")
-    return CocoConfig(images=Path(images), annotations=Path(annotations)).build(categories)
+    annotated = format_of(Path(annotations))
+    return annotated(images=Path(images), annotations=Path(annotations)).build(categories)

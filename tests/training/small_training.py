@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 
 
 def batch(*indices: int) -> Batch:
-    requests = [SampleRequest(index=i, seed=0, target_size=None) for i in indices]
+    requests = [SampleRequest(index=i, seed=0, max_size=None) for i in indices]
     return collate([DATA[request] for request in requests])
 
 

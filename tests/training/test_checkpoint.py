@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retina.errors import UserError
-from retina.training.checkpoint import TrainingState, load_state, previous_of, save_state
+from retina.training.checkpoint import load_state, previous_of, save_state
 from retina.training.generators import restore_generators
 from tests.training.states import make_state  # type: ignore[import-not-found]
 

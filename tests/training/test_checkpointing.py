@@ -124,7 +124,7 @@ def test_nothing_is_saved_where_a_weight_is_not_finite(
     with torch.no_grad():
         training.run.detector.head.box_regression.output.weight[0, 0, 0, 0] = value
     training.run.step = 7
-    with pytest.raises(DivergedError, match="not finite after step 7; lower optimizer.lr") as told:
+    with pytest.raises(DivergedError, match="not finite after step 7; lower") as told:
         training.checkpoints.save(training.run)
     assert f"The last checkpoint is intact: {folder / LAST_STATE}" in str(told.value)
     assert (folder / LAST_STATE).read_bytes() == content

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retina.errors import RunError, UserError
-from retina.training.checkpoint import load_state, previous_of, save_state
+from retina.training.checkpoint import previous_of, save_state
 from retina.training.resuming import (
     REFUSED,
     SWITCHES,
