@@ -12,7 +12,7 @@ import torch
 
 from retina.errors import DivergedError
 from retina.evaluation.evaluator import EvaluationResult
-from retina.structures import Anchors, Batch, BatchedTargets, DensePredictions
+from retina.structures import Assignment, Batch, BatchedTargets, DensePredictions
 from retina.training.checkpoint import load_state
 from retina.training.config import TrainingConfig
 from retina.training.forward import ForwardHook
@@ -46,9 +46,9 @@ class Recorder(Hook):
         return self._see if self.sees_predictions else None
 
     def _see(
-        self, predictions: DensePredictions, anchors: Anchors, targets: BatchedTargets
+        self, predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
     ) -> None:
-        assert len(predictions.class_logits[0]) == len(targets)
+        assert len(predictions.class_logits[0]) == len(assignment.is_foreground) == len(targets)
         self.num_batches_seen += 1
 
     def before_update(self, run: TrainingRun) -> None:
