@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 _LESS_MEMORY = (
@@ -20,6 +21,8 @@ def main() -> None:
     from retina.cli.main import make_app
     from retina.errors import RunError, UserError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows no γ: better a "?"
+        sys.stdout.reconfigure(errors="replace")
     try:
         make_app(sys.argv[1:])()
     except UserError as error:

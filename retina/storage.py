@@ -70,7 +70,7 @@ def make_folder(path: Path) -> None:
 
 def bring_to_disk(path: Path) -> None:
     """Wait until the bytes of a file are on the disk."""
-    with path.open("rb+") as file:
+    with path.open("rb+") as file:  # Windows syncs only what may be written to
         os.fsync(file.fileno())
 
 

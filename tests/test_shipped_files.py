@@ -8,9 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import retina
 from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
 from retina.objective.classification import FocalConfig
@@ -111,6 +113,43 @@ def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
         assert run_retina(*command.split(), "--help").returncode == 0, command
     for link in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (REPOSITORY / link).exists(), link
+
+
+def test_the_python_of_the_readme_uses_the_public_api() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        assert set(re.findall(r"\bretina\.(\w+)", block)) <= set(retina.__all__)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d.*)\] - (.*)$", changelog, flags=re.MULTILINE)
+    assert retina.__version__ == declared
+    assert released[0] == (citation["version"], str(citation["date-released"]))
+    assert citation["version"] == declared
+    assert changelog.index("[Unreleased]") < changelog.index(f"[{declared}]")
+
+
+def test_what_the_public_workflow_calls_is_there() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    scripts = re.findall(r"scripts/\w+\.\w+", " ".join(step.get("run", "") for step in steps))
+    assert set(scripts) == {"scripts/test.sh", "scripts/smoke.py"}
+    assert all((REPOSITORY / script).is_file() for script in scripts)
+    assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
+
+
+def test_the_hooks_of_git_take_the_environment_that_is_active() -> None:
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"][0][
+        "hooks"
+    ]
+    assert {hook["id"] for hook in hooks} > {"ruff-check", "ruff-format", "mypy"}
+    assert all(hook["entry"].startswith(("python -m ", "lint-imports")) for hook in hooks)
 
 
 @pytest.mark.parametrize("script", sorted((REPOSITORY / "scripts").glob("*.sh")), ids=str)

@@ -9,6 +9,7 @@ from retina.experiment.building import (
 )
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, ResolvedData, resolve_data
+from retina.experiment.running import evaluate, train
 
 __all__ = [
     "DataOptions",
@@ -19,6 +20,8 @@ __all__ = [
     "build_dataset",
     "build_detector",
     "build_experiment",
+    "evaluate",
     "load_experiment",
     "resolve_data",
+    "train",
 ]

@@ -93,8 +93,12 @@ class ExperimentConfig(Config):
     """How the validation set is scored."""
 
 
-def load_experiment(path: Path | str, overrides: Sequence[str]) -> ExperimentConfig:
+def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment's config.
+
+    Args:
+        path: the YAML file, or the name of one that comes with the package (``nano.yaml``).
+        overrides: ``dotted.path=value`` each, as on the command line.
 
     Raises:
         ConfigError: with every problem of the file in one message.

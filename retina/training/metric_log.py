@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retina.storage import bring_to_disk
 from retina.structures import FloatArray
 
 _LINES = "metrics.jsonl"
@@ -198,6 +199,5 @@ def _take_back(folder: Path, position: Mapping[str, int]) -> None:
 
 
 def _synced_size(path: Path) -> int:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
+    bring_to_disk(path)
+    return path.stat().st_size

@@ -49,6 +49,16 @@ def test_help_names_every_command_and_gives_examples(run_retina: RunRetina) -> N
         assert "Example: retina" in run_retina(*command, "--help").stdout
 
 
+def test_an_output_that_knows_no_greek_is_written_all_the_same(
+    run_retina: RunRetina, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe on Windows."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_retina("loss", "lab", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Replay any ? and ?" in done.stdout
+
+
 @pytest.mark.parametrize("words", [[], ["data"], ["loss"], ["train"], ["data", "suspects"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (

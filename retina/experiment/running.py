@@ -1,0 +1,122 @@
+"""Training and evaluating in one call, for programs: ``retina.train`` and ``retina.evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from retina.datasets import DetectionDataset, format_of
+from retina.devices import PrecisionChoice, pick_device
+from retina.distributed import process_group
+from retina.errors import UserError
+from retina.evaluation.engines import Backend
+from retina.evaluation.evaluator import EvaluationResult, Evaluator
+from retina.experiment.building import Experiment, build_dataset, build_experiment
+from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.prediction.predictor import Predictor, load
+from retina.structures import Categories
+from retina.training.trainer import TrainingOutcome
+
+
+def train(
+    config: ExperimentConfig | Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    on_start: Callable[[Experiment], None] | None = None,
+) -> TrainingOutcome:
+    """Train a detector; the files are in the config's ``output_dir``.
+
+    Seeds the global random generators. While it runs, SIGINT and SIGTERM end it after a checkpoint;
+    the outcome says so. Where worker processes are spawned (macOS, Windows) a script must call this
+    below ``if __name__ == "__main__":``.
+
+    Args:
+        config: a config file, or what `load_experiment` made of one.
+        overrides: ``dotted.path=value`` each; only with a file.
+        resume: go on from the run folder's last checkpoint, or begin where there is none.
+        quiet: print nothing.
+        on_start: called on every rank with what is about to run.
+
+    Raises:
+        UserError: config, data, weights, device or run folder are not as they should be.
+        RunError: the machine or the run failed; the last checkpoint is intact. `DivergedError` is
+            one: the loss or the weights are not finite.
+        ValueError: overrides of a config that is read already.
+    """
+    if not isinstance(config, ExperimentConfig):
+        config = load_experiment(config, overrides)
+    elif overrides:
+        raise ValueError("overrides change a config file; give them to load_experiment")
+    minutes = config.training.collective_timeout_minutes
+    with process_group(pick_device(config.device).type, timeout_minutes=minutes):
+        experiment = build_experiment(config, resume=resume, quiet=quiet)
+        if on_start is not None:
+            on_start(experiment)
+        return experiment.trainer.run()
+
+
+def evaluate(
+    detector: Predictor | Path | str,
+    *,
+    annotations: Path | str | None = None,
+    images: Path | str | None = None,
+    config: ExperimentConfig | Path | str | None = None,
+    split: str = "validation",
+    device: str = "auto",
+    precision: PrecisionChoice = "fp32",
+    batch_size: int = 8,
+    num_workers: int = 0,
+    backend: Backend = "hotcoco",
+    on_progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Score a detector with the COCO numbers.
+
+    Args:
+        detector: a detector file, or what `retina.load` made of one.
+        annotations: a COCO file, or a folder of Pascal VOC's files; with ``images``.
+        images: the folder of its images.
+        config: instead of both, the config that names the data.
+        split: of that config: ``train``, ``validation`` or ``test``.
+        device: of a detector file; a `Predictor` has its own.
+        precision: likewise.
+        batch_size: images at a time.
+        num_workers: processes that load images.
+        backend: the scoring engine; both give the same numbers.
+        on_progress: called with the number of images done since the last call.
+
+    Returns:
+        ``metrics`` (``AP``, ``AP50``, … and ``per_category``), and the detections by image.
+
+    Raises:
+        UserError: the detector or the data cannot be read, or it is not said which data is meant.
+        RunError: memory ran out, or a process that loads images failed.
+    """
+    predictor = detector
+    if not isinstance(predictor, Predictor):
+        predictor = load(predictor, device=device, precision=precision)
+    evaluator = Evaluator(
+        _dataset(annotations, images, config, split, predictor.categories),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        backend=backend,
+    )
+    return evaluator.run(predictor.runtime, on_progress=on_progress)
+
+
+def _dataset(
+    annotations: Path | str | None,
+    images: Path | str | None,
+    config: ExperimentConfig | Path | str | None,
+    split: str,
+    categories: Categories,
+) -> DetectionDataset:
+    if config is not None and annotations is None and images is None:
+        if not isinstance(config, ExperimentConfig):
+            config = load_experiment(config)
+        return build_dataset(config, split, categories=categories)
+    if config is not None or annotations is None or images is None:
+        raise UserError("say what to evaluate on: either annotations and images, or a config")
+    annotated = format_of(Path(annotations))
+    return annotated(images=Path(images), annotations=Path(annotations)).build(categories)

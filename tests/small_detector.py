@@ -1,0 +1,49 @@
+"""A detector of a few thousand weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from retina.geometry.anchors import AnchorConfig
+from retina.geometry.box_coder import BoxCoderConfig
+from retina.modeling.backbones import Backbone
+from retina.modeling.detector import RetinaNet
+from retina.modeling.head import HeadConfig
+from retina.modeling.pyramid import PyramidConfig
+
+
+class SmallBackbone(Backbone):
+    """A convolution and a normalisation for each stage."""
+
+    channels = (8, 8, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = ((3, 4), (4, 8), (8, 8), (8, 8), (8, 8))
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o in widths)
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        return list(zip(self.convs, self.norms, strict=True))
+
+
+def small_detector(num_classes: int = 2, *, channels: int = 8) -> RetinaNet:
+    """The same weights at every call."""
+    torch.manual_seed(0)
+    backbone = SmallBackbone()
+    backbone.start_at("c3")
+    pyramid = PyramidConfig(channels=channels).build(backbone.feature_specs)
+    anchors = AnchorConfig(sizes=(16.0, 32.0, 64.0, 128.0, 256.0)).build(pyramid.strides)
+    head = HeadConfig(num_convs=1, norm="none").build(
+        in_channels=channels, num_anchors=anchors.num_per_cell[0], num_classes=num_classes
+    )
+    return RetinaNet(
+        backbone=backbone,
+        pyramid=pyramid,
+        head=head,
+        anchor_generator=anchors,
+        box_coder=BoxCoderConfig().build(),
+    )
