@@ -29,19 +29,19 @@ def command(
 
     Several GPUs: `torchrun --nproc-per-node 8 -m retina train CONFIG.yaml`
     """
-    from retina.devices import pick_device
-    from retina.distributed import is_main_process, process_group
-    from retina.experiment import build_experiment, load_experiment
+    from retina.distributed import is_main_process
+    from retina.experiment import load_experiment
+    from retina.experiment import train as run_training
+
+    console = make_console()
+
+    def introduce(experiment: Experiment) -> None:
+        console.quiet = not is_main_process()
+        print_lines(console, *_introduction(experiment))
 
     loaded = load_experiment(config, with_device(overrides, device))
-    minutes = loaded.training.collective_timeout_minutes
-    with process_group(pick_device(loaded.device).type, timeout_minutes=minutes):
-        console = make_console()
-        console.quiet = not is_main_process()
-        experiment = build_experiment(loaded, resume=resume)
-        print_lines(console, *_introduction(experiment))
-        outcome = experiment.trainer.run()
-    folder = experiment.config.output_dir
+    outcome = run_training(loaded, resume=resume, on_start=introduce)
+    folder = loaded.output_dir
     if outcome.signal is not None:
         print_lines(console, f"go on with: retina train {folder / 'config.yaml'} --resume")
         raise SystemExit(128 + outcome.signal)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retina.datasets import DetectionDataset, format_of
 from retina.devices import PrecisionChoice, pick_device
 from retina.distributed import process_group
 from retina.errors import UserError
 from retina.evaluation.engines import Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
-from retina.experiment.building import Experiment, build_dataset, build_experiment
+from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.experiment.data import DataOptions, resolve_data
 from retina.prediction.predictor import Predictor, load
-from retina.structures import Categories
 from retina.training.trainer import TrainingOutcome
 
 
@@ -60,10 +59,11 @@ def train(
 def evaluate(
     detector: Predictor | Path | str,
     *,
+    data: Path | str | None = None,
     annotations: Path | str | None = None,
     images: Path | str | None = None,
-    config: ExperimentConfig | Path | str | None = None,
-    split: str = "validation",
+    config: Path | str | None = None,
+    split: str | None = None,
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
     batch_size: int = 8,
@@ -75,10 +75,12 @@ def evaluate(
 
     Args:
         detector: a detector file, or what `retina.load` made of one.
-        annotations: a COCO file, or a folder of Pascal VOC's files; with ``images``.
+        data: a folder or file that holds the data: see `DataOptions`.
+        annotations: instead, a COCO file, or a folder of Pascal VOC's files; with ``images``.
         images: the folder of its images.
-        config: instead of both, the config that names the data.
-        split: of that config: ``train``, ``validation`` or ``test``.
+        config: instead, the config that names the data.
+        split: of the folder or config: ``train``, ``validation`` or ``test``; None takes a folder's
+            test, else validation, and a config's validation.
         device: of a detector file; a `Predictor` has its own.
         precision: likewise.
         batch_size: images at a time.
@@ -96,8 +98,22 @@ def evaluate(
     predictor = detector
     if not isinstance(predictor, Predictor):
         predictor = load(predictor, device=device, precision=precision)
+    if data is None and annotations is None and config is None:
+        raise UserError("say what to evaluate on: data, annotations with images, or a config")
+    resolved = resolve_data(
+        DataOptions(
+            source=_path(data),
+            annotations=_path(annotations),
+            images=_path(images),
+            config=_path(config),
+            split=split,
+        ),
+        purpose="what to evaluate on",
+        categories=predictor.categories,
+        unknown_categories="leave_out",
+    )
     evaluator = Evaluator(
-        _dataset(annotations, images, config, split, predictor.categories),
+        resolved.dataset,
         batch_size=batch_size,
         num_workers=num_workers,
         backend=backend,
@@ -105,18 +121,5 @@ def evaluate(
     return evaluator.run(predictor.runtime, on_progress=on_progress)
 
 
-def _dataset(
-    annotations: Path | str | None,
-    images: Path | str | None,
-    config: ExperimentConfig | Path | str | None,
-    split: str,
-    categories: Categories,
-) -> DetectionDataset:
-    if config is not None and annotations is None and images is None:
-        if not isinstance(config, ExperimentConfig):
-            config = load_experiment(config)
-        return build_dataset(config, split, categories=categories)
-    if config is not None or annotations is None or images is None:
-        raise UserError("say what to evaluate on: either annotations and images, or a config")
-    annotated = format_of(Path(annotations))
-    return annotated(images=Path(images), annotations=Path(annotations)).build(categories)
+def _path(name: Path | str | None) -> Path | None:
+    return None if name is None else Path(name)
