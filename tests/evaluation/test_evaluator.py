@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from retina.evaluation import evaluator as module
+from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.evaluator import Evaluator
+from retina.evaluation.metrics import DetectionMetrics
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import Criterion, LossSums, ObjectiveConfig
@@ -71,11 +73,20 @@ def test_boxes_beside_the_objects_score_less() -> None:
     assert far.AP == 0
 
 
-def test_the_engines_agree_and_detections_are_capped() -> None:
+def test_the_engines_agree_and_detections_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    class Noted(CocoMetrics):
+        def compute(self) -> DetectionMetrics:
+            used.append(self.backend)
+            return super().compute()
+
+    monkeypatch.setattr(module, "CocoMetrics", Noted)
     fast, slow = (
         Evaluator(DATA, backend=backend, max_detections=1).run(Seer(DATA)).metrics
         for backend in ("hotcoco", "pycocotools")
     )
+    assert used == ["hotcoco", "pycocotools"]
     assert fast.numbers() == slow.numbers()
     assert fast.max_detections == 1
     assert fast.AP < 1  # one image has two cats

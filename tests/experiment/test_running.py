@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,25 +60,38 @@ def test_an_evaluation_gives_what_the_command_gives(
     done = invoke("evaluate", detector, *options, "--device=cpu", "--output", tmp_path)
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "metrics.json").read_text()) == result.metrics.to_json()
-    config = retina.load_experiment(tiny_config, ["output_dir=unused"])
     predictor = retina.load(detector, device="cpu")
-    by_config = retina.evaluate(predictor, config=config, split="validation")
-    assert by_config.metrics == result.metrics
-    assert by_config.image_ids == result.image_ids
+    config = detector.parents[1] / "config.yaml"
+    named_by: list[dict[str, Any]] = [{"config": config, "split": "validation"}, {"data": where}]
+    for name in named_by:
+        again = retina.evaluate(predictor, **name)
+        assert again.metrics == result.metrics
+        assert again.image_ids == result.image_ids
 
 
-def test_it_is_told_what_is_missing(tiny_config: Path, tmp_path: Path) -> None:
+def test_mistakes_are_told(tiny_config: Path, tmp_path: Path, run: Path, detector: Path) -> None:
     config = retina.load_experiment(tiny_config, [f"output_dir={tmp_path}"])
     with pytest.raises(ValueError, match="load_experiment"):
         retina.train(config, ["seed=1"])
     with pytest.raises(ConfigError, match="sead: unknown key, did you mean 'seed'"):
         retina.train(tiny_config, [f"output_dir={tmp_path}", "sead=1"])
+    with pytest.raises(UserError, match="holds a run already"):
+        retina.train(tiny_config, [f"output_dir={run}"])
     with pytest.raises(UserError, match=r"none\.safetensors"):
-        retina.evaluate(tmp_path / "none.safetensors", config=config)
+        retina.evaluate(tmp_path / "none.safetensors", data=tmp_path)
 
 
-@pytest.mark.parametrize("given", [[], ["annotations"], ["images"], ["annotations", "config"]])
-def test_the_data_is_named_in_one_of_two_ways(given: list[str], detector: Path) -> None:
-    data = dict.fromkeys(given, Path("somewhere"))
-    with pytest.raises(UserError, match="either annotations and images, or a config"):
-        retina.evaluate(detector, **data)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "data, annotations with images, or a config"),
+        (["images"], "data, annotations with images, or a config"),
+        (["annotations"], "its images"),
+        (["annotations", "images", "config"], "not both"),
+        (["data", "config"], "give only one of them"),
+    ],
+)
+def test_the_data_is_named_in_one_way(given: list[str], words: str, detector: Path) -> None:
+    named: dict[str, Any] = dict.fromkeys(given, Path("somewhere"))
+    with pytest.raises(UserError, match=words):
+        retina.evaluate(detector, **named)
