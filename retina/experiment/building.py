@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from retina.artifact import Artifact, load_artifact, make_artifact
-from retina.configuration import NOT_SET, Tree, differences, parse_yaml, to_yaml
+from retina.configuration import NOT_SET, Tree, differences, to_yaml
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.categories import UnknownCategories
@@ -293,9 +293,9 @@ def decide(
     """
     precision, batch_size = config.training.precision, config.training.batch_size
     if point is not None:
-        before = parse_yaml(point.state.config, str(point.path))["training"]
-        precision = before["precision"] if precision == "auto" else precision
-        batch_size = before["batch_size"] if batch_size == "auto" else batch_size
+        before = point.config().get("training", {})
+        precision = before.get("precision", precision) if precision == "auto" else precision
+        batch_size = before.get("batch_size", batch_size) if batch_size == "auto" else batch_size
     if batch_size == "auto":  # decided once the detector is there
         check_auto_batch(device)
     precision = pick_precision(precision, device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retina.configuration import differences, parse_yaml
+from retina.configuration import Tree, differences, parse_yaml
 from retina.distributed import broadcast_object, is_main_process
 from retina.errors import UserError
 from retina.training.checkpoint import TrainingState, load_state, previous_of
@@ -42,6 +42,17 @@ class ResumePoint:
     state: TrainingState
     path: Path
     passed_over: str = ""
+
+    def config(self) -> Tree:
+        """The resolved config of the run, as it was when the state was written.
+
+        Raises:
+            UserError: it is none.
+        """
+        tree = parse_yaml(self.state.config, str(self.path))
+        if not isinstance(tree, dict) or not isinstance(tree.get("training", {}), dict):
+            raise UserError(f"{self.path}: not a training state of this project: it has no config")
+        return tree
 
 
 def find_resume_point(last: Path) -> ResumePoint | None:
@@ -89,8 +100,7 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
     Raises:
         UserError: a change would make the two parts different trainings; names key and reason.
     """
-    before, now = (parse_yaml(text, str(point.path)) for text in (point.state.config, config))
-    changed = differences(before, now)
+    changed = differences(point.config(), parse_yaml(config, "the config"))
     lines = {key: f"{key}: {old} → {new}" for key, (old, new) in changed.items()}
     reasons = {key: _refusal(key, *values) for key, values in changed.items()}
     wrong = [f"{lines[key]} ({reason})" for key, reason in reasons.items() if reason]
