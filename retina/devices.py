@@ -59,7 +59,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
-    """The precision of the network's convolutions; ``auto`` takes bf16 where hardware has it."""
+    """The precision of the network's convolutions; ``auto`` takes bf16 where hardware has it.
+
+    With ``fp32`` the process computes in float32 from then on, never in TF32.
+    """
+    if choice == "fp32":
+        # Else cuDNN multiplies float32 in TF32, whose 10 bits move scores by a thousandth.
+        torch.backends.cudnn.allow_tf32 = False
     if choice != "auto":
         return choice
     if device.type == "cuda":

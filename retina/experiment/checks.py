@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -70,7 +71,15 @@ def check_frozen(model: InitializedModelConfig) -> None:
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed the global generators (weights, order of the plan come from it)."""
+    """Seed the global generators (weights, order of the plan come from it).
+
+    Args:
+        seed: of all of them.
+        deterministic: whether torch shall use only deterministic algorithms. cuBLAS has them where
+            its workspace is fixed, which must be said before its first use.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the libraries that use the global generator
     torch.manual_seed(seed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, assert_never
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 BoxLoss = Literal["l1", "smooth_l1", "giou", "diou", "ciou"]
 
@@ -16,11 +17,14 @@ COMPARES_BOXES: frozenset[BoxLoss] = frozenset({"giou", "diou", "ciou"})
 DEFAULT_BETA = 1 / 9
 """Where smooth-L1 turns linear, in units of deltas."""
 
+_EPSILON = 1e-7
+"""Keeps the quotients of boxes without any area finite."""
+
 
 def box_loss(
     predicted: Tensor, wanted: Tensor, kind: BoxLoss, *, beta: float = DEFAULT_BETA
 ) -> Tensor:
-    """The loss of every box.
+    """The loss of every box; never waits for the device.
 
     Args:
         predicted: ``(..., 4)`` boxes (x1, y1, x2, y2) for the IoU losses, else encoded deltas.
@@ -38,11 +42,72 @@ def box_loss(
         case "smooth_l1":
             return F.smooth_l1_loss(predicted, wanted, reduction="none", beta=beta).sum(dim=-1)
         case "giou":
-            loss: Tensor = generalized_box_iou_loss(predicted, wanted)
+            return _giou_loss(predicted, wanted)
         case "diou":
-            loss = distance_box_iou_loss(predicted, wanted)
+            return _diou_loss(predicted, wanted)[0]
         case "ciou":
-            loss = complete_box_iou_loss(predicted, wanted)
+            return _ciou_loss(predicted, wanted)
         case _:
             assert_never(kind)
-    return loss
+
+
+# The three below are torchvision's to the last bit, gradients too. Torchvision's own pick the pairs
+# that overlap by a boolean index, so that the host waits for a GPU to count them.
+
+
+def _giou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+    intersection, union = _intersection_and_union(predicted, wanted)
+    width, height = _enclosing_sides(predicted.unbind(dim=-1), wanted.unbind(dim=-1))
+    enclosing = width * height
+    iou = intersection / (union + _EPSILON)
+    return 1 - (iou - (enclosing - union) / (enclosing + _EPSILON))
+
+
+def _diou_loss(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and the IoU."""
+    intersection, union = _intersection_and_union(predicted, wanted)
+    iou = intersection / (union + _EPSILON)
+    # Both terms use the same views, so that their gradients are added before they join the others.
+    corners, wanted_corners = predicted.unbind(dim=-1), wanted.unbind(dim=-1)
+    width, height = _enclosing_sides(corners, wanted_corners)
+    diagonal = width**2 + height**2 + _EPSILON  # squared, as is the distance of the centres
+    x1, y1, x2, y2 = corners
+    wanted_x1, wanted_y1, wanted_x2, wanted_y2 = wanted_corners
+    dx = (x2 + x1) / 2 - (wanted_x1 + wanted_x2) / 2
+    dy = (y2 + y1) / 2 - (wanted_y1 + wanted_y2) / 2
+    return 1 - iou + (dx**2 + dy**2) / diagonal, iou
+
+
+def _ciou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+    diou_loss, iou = _diou_loss(predicted, wanted)
+    x1, y1, x2, y2 = predicted.unbind(dim=-1)
+    wanted_x1, wanted_y1, wanted_x2, wanted_y2 = wanted.unbind(dim=-1)
+    angle = torch.atan((x2 - x1) / (y2 - y1))
+    wanted_angle = torch.atan((wanted_x2 - wanted_x1) / (wanted_y2 - wanted_y1))
+    aspect = (4 / math.pi**2) * torch.pow(wanted_angle - angle, 2)
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect + _EPSILON)
+    return diou_loss + weight * aspect
+
+
+def _intersection_and_union(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The areas of each pair, ``(...)``."""
+    x1, y1, x2, y2 = predicted.unbind(dim=-1)
+    wanted_x1, wanted_y1, wanted_x2, wanted_y2 = wanted.unbind(dim=-1)
+    left, top = torch.max(x1, wanted_x1), torch.max(y1, wanted_y1)
+    right, bottom = torch.min(x2, wanted_x2), torch.min(y2, wanted_y2)
+    overlaps = (bottom > top) & (right > left)
+    intersection = torch.where(overlaps, (right - left) * (bottom - top), 0.0)
+    wanted_area = (wanted_x2 - wanted_x1) * (wanted_y2 - wanted_y1)
+    return intersection, (x2 - x1) * (y2 - y1) + wanted_area - intersection
+
+
+def _enclosing_sides(
+    corners: tuple[Tensor, ...], wanted_corners: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both, ``(...)``."""
+    x1, y1, x2, y2 = corners
+    wanted_x1, wanted_y1, wanted_x2, wanted_y2 = wanted_corners
+    left, top = torch.min(x1, wanted_x1), torch.min(y1, wanted_y1)
+    right, bottom = torch.max(x2, wanted_x2), torch.max(y2, wanted_y2)
+    return right - left, bottom - top

@@ -51,7 +51,8 @@ class PendingVerdict:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+            # Of its own device: that of this process may be another one (device=cuda:1).
+            self._copied.record(torch.cuda.current_stream(values.device))
         else:
             self._values = values
 

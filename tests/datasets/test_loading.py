@@ -209,11 +209,3 @@ def test_a_worker_that_dies_is_a_fault_of_the_run_with_a_remedy(
     loader = LoaderConfig().build(dataset, evaluation_batches(2, 2), Collate(32), num_workers=1)
     with pytest.raises(RunError, match=r"lower training\.num_workers"):
         list(loader)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
-def test_batches_in_page_locked_memory() -> None:
-    assert all(
-        batch.images.is_pinned() and batch.targets.boxes.is_pinned()
-        for batch in load(2, pin_memory=True)
-    )

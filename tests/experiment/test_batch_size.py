@@ -214,23 +214,3 @@ def test_what_is_no_batch_size(
     assert done.code == 2
     problem = "training.batch_size: input should be a whole number greater than or equal to 1"
     assert f"{problem}, or 'auto' (value" in done.err
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_the_decided_batch_trains_and_a_much_larger_one_does_not_fit(
-    tiny_config: Path, tmp_path: Path
-) -> None:
-    device = torch.device("cuda", 0)
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(2**30 / total, device)  # of 1 GiB
-    try:
-        overrides = [
-            *(f"output_dir={tmp_path / 'run'}", "device=cuda", "training.batch_size=auto"),
-            *("preprocess={min_size: 1024, max_size: 1024}", "training.max_steps=3"),
-            "model.pyramid.channels=256",
-        ]
-        experiment = build_experiment(load_experiment(tiny_config, overrides), quiet=True)
-        assert 1 <= experiment.config.training.decided_batch_size < 24  # all that there are
-        assert experiment.trainer.run().step == 3
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)

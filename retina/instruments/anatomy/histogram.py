@@ -36,5 +36,6 @@ def logit_histogram(
     bins = bins.flatten()
     length = (num_groups + 1) * NUM_BINS
     counts = torch.bincount(bins, minlength=length).double()
-    sums = torch.bincount(bins, logits.flatten().double(), minlength=length)
+    # bincount with weights refuses deterministic algorithms on a GPU; this has one.
+    sums = torch.zeros_like(counts).scatter_add_(0, bins, logits.flatten().double())
     return torch.stack([counts, sums])[:, : num_groups * NUM_BINS].view(2, num_groups, NUM_BINS)
