@@ -8,7 +8,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: one clear message naming the culprit and the remedy.
+    """A mistake in what the user gave: one clear message naming the cause and the fix.
 
     The command line prints the message without a traceback and exits with 2.
     """

@@ -20,7 +20,7 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
     """Refuse to write over a run.
 
     Raises:
-        UserError: names ``--resume`` and another output_dir as the remedies.
+        UserError: names ``--resume`` and another output_dir as the fixes.
     """
     if not resume and (folder / "config.yaml").exists():
         raise UserError(

@@ -134,7 +134,7 @@ def describe_checks(checks: Sequence[LayerCheck]) -> str:
 
 
 def fix_of_checks(checks: Sequence[LayerCheck]) -> str:
-    """What the checks say about a remedy, a sentence without its full stop; empty for nothing."""
+    """What the checks say about a fix, a sentence without its full stop; empty for nothing."""
     if len(checks) > 1 and checks[-1].is_finite:
         wider = "bf16 or fp32" if checks[0].precision == "fp16" else "fp32"
         return f"It is finite in fp32: use training.precision={wider}"

@@ -190,6 +190,6 @@ class DivergenceWatch(Hook):
         return [found for (found,) in gather_objects((finding,)) if found is not None]
 
     def _fix(self, failed: FailedStep, diagnoses: Sequence[StepDiagnosis]) -> str:
-        """The most certain remedy that anyone knows."""
+        """The most certain fix that anyone knows."""
         known = [fix_of_boxes(failed.micro_batches), *(one.fix for one in diagnoses)]
         return next((fix for fix in known if fix), general_fix(self._step.forward.precision))
