@@ -15,7 +15,7 @@ HOOKS = (
     "retina.instruments.replay.hook",
 )
 """Each has a function ``make_hook(setup)`` that takes a `retina.experiment.setup.TrainingSetup` and
-gives a `retina.training.hooks.Hook`, or None where it is not wanted."""
+gives a `retina.training.run.Hook`, or None where it is not wanted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,9 @@
 """An experiment: its configuration, and the one place where its parts are put together."""
 
-from retina.experiment.building import (
-    Experiment,
-    build_artifact_evaluator,
-    build_dataset,
-    build_detector,
-    build_experiment,
-)
+from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, ResolvedData, resolve_data
+from retina.experiment.parts import build_artifact_evaluator, build_dataset, build_detector
 from retina.experiment.running import evaluate, train
 
 __all__ = [

@@ -9,8 +9,8 @@ from pathlib import Path
 from retina.datasets import DatasetConfig, DetectionDataset, FolderConfig, find_dataset, format_of
 from retina.datasets.categories import UnknownCategories
 from retina.errors import UserError, one_of
-from retina.experiment.building import build_dataset
 from retina.experiment.config import ExperimentConfig, load_experiment
+from retina.experiment.parts import build_dataset
 from retina.structures import Categories
 
 SPLITS = ("train", "validation", "test")

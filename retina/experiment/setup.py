@@ -14,7 +14,7 @@ from retina.experiment.config import ExperimentConfig
 from retina.modeling.detector import RetinaNet
 from retina.registry import HOOKS, is_present
 from retina.training.forward import ForwardPass
-from retina.training.hooks import Hook
+from retina.training.run import Hook
 
 
 @dataclass(frozen=True, slots=True)

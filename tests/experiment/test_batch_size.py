@@ -16,7 +16,7 @@ import yaml
 from retina.datasets.batch_sampling import BatchSampler
 from retina.experiment import batch_size, build_experiment, load_experiment
 from retina.experiment.batch_size import LargestImage, largest_fitting, largest_image
-from retina.experiment.building import build_dataset
+from retina.experiment.parts import build_dataset
 from retina.structures import Size
 from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
 from tests.experiment.small_device import install  # type: ignore[import-not-found]

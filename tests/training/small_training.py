@@ -24,12 +24,11 @@ from retina.training.batches import TrainingBatches
 from retina.training.checkpointing import Checkpoints, RunIdentity
 from retina.training.config import TrainingConfig
 from retina.training.forward import ForwardPass
-from retina.training.hooks import Hook
 from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.meter import StepMeter
 from retina.training.optimization import OptimizerConfig, SGDConfig
 from retina.training.resuming import ResumePoint
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
 from retina.training.step import TrainingStep
 from retina.training.trainer import Trainer

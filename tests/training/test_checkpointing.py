@@ -13,8 +13,8 @@ from retina.errors import DivergedError, UserError
 from retina.training.checkpoint import TrainingState, load_state
 from retina.training.checkpointing import Checkpoints, weights_are_finite
 from retina.training.config import TrainingConfig
-from retina.training.hooks import Hook
 from retina.training.optimization import AdamWConfig, SGDConfig
+from retina.training.run import Hook
 from retina.training.run_folder import LAST_STATE
 from tests.small_detector import small_detector  # type: ignore[import-not-found]
 from tests.training.small_training import SmallTraining  # type: ignore[import-not-found]

@@ -16,11 +16,10 @@ from retina.structures import Assignment, Batch, BatchedTargets, DensePrediction
 from retina.training.checkpoint import load_state
 from retina.training.config import TrainingConfig
 from retina.training.forward import ForwardHook
-from retina.training.hooks import Hook
 from retina.training.hooks.divergence_config import RewindConfig
 from retina.training.hooks.early_stopping import EarlyStopping
 from retina.training.resuming import find_resume_point
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 from retina.training.run_folder import LAST_STATE
 from retina.training.step import StepResult
 from tests.training.small_training import SmallTraining  # type: ignore[import-not-found]

@@ -14,9 +14,8 @@ from retina.instruments.anatomy.measuring import level_names, trained_loss
 from retina.instruments.anatomy.report import cumulative_losses
 from retina.structures import Batch
 from retina.training.forward import ForwardHook
-from retina.training.hooks import Hook
 from retina.training.metric_log import RunLog
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 from retina.training.step import StepResult
 
 MAX_CLASSES = 100

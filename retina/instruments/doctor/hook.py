@@ -5,8 +5,7 @@ from __future__ import annotations
 from retina.distributed import is_main_process
 from retina.experiment.setup import TrainingSetup
 from retina.instruments.doctor.checks import short_form
-from retina.training.hooks import Hook
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 
 
 def make_hook(training: TrainingSetup) -> DoctorHook:

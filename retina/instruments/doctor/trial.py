@@ -12,8 +12,8 @@ from retina.datasets.loading import collate
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.experiment import build_detector
-from retina.experiment.building import build_batch_sampler
 from retina.experiment.checks import check_frozen
+from retina.experiment.parts import build_batch_sampler
 from retina.experiment.setup import build_forward
 from retina.geometry.resizing import max_size_for
 from retina.instruments.doctor.anchors.coverage import filled_images

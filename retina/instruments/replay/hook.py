@@ -21,8 +21,7 @@ from retina.instruments.replay.layer_check import (
 )
 from retina.structures import Batch
 from retina.training.forward import ForwardPass
-from retina.training.hooks import FailedStep, Hook, StepDiagnosis
-from retina.training.run import TrainingRun
+from retina.training.run import FailedStep, Hook, StepDiagnosis, TrainingRun
 
 MAX_REPLAY_FILES = 5
 """Of a process from its start to its end: each holds the weights of the detector."""

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retina.training.hooks.hook import Hook
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 from retina.training.step import StepResult
 
 M = TypeVar("M", bound=nn.Module)

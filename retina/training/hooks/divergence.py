@@ -23,8 +23,7 @@ from retina.training.hooks.divergence_report import (
     general_fix,
     sentence,
 )
-from retina.training.hooks.hook import FailedStep, Hook, StepDiagnosis
-from retina.training.run import TrainingRun
+from retina.training.run import FailedStep, Hook, StepDiagnosis, TrainingRun
 from retina.training.run_folder import kept_checkpoint
 from retina.training.step import StepResult, TrainingStep
 

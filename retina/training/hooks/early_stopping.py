@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from retina.evaluation.evaluator import EvaluationResult
-from retina.training.hooks.hook import Hook
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 
 
 class EarlyStopping(Hook):

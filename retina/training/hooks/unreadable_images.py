@@ -9,8 +9,7 @@ from retina.distributed import broadcast_object, gather_objects, is_main_process
 from retina.errors import UserError
 from retina.storage import write_text
 from retina.structures import Batch, UnreadableImage
-from retina.training.hooks.hook import Hook
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 
 
 class UnreadableImages(Hook):

@@ -9,8 +9,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.distributed import is_main_process
 from retina.evaluation.evaluator import EvaluationResult
 from retina.prediction.image_grids import draw_comparison
-from retina.training.hooks.hook import Hook
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 
 
 class ValidationImages(Hook):

@@ -1,0 +1,162 @@
+"""The parts that an experiment is put together from, each by itself."""
+
+from __future__ import annotations
+
+import hashlib
+
+from retina.artifact import Artifact, load_artifact
+from retina.configuration import NOT_SET, Tree, differences
+from retina.datasets import DatasetConfig
+from retina.datasets.batch_sampling import BatchSampler
+from retina.datasets.categories import UnknownCategories
+from retina.datasets.dataset import DetectionDataset
+from retina.devices import PrecisionChoice, pick_device, pick_precision
+from retina.errors import UserError
+from retina.evaluation.engines import Backend
+from retina.evaluation.evaluator import Evaluator
+from retina.experiment.config import ExperimentConfig
+from retina.modeling.config import ModelConfig
+from retina.modeling.detector import RetinaNet
+from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.preprocess import PreprocessConfig
+from retina.runtime import TorchRuntime
+from retina.structures import Categories
+
+
+def build_dataset(
+    config: ExperimentConfig,
+    split: str,
+    *,
+    categories: Categories | None = None,
+    check_images: bool = True,
+    unknown_categories: UnknownCategories = "refuse",
+) -> DetectionDataset:
+    """A split of the experiment's data set.
+
+    Args:
+        config: the experiment.
+        split: ``train``, ``validation`` or ``test``.
+        categories: the labels to use, those of the training set.
+        check_images: see `DatasetConfig.build`.
+        unknown_categories: see `DatasetConfig.build`.
+
+    Raises:
+        UserError: the config has no such split, or its files are not as they should be.
+    """
+    part: DatasetConfig | None = getattr(config.dataset, split, None)
+    if part is None:
+        raise UserError(f"the config has no dataset.{split}")
+    dataset: DetectionDataset = part.build(
+        categories=categories,
+        antialias=config.preprocess.antialias,
+        check_images=check_images,
+        unknown_categories=unknown_categories,
+        # A score that left images out would not be comparable.
+        max_unreadable=config.loader.max_unreadable if split == "train" else 0,
+    )
+    return dataset
+
+
+def build_batch_sampler(
+    config: ExperimentConfig, train: DetectionDataset, batch_size: int
+) -> BatchSampler:
+    """Which images make up which batch.
+
+    Raises:
+        UserError: not one batch can be made.
+    """
+    return config.sampling.build(
+        train,
+        batch_size=batch_size,
+        seed=config.seed,
+        min_size=config.preprocess.min_size,
+        max_size=config.preprocess.max_size,
+        stretch=config.preprocess.stretch,
+        multi_scale=config.augmentation.multi_scale,
+    )
+
+
+def build_detector(
+    config: ExperimentConfig, categories: Categories
+) -> tuple[RetinaNet, LoadReport | None, tuple[str, ...]]:
+    """The network for these classes, with pretrained weights where the config names some.
+
+    Returns:
+        The network; what became of each weight of ``model.initialize_from``; and the settings of
+        model and preprocessing that differ from that file's, since weights that fit by shape may
+        still mean something else.
+    """
+    source = config.model.initialize_from
+    if source is None:
+        return config.model.build(len(categories)), None, ()
+    artifact = load_artifact(source)
+    detector = config.model.without_pretrained_weights().build(len(categories))
+    theirs, ours = (
+        _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
+    )
+    told = tuple(
+        f"{key}: {there} there, {here} here"
+        for key, (there, here) in differences(theirs, ours).items()
+        if NOT_SET not in (there, here)
+    )
+    return detector, load_matching(detector, artifact.state_dict), told
+
+
+def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:
+    return {
+        "model": model.without_pretrained_weights().model_dump(mode="json"),
+        "preprocess": preprocess.model_dump(mode="json"),
+    }
+
+
+def fingerprint(dataset: DetectionDataset) -> str:
+    """What tells one training set from another: its images, their sizes, classes and boxes' count.
+
+    No image and no box is looked at, so that it costs nothing on a large set.
+    """
+    report = dataset.report
+    digest = hashlib.sha256(dataset.image_ids.tobytes())
+    digest.update(dataset.image_sizes.tobytes())
+    digest.update(repr((dataset.categories.names, report.num_boxes, report.num_crowd)).encode())
+    return digest.hexdigest()
+
+
+def build_artifact_evaluator(
+    artifact: Artifact,
+    dataset: DetectionDataset,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "fp32",
+    max_detections: int | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    backend: Backend = "hotcoco",
+) -> tuple[TorchRuntime, Evaluator]:
+    """A saved detector on its device, and what scores it on a split.
+
+    Args:
+        artifact: the detector.
+        dataset: the split, with the detector's labels.
+        device: as in a config.
+        precision: of the network.
+        max_detections: detections of a category in an image that are made and count; None lets the
+            detector make as many as it does and counts 100, as COCO does.
+        batch_size: images at a time.
+        num_workers: processes that load images.
+        backend: the scoring engine.
+    """
+    where = pick_device(device)
+    runtime = TorchRuntime.from_artifact(
+        artifact,
+        device=where,
+        precision=pick_precision(precision, where),
+        max_detections=max_detections,
+    )
+    return runtime, Evaluator(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=where.type == "cuda",
+        max_detections=100 if max_detections is None else max_detections,
+        backend=backend,
+    )
