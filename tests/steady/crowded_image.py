@@ -19,6 +19,7 @@ from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Batch, Sample, Targets
+from retina.training.forward import ForwardPass
 from retina.training.optimization import SGDConfig
 from retina.training.step import TrainingStep
 
@@ -31,9 +32,11 @@ def peak() -> int:
 
 def batch_of(num_objects: int) -> Batch:
     crowded = LargestImage(SIZE, num_objects, num_crowd=0).batch(1)
-    objects = Targets(crowded.boxes[0], crowded.labels[0], crowded.is_crowd[0])
+    objects = Targets(
+        crowded.targets.boxes[0], crowded.targets.labels[0], crowded.targets.is_crowd[0]
+    )
     samples = [
-        Sample(crowded.images[0], targets, number, SIZE)
+        Sample(crowded.images[0], targets, number)
         for number, targets in enumerate([objects, Targets.empty()])
     ]
     return collate(samples)
@@ -49,32 +52,25 @@ def main(num_objects: int, assigner: str) -> None:
     }
     detector = validate(model, ModelConfig, source="model").build(3)
     objective = validate({"assigner": {"kind": assigner}}, ObjectiveConfig, source="objective")
-    preprocess = PreprocessConfig().build()
-    criterion = objective.build(detector.box_coder)
-    step = TrainingStep(
+    forward = ForwardPass(
         detector=detector,
-        preprocess=preprocess,
-        criterion=criterion,
-        optimizer=SGDConfig(lr=0.001).build(detector),
+        preprocess=PreprocessConfig().build(),
+        criterion=objective.build(detector.box_coder),
         device=torch.device("cpu"),
         precision="fp32",
-        clip_norm=None,
     )
+    step = TrainingStep(forward, SGDConfig(lr=0.001).build(detector), clip_norm=None)
 
     def score(batch: Batch) -> float:
         with torch.no_grad():
-            predictions = detector(preprocess(batch.images, batch.valid_sizes))
-            anchors = detector.anchors(
-                predictions.feature_shapes, batch.padded_size, torch.device("cpu")
-            )
-            sums = criterion.sums(predictions, anchors, batch.targets)
+            sums = forward.losses(batch)
         return float(sums.total / sums.divisor)
 
     few, many = batch_of(1), batch_of(num_objects)
     step([few])
     score(few)
     before = peak()
-    losses = step([many])
+    losses = step([many]).losses
     in_step = peak() - before
     result = {
         "loss": float(losses.total),

@@ -72,7 +72,7 @@ def test_the_parts_are_as_unlike_as_they_should_be(
     terms += [f"output_dir={tmp_path / 'run'}", "training.accumulation_steps=4"]
     trainer = build_experiment(load_experiment(tiny_config, terms), quiet=True).trainer
     counts, own_sizes = [], set()
-    for parts in trainer._batches():
+    for parts in trainer._load():
         counts += [[int(part.targets.is_object.sum()) for part in parts]]
         own_sizes |= {size for part in parts for size in part.image_sizes}
         assert len({part.padded_size for part in parts}) == 1  # that of the whole batch

@@ -207,10 +207,17 @@ class _Blocks:
                 power.mul_(weights.unsqueeze(1))
             marks.silence(power)
             marks.silence(softplus)  # too, since 0 · inf is not 0
-            total = power.view(-1).dot(softplus.view(-1)).item()
+            total = self._dot(power.view(-1), softplus.view(-1))
             if math.isfinite(total):
                 break
         return total * self.background * self.factor
+
+    @staticmethod
+    def _dot(one: Tensor, other: Tensor) -> float:
+        """Their product summed; a row longer than a block in pieces, since float32 sums drift."""
+        limit = BLOCK_ELEMENTS * torch.get_num_threads()
+        pieces = zip(one.split(limit), other.split(limit), strict=True)
+        return sum(a.dot(b).item() for a, b in pieces)
 
     def _write_slopes(self, gradient: Tensor, scratch: _Scratch) -> None:
         """The derivatives of the block that was just added; what is marked must still be put right.
