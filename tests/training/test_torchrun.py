@@ -110,9 +110,12 @@ def test_two_processes_end_with_the_weights_of_one(
     options = [
         "device=cpu",
         "model.backbone.norm=frozen",
-        "optimizer={kind: sgd, lr: 0.01}",
         # The gradient of L1 jumps where a box is met; rounding alone decides on which side it is.
         "objective.box={kind: smooth_l1, beta: 1.0}",
+        # So does that of ReLU, which cannot be left out: on an AVX512 CPU two flips in 24 steps at
+        # a rate of 0.01 moved weights by 1.7e-5. At this one the head's move by 4e-3 in all, so
+        # that a share of the gradient that is wrong by a third of a percent is still seen.
+        "optimizer={kind: sgd, lr: 0.002}",
         "augmentation.preset=strong",
         "training.average_decay=0.9",
         "objective.normalizer=moving_average",
