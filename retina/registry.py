@@ -62,7 +62,9 @@ def is_present(module: str) -> bool:
     """Whether a module can be imported; its package is, the module itself is not."""
     try:
         found = find_spec(module)
-    except ModuleNotFoundError:  # its package is missing
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the package is there, and what it needs is not
         return False
     return found is not None and found.origin is not None  # else a folder without Python files
 

@@ -225,14 +225,6 @@ class Sample:
         """The size of ``image``."""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
-    def pin_memory(self) -> Self:
-        """This sample with its image in page-locked memory; a DataLoader may call it."""
-        return replace(self, image=self.image.pin_memory())
-
-    def share_memory(self) -> Self:
-        """This sample with its image in memory that another process can be handed."""
-        return replace(self, image=self.image.share_memory_())  # type: ignore[no-untyped-call]
-
 
 @dataclass(frozen=True, slots=True)
 class BatchedTargets:
@@ -351,6 +343,49 @@ class Batch:
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Self:
         """This batch with every tensor on ``device``."""
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""
+        return self._map_tensors(Tensor.pin_memory)
+
+    def share_memory(self) -> Self:
+        """This batch in memory that another process can be handed."""
+        return self._map_tensors(Tensor.share_memory_)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Samples one after the other, each image of its own size: what an evaluation takes.
+
+    Attributes:
+        pixels: ``(P,)`` uint8, the rows of RGB pixels of all images in one piece, so that a worker
+            process hands over few tensors, however many images there are.
+        image_sizes: (height, width) of each image.
+        targets: the objects, in pixels of their image.
+        image_ids: the original ids.
+    """
+
+    pixels: Tensor
+    image_sizes: tuple[Size, ...]
+    targets: BatchedTargets
+    image_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    @property
+    def images(self) -> list[Tensor]:
+        """Each image ``(3, height, width)``, views of ``pixels``."""
+        counts = [height * width * 3 for height, width in self.image_sizes]
+        pieces = torch.split(self.pixels, counts)
+        return [
+            piece.view(*size, 3).permute(2, 0, 1)
+            for piece, size in zip(pieces, self.image_sizes, strict=True)
+        ]
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        targets = self.targets.map_tensors(function)
+        return replace(self, pixels=function(self.pixels), targets=targets)
 
     def pin_memory(self) -> Self:
         """This batch in page-locked memory; a DataLoader with ``pin_memory=True`` calls it."""

@@ -86,7 +86,6 @@ def command(
         purpose="whose labels",
         default_split="train",
         categories=artifacts[0].categories,
-        antialias=artifacts[0].config.preprocess.antialias,
     )
     dataset = resolved.dataset
     if output is not None:

@@ -76,6 +76,11 @@ def command(
     if detections is not None:
         if detector is not None:
             raise UserError("give either a detector file or --detections, not both")
+        if any(option is not None for option in (data, images, config, split)):
+            raise UserError(
+                "--detections is scored against --annotations alone; leave --data, --images, "
+                "--config and --split away"
+            )
         metrics = _score_results(detections, annotations, engine, max_detections)
     elif detector is not None:
         chosen: PrecisionChoice = one_of(precision, get_args(PrecisionChoice), "--precision")
@@ -91,7 +96,6 @@ def command(
             ),
             purpose="what to evaluate on",
             categories=artifact.categories,
-            antialias=artifact.config.preprocess.antialias,
             unknown_categories="leave_out",
         )
         dataset = resolved.dataset

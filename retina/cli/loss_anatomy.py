@@ -83,7 +83,6 @@ def command(
         ),
         purpose="what to look at",
         categories=artifact.categories,
-        antialias=artifact.config.preprocess.antialias,
     )
     loss = find_trained_loss(resolved)
     parameters = _overridden(loss.parameters, gamma, alpha)

@@ -83,7 +83,6 @@ def command(
         ),
         purpose="what to look at",
         categories=artifact.categories,
-        antialias=artifact.config.preprocess.antialias,
     )
     folder = output or (run_folder(detector) or detector.parent) / "lab"
     make_folder(folder)  # refused, where it must be, before anything is computed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +32,12 @@ def _explain(problem: Any, schema: type[Config]) -> str:
     if kind == "extra_forbidden":
         known = list(owner.model_fields) if owner is not None else []
         name = str(problem["loc"][-1])
+        removed: Mapping[str, str] = getattr(owner, "removed", {})
+        if name in removed:
+            return (
+                f"{path}: was removed, so that this file is of another version of retina; delete "
+                f"the key: {removed[name]}"
+            )
         hint = did_you_mean(name, known) or (f"; known here: {', '.join(known)}" if known else "")
         return f"{path}: unknown key{hint} (value {shown})"
     if kind == "missing":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
@@ -28,6 +29,9 @@ class Config(BaseModel):
 
     preset_folder: ClassVar[Path | None] = None
     """Where the files lie that a file of this schema may stand on with ``preset: NAME``."""
+
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Keys that files of other versions may have, and why they went."""
 
 
 class OneOf:

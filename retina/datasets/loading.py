@@ -22,7 +22,7 @@ from retina.datasets.worker_faults import (
 )
 from retina.errors import UserError
 from retina.geometry.resizing import padded_size
-from retina.structures import Batch, BatchedTargets, Sample, SampleRequest, Size
+from retina.structures import Batch, BatchedTargets, ImageBatch, Sample, SampleRequest, Size
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class LoaderConfig(Config):
             dataset: a `DetectionDataset`.
             batches: this process's requests, one sequence a batch; a list, or a `BatchStream` that
                 makes the requests of a whole run lazily in this process.
-            collate: what becomes of the samples of a batch: `Collate` or `as_list`.
+            collate: what becomes of the samples of a batch: `Collate` or `collate_images`.
             num_workers: worker processes; 0 loads in this one. The batches are the same for any
                 number.
             pin_memory: put batches into page-locked memory, for a faster copy to a GPU.
@@ -143,22 +143,32 @@ class Collate:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """The batch of these samples; in shared memory where it is made in a worker."""
-        batch = collate(samples, size_divisor=self.size_divisor, pad_to=self.pad_to)
-        if torch.utils.data.get_worker_info() is None:
-            return batch
-        # It would be moved there anyway, but by a thread whose errors nobody hears of: without
-        # room for it the batch would be lost, and the main process would wait for it for ever.
-        return batch.share_memory()
+        return _handed_over(collate(samples, size_divisor=self.size_divisor, pad_to=self.pad_to))
 
 
-def as_list(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples as they are, each of its own size: what an evaluation takes.
+def collate_images(samples: Sequence[Sample]) -> ImageBatch:
+    """The samples one after the other, each image of its own size; otherwise as `Collate`."""
+    rows = [sample.image.permute(1, 2, 0).reshape(-1) for sample in samples]
+    return _handed_over(
+        ImageBatch(
+            pixels=torch.cat(rows),
+            image_sizes=tuple(sample.size for sample in samples),
+            targets=BatchedTargets.from_targets([sample.targets for sample in samples]),
+            image_ids=tuple(sample.image_id for sample in samples),
+        )
+    )
 
-    In shared memory where they are loaded in a worker: see `Collate`.
+
+B = TypeVar("B", Batch, ImageBatch)
+
+
+def _handed_over(batch: B) -> B:
+    """The batch, in shared memory where it is made in a worker.
+
+    It would be moved there anyway, but by a thread whose errors nobody hears of: without room for
+    it the batch would be lost, and the main process would wait for it for ever.
     """
-    if torch.utils.data.get_worker_info() is None:
-        return list(samples)
-    return [sample.share_memory() for sample in samples]
+    return batch if torch.utils.data.get_worker_info() is None else batch.share_memory()
 
 
 class SampleLoader(DataLoader[T]):

@@ -10,7 +10,13 @@ import numpy.typing as npt
 import torch
 
 from retina.distributed import gather_objects
-from retina.evaluation.engines import Backend, ScoringProblem, run_engine
+from retina.evaluation.engines import (
+    COCO_MAX_DETECTIONS,
+    DEFAULT_BACKEND,
+    Backend,
+    ScoringProblem,
+    run_engine,
+)
 from retina.evaluation.metrics import (
     DetectionMetrics,
     PrecisionRecallCurves,
@@ -49,8 +55,8 @@ class CocoMetrics:
         self,
         ground_truth: GroundTruth,
         *,
-        backend: Backend = "hotcoco",
-        max_detections: int = 100,
+        backend: Backend = DEFAULT_BACKEND,
+        max_detections: int = COCO_MAX_DETECTIONS,
     ) -> None:
         if max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, is {max_detections}")

@@ -9,15 +9,15 @@ import torch
 
 from retina.datasets.batch_sampling import evaluation_batches
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import LoaderConfig, as_list
+from retina.datasets.loading import LoaderConfig, collate_images
 from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import Backend
+from retina.evaluation.engines import BATCH_SIZE, COCO_MAX_DETECTIONS, DEFAULT_BACKEND, Backend
 from retina.evaluation.metrics import DetectionMetrics
 from retina.objective.criterion import Criterion
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.splits import targets_of_input
-from retina.structures import Detections, Sample
+from retina.structures import Detections, ImageBatch
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Evaluator:
         self,
         dataset: DetectionDataset,
         *,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         num_workers: int = 0,
         loader: LoaderConfig | None = None,
         pin_memory: bool = False,
-        max_detections: int = 100,
-        backend: Backend = "hotcoco",
+        max_detections: int = COCO_MAX_DETECTIONS,
+        backend: Backend = DEFAULT_BACKEND,
     ) -> None:
         self.dataset = dataset
         self._batch_size = batch_size
@@ -84,18 +84,16 @@ class Evaluator:
         Raises:
             RunError: memory ran out.
         """
-        return self._score(
-            lambda samples: runtime.detect([sample.image for sample in samples]), None, on_progress
-        )
+        return self._score(lambda batch: runtime.detect(batch.images), None, on_progress)
 
     def run_with_losses(self, runtime: TorchRuntime, criterion: Criterion) -> EvaluationResult:
         """Score a detector and compute its losses on the split; errors as in `run`."""
         totals = torch.zeros(5, device=runtime.device)
 
-        def detect(samples: list[Sample]) -> list[Detections]:
-            output = runtime.forward([sample.image for sample in samples])
+        def detect(batch: ImageBatch) -> list[Detections]:
+            output = runtime.forward(batch.images)
             with runtime.naming_the_images(output.image_sizes), torch.no_grad():
-                targets = targets_of_input(samples, output)
+                targets = targets_of_input(batch, output)
                 sums = criterion.sums(output.predictions, output.anchors, targets)
             totals.add_(sums.detach_stack())
             return runtime.detections(output)
@@ -104,7 +102,7 @@ class Evaluator:
 
     def _score(
         self,
-        detect: Callable[[list[Sample]], list[Detections]],
+        detect: Callable[[ImageBatch], list[Detections]],
         totals: torch.Tensor | None,
         on_progress: Callable[[int], None] | None,
     ) -> EvaluationResult:
@@ -126,18 +124,17 @@ class Evaluator:
         loader = self._loader.build(
             self.dataset,
             batches,
-            as_list,
+            collate_images,
             num_workers=self._num_workers,
             pin_memory=self._pin_memory,
         )
         seen: list[tuple[int, Detections]] = []
-        for samples in loader:
-            detections = detect(samples)
-            image_ids = [sample.image_id for sample in samples]
-            metrics.update(image_ids, detections)
-            seen += zip(image_ids, detections, strict=True)
+        for batch in loader:
+            detections = detect(batch)
+            metrics.update(batch.image_ids, detections)
+            seen += zip(batch.image_ids, detections, strict=True)
             if on_progress is not None:
-                on_progress(len(samples))
+                on_progress(len(batch))
         everything = [pair for part in gather_objects(seen) for pair in part]
         return EvaluationResult(
             metrics=metrics.compute(),

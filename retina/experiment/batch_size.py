@@ -20,11 +20,11 @@ from retina.experiment.config import ExperimentConfig
 from retina.experiment.setup import TrainingSetup, build_forward, instrument_hooks
 from retina.modeling.detector import RetinaNet
 from retina.structures import Batch, Sample, Size, Targets
+from retina.training.forward import joined
 from retina.training.generators import generator_states, restore_generators
 from retina.training.hooks.averaging import WeightAverage
 from retina.training.optimization import peak_learning_rate
 from retina.training.step import TrainingStep
-from retina.training.trainer import joined
 
 MARGIN = 0.1
 """The part of the free memory that stays free: what the evaluation, the allocator's fragments and
@@ -69,7 +69,7 @@ class LargestImage:
 def largest_image(
     config: ExperimentConfig, dataset: DetectionDataset, batch_sampler: BatchSampler
 ) -> LargestImage:
-    """The bounds that no batch of the plan exceeds, whatever the augmentations do.
+    """The bounds that no batch of the training exceeds, whatever the augmentations do.
 
     Height and width are bounded each by itself: wide and upright images can meet in one batch.
     """
@@ -226,7 +226,7 @@ def decide_batch_size(
         config: the experiment, its precision decided.
         detector: not yet on the device.
         dataset: the training set.
-        batch_sampler: its plan at any batch size.
+        batch_sampler: of it, at any batch size.
         class_counts: for the losses that balance classes.
         device: where it trains.
 
@@ -260,7 +260,7 @@ def decide_batch_size(
     shares = f"{largest} of up to {what} at a time"
     if parts > 1:
         steps = training.accumulation_steps
-        shares += f", in {steps} part{'s' if steps > 1 else ''} on "
+        shares += f", in {steps} micro-batch{'es' if steps > 1 else ''} on "
         shares += "one process" if world_size() == 1 else f"each of {world_size()} processes"
     return config.model_copy(update={"training": training}), (
         f"training.batch_size: auto took {largest * parts} images ({shares}). "

@@ -39,8 +39,8 @@ def check_shares(training: TrainingConfig) -> None:
     if training.batch_size != "auto" and training.batch_size < parts:
         raise UserError(
             f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
-            f"processes in {training.accumulation_steps} parts each; make it at least {parts}, or "
-            "lower training.accumulation_steps"
+            f"processes in {training.accumulation_steps} micro-batches each; make it at least "
+            f"{parts}, or lower training.accumulation_steps"
         )
 
 
@@ -71,7 +71,7 @@ def check_frozen(model: InitializedModelConfig) -> None:
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seed the global generators (weights, order of the plan come from it).
+    """Seed the global generators (weights, the order of the images come from it).
 
     Args:
         seed: of all of them.

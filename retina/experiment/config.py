@@ -13,7 +13,7 @@ from retina.datasets import AnyDatasetConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.sampling import SamplingConfig
-from retina.evaluation.engines import Backend
+from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
@@ -48,9 +48,9 @@ class InitializedModelConfig(ModelConfig):
 class EvaluationConfig(Config):
     """How the validation set is scored during training."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=1)] = BATCH_SIZE
     """Images at a time."""
-    backend: Backend = "hotcoco"
+    backend: Backend = DEFAULT_BACKEND
     """The scoring engine; both give the same numbers."""
 
 

@@ -76,7 +76,6 @@ def resolve_data(
     purpose: str,
     default_split: str = "validation",
     categories: Categories | None = None,
-    antialias: bool = False,
     check_images: bool = True,
     unknown_categories: UnknownCategories = "refuse",
 ) -> ResolvedData:
@@ -88,7 +87,6 @@ def resolve_data(
         default_split: of a config or a folder; where it is ``validation``, a folder's ``test``
             comes before it.
         categories: those of a detector, which the labels follow; None for those of the data.
-        antialias: see `DetectionDataset`; a config says it itself.
         check_images: see `DatasetConfig.build`.
         unknown_categories: see `DatasetConfig.build`.
 
@@ -128,7 +126,6 @@ def resolve_data(
         part, name = _source(options.source, options.images, options.split, default_split)
     dataset = part.build(
         categories,
-        antialias=antialias,
         check_images=check_images,
         unknown_categories=unknown_categories,
     )

@@ -12,7 +12,7 @@ from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
-from retina.evaluation.engines import Backend
+from retina.evaluation.engines import BATCH_SIZE, COCO_MAX_DETECTIONS, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment.config import ExperimentConfig
 from retina.modeling.config import ModelConfig
@@ -128,9 +128,9 @@ def build_artifact_evaluator(
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
     max_detections: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
-    backend: Backend = "hotcoco",
+    backend: Backend = DEFAULT_BACKEND,
 ) -> tuple[TorchRuntime, Evaluator]:
     """A saved detector on its device, and what scores it on a split.
 
@@ -157,6 +157,6 @@ def build_artifact_evaluator(
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=where.type == "cuda",
-        max_detections=100 if max_detections is None else max_detections,
+        max_detections=max_detections or COCO_MAX_DETECTIONS,
         backend=backend,
     )

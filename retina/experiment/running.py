@@ -8,7 +8,7 @@ from pathlib import Path
 from retina.devices import PrecisionChoice, pick_device
 from retina.distributed import process_group
 from retina.errors import UserError
-from retina.evaluation.engines import Backend
+from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
@@ -66,9 +66,9 @@ def evaluate(
     split: str | None = None,
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
-    backend: Backend = "hotcoco",
+    backend: Backend = DEFAULT_BACKEND,
     on_progress: Callable[[int], None] | None = None,
 ) -> EvaluationResult:
     """Score a detector with the COCO numbers.
@@ -98,7 +98,7 @@ def evaluate(
     predictor = detector
     if not isinstance(predictor, Predictor):
         predictor = load(predictor, device=device, precision=precision)
-    if data is None and annotations is None and config is None:
+    if isinstance(detector, Predictor) and data is None and annotations is None and config is None:
         raise UserError("say what to evaluate on: data, annotations with images, or a config")
     resolved = resolve_data(
         DataOptions(
@@ -107,6 +107,7 @@ def evaluate(
             images=_path(images),
             config=_path(config),
             split=split,
+            detector=None if isinstance(detector, Predictor) else Path(detector),
         ),
         purpose="what to evaluate on",
         categories=predictor.categories,

@@ -69,6 +69,8 @@ def instrument_hooks(setup: TrainingSetup, without: Sequence[str] = ()) -> list[
         setup: the training.
         without: instruments that shall not look on, by the names of their packages.
     """
+    unknown = {*without} - {name.split(".")[-2] for name in HOOKS}
+    assert not unknown, f"no instrument hangs on a training by the name {unknown}"
     wanted = [name for name in HOOKS if name.split(".")[-2] not in without and is_present(name)]
     made = [import_module(name).make_hook(setup) for name in wanted]
     return [hook for hook in made if hook is not None]

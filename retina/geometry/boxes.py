@@ -69,11 +69,6 @@ def clip_boxes(boxes: Tensor, sizes: Tensor | Size) -> Tensor:
     )
 
 
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """``(x1, y1, x2, y2)`` to ``(x1, y1, width, height)``, COCO's form."""
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
-
-
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
     """``(x1, y1, width, height)``, COCO's form, to ``(x1, y1, x2, y2)``."""
     return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -40,6 +40,10 @@ class BoxLossConfig(Config):
 
 class ObjectiveConfig(Config):
     """Which anchors answer for which objects, and what they are taught with."""
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "label_noise": "noise-aware training gained next to nothing (docs/noisy-labels.md)"
+    }
 
     assigner: AnyAssignerConfig = MaxIoUConfig()
     """Which anchor answers for which object."""

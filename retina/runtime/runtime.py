@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from retina.modeling.preprocess import Preprocess
 from retina.structures import Categories, Detections
 
 
@@ -15,10 +16,12 @@ class Runtime(ABC):
 
     Attributes:
         categories: the classes; labels index them.
+        preprocess: the rule by which an image becomes the network's input.
         display_threshold: score above which a detection is worth showing to people.
     """
 
     categories: Categories
+    preprocess: Preprocess
     display_threshold: float
 
     @abstractmethod

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from retina.datasets.batch_sampling import plain_batches
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.loading import LoaderConfig, as_list
+from retina.datasets.loading import LoaderConfig, collate_images
 from retina.errors import UserError
 from retina.runtime.torch_runtime import DenseOutput, TorchRuntime
-from retina.structures import Anchors, BatchedTargets, DensePredictions, Sample
+from retina.structures import Anchors, BatchedTargets, DensePredictions, ImageBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ def spread_indices(num_images: int, limit: int | None) -> list[int]:
     return [number * num_images // count for number in range(count)]
 
 
-def targets_of_input(samples: Sequence[Sample], output: DenseOutput) -> BatchedTargets:
-    """The objects of samples in pixels of the network's input, beside its predictions."""
-    targets = BatchedTargets.from_targets([sample.targets for sample in samples])
-    return targets.rescaled(output.image_sizes, output.input_sizes).to(output.anchors.boxes.device)
+def targets_of_input(batch: ImageBatch, output: DenseOutput) -> BatchedTargets:
+    """The objects of a batch in pixels of the network's input, beside its predictions."""
+    targets = batch.targets.rescaled(output.image_sizes, output.input_sizes)
+    return targets.to(output.anchors.boxes.device)
 
 
 def forward_split(
@@ -63,15 +63,17 @@ def forward_split(
         UserError: what it says of an image is not finite: its training has diverged.
     """
     batches = plain_batches(indices, batch_size)
-    for samples in LoaderConfig().build(dataset, batches, as_list, num_workers=num_workers):
-        image_ids = tuple(sample.image_id for sample in samples)
-        output = runtime.forward([sample.image for sample in samples])
-        if not all(logits.isfinite().all() for logits in output.predictions.class_logits):
-            raise UserError(
-                "the detector's logits are not finite (among the images "
-                f"{', '.join(map(str, image_ids))}): its training has diverged; take an "
-                "earlier checkpoint"
-            )
-        yield ForwardedBatch(
-            output.predictions, output.anchors, targets_of_input(samples, output), image_ids
+    for batch in LoaderConfig().build(dataset, batches, collate_images, num_workers=num_workers):
+        yield _forwarded(runtime, batch)  # nothing here holds it while the next one is made
+
+
+def _forwarded(runtime: TorchRuntime, batch: ImageBatch) -> ForwardedBatch:
+    output = runtime.forward(batch.images)
+    if not all(logits.isfinite().all() for logits in output.predictions.class_logits):
+        raise UserError(
+            "the detector's logits are not finite (among the images "
+            f"{', '.join(map(str, batch.image_ids))}): its training has diverged; take an "
+            "earlier checkpoint"
         )
+    targets = targets_of_input(batch, output)
+    return ForwardedBatch(output.predictions, output.anchors, targets, batch.image_ids)

@@ -22,7 +22,7 @@ class TrainingBatches:
         loader: how they are loaded.
         collate: how they are stacked.
         num_workers: processes that load images.
-        num_micro_batches: in how many parts a step computes its share.
+        num_micro_batches: in how many a step computes its share.
         pin_memory: load into page-locked memory, for a faster copy to a GPU.
     """
 

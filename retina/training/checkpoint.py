@@ -27,7 +27,7 @@ class TrainingState:
         config: the resolved config as YAML.
         dataset: the fingerprint of the training set, since the position in the epoch is one in it.
         step: optimizer steps done.
-        steps_per_epoch: of the plan that the steps were counted in.
+        steps_per_epoch: of the batch sampler that the steps were counted in.
         is_evaluated: False where the evaluation at the end of an epoch is still due.
         detector, criterion, optimizer, scaler: state dicts.
         best_metric: the best validation AP so far, or None.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
 from retina.training.generators import generator_states, restore_generators
 from retina.training.meter import StepMeter
-from retina.training.run import TrainingRun
+from retina.training.run import Hook, TrainingRun
 from retina.training.step import TrainingStep
 from retina.training.validation import Validation
 
@@ -102,7 +103,7 @@ class Checkpoints:
                 criterion=self.step.forward.criterion.state_dict(),
                 optimizer=self.step.optimizer.state_dict(),
                 scaler=self.step.scaler.state_dict(),
-                hooks={hook.name: hook.state_dict() for hook in run.hooks if hook.name},
+                hooks=_states_of(run.hooks),
                 meter=self.meter.state_dict(),
                 log=run.log.position(),
                 generators=generators,
@@ -155,6 +156,14 @@ class Checkpoints:
         for hook in run.hooks:
             if hook.name in state.hooks:  # else it was not there, and starts now
                 hook.load_state_dict(state.hooks[hook.name])
+
+
+def _states_of(hooks: Sequence[Hook]) -> dict[str, dict[str, Any]]:
+    states = [(hook.name, hook.state_dict()) for hook in hooks]
+    named = {name: state for name, state in states if name}
+    assert len(named) == sum(bool(name) for name, _ in states), "two hooks have the same name"
+    assert all(name or not state for name, state in states), "a hook with a state needs a name"
+    return named
 
 
 def weights_are_finite(detector: torch.nn.Module) -> bool:

@@ -29,10 +29,10 @@ class TrainingConfig(Config):
     max_steps: Count | None = None
     """Stop after this many optimizer steps, where that comes first."""
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_checked_batch_size)] = 16
-    """Images of one optimizer step, over all processes and accumulated parts; ``auto`` takes the
+    """Images of one optimizer step, over all processes and micro-batches; ``auto`` takes the
     most that the GPU holds when the training begins. See docs/configuration.md."""
     accumulation_steps: Count = 1
-    """In how many parts a process computes its share of an optimizer step, to save memory."""
+    """In how many micro-batches a process computes its share of a step, to save memory."""
     num_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load images, per training process; 0 loads in the training process."""
     precision: PrecisionChoice = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,19 @@ from retina.structures import Assignment, Batch, BatchedTargets, DensePrediction
 
 ForwardHook = Callable[[DensePredictions, Assignment, BatchedTargets], None]
 """Is shown what the network says about a batch, and which anchor answers for which object."""
+
+
+def joined(hooks: Sequence[ForwardHook | None]) -> ForwardHook | None:
+    """All forward hooks as one; None where there are none."""
+    wanted = [hook for hook in hooks if hook is not None]
+
+    def call(
+        predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
+    ) -> None:
+        for hook in wanted:
+            hook(predictions, assignment, targets)
+
+    return call if wanted else None
 
 
 @dataclass(frozen=True, slots=True)

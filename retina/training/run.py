@@ -100,8 +100,8 @@ class StepDiagnosis:
 class Hook:
     """Something that goes on beside the training; each method does nothing unless overridden.
 
-    Every method is called on every rank, in the order of the hooks, so that all of them may talk to
-    each other. ``run.log`` and ``run.progress`` do nothing but on the first.
+    Every method but `state_dict` is called on every rank, in the order of the hooks, so that all
+    of them may talk to each other. ``run.log`` and ``run.progress`` do nothing but on the first.
     """
 
     name: ClassVar[str] = ""
@@ -134,7 +134,10 @@ class Hook:
         """Look into a step that was not finite; weights and statistics are as before it."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be in a checkpoint for the training to go on as if it had not stopped."""
+        """What must be in a checkpoint for the training to go on as if it had not stopped.
+
+        Only the first rank is asked; every rank is given it back.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from retina.distributed import is_main_process
 from retina.errors import DivergedError
-from retina.structures import Assignment, Batch, BatchedTargets, DensePredictions
+from retina.structures import Batch
 from retina.training.batches import TrainingBatches
 from retina.training.checkpointing import Checkpoints
 from retina.training.config import TrainingConfig
-from retina.training.forward import ForwardHook
+from retina.training.forward import joined
 from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.memory import naming_the_batch
 from retina.training.metric_log import MetricLog, RunLog
@@ -236,16 +236,3 @@ class Trainer:
         return TrainingOutcome(
             self.training_run.step, self._validation.best_ap, signal, self._meter.training_seconds
         )
-
-
-def joined(hooks: list[ForwardHook | None]) -> ForwardHook | None:
-    """All forward hooks as one; None where there are none."""
-    wanted = [hook for hook in hooks if hook is not None]
-
-    def call(
-        predictions: DensePredictions, assignment: Assignment, targets: BatchedTargets
-    ) -> None:
-        for hook in wanted:
-            hook(predictions, assignment, targets)
-
-    return call if wanted else None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import Criterion, LossSums, ObjectiveConfig
 from retina.runtime import Runtime, TorchRuntime
 from retina.structures import BatchedTargets, Detections
+from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 from tests.memory_dataset import MemoryDataset  # type: ignore[import-not-found]
 from tests.small_detector import small_detector  # type: ignore[import-not-found]
 
@@ -35,6 +40,7 @@ class Seer(Runtime):
 
     def __init__(self, dataset: MemoryDataset, *, shift: float = 0.0) -> None:
         self.categories = dataset.categories
+        self.preprocess = PreprocessConfig().build()
         self.display_threshold = 0.5
         self.batch_sizes: list[int] = []
         self._dataset = dataset
@@ -52,6 +58,21 @@ class Seer(Runtime):
         ]
         targets = self._dataset.targets(index)
         return Detections(targets.boxes + self._shift, torch.ones(len(targets)), targets.labels)
+
+
+def test_a_batch_of_many_images_takes_few_open_files(synthetic_data: Path) -> None:
+    """A worker hands over a few tensors for all of them; each tensor is an open file."""
+    program = REPOSITORY / "tests" / "evaluation" / "few_files.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(synthetic_data / "train")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 24
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

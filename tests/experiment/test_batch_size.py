@@ -149,7 +149,7 @@ def test_processes_agree_on_what_fits_on_each_of_them(tiny_config: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("auto took 6 images (3 of up to") == 1
-    assert "in 1 part on each of 2 processes" in done.stdout
+    assert "in 1 micro-batch on each of 2 processes" in done.stdout
     assert batch_size_of(tmp_path / "run") == 6
 
 

@@ -84,8 +84,7 @@ def test_mistakes_are_told(tiny_config: Path, tmp_path: Path, run: Path, detecto
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([], "data, annotations with images, or a config"),
-        (["images"], "data, annotations with images, or a config"),
+        (["images"], "needs --annotations"),
         (["annotations"], "its images"),
         (["annotations", "images", "config"], "not both"),
         (["data", "config"], "give only one of them"),
@@ -95,3 +94,12 @@ def test_the_data_is_named_in_one_way(given: list[str], words: str, detector: Pa
     named: dict[str, Any] = dict.fromkeys(given, Path("somewhere"))
     with pytest.raises(UserError, match=words):
         retina.evaluate(detector, **named)
+
+
+def test_without_data_it_is_that_of_the_run(run: Path, detector: Path) -> None:
+    found = retina.evaluate(detector, device="cpu")
+    named = retina.evaluate(detector, config=run / "config.yaml", device="cpu")
+    assert found.image_ids == named.image_ids
+    assert found.metrics == named.metrics
+    with pytest.raises(UserError, match="data, annotations with images, or a config"):
+        retina.evaluate(retina.load(detector, device="cpu"))

@@ -15,7 +15,6 @@ from retina.geometry.boxes import (
     pairwise_iof,
     pairwise_iou,
     xywh_to_xyxy,
-    xyxy_to_xywh,
 )
 
 coordinates = st.floats(-200, 1500, width=32, allow_subnormal=False)
@@ -97,14 +96,9 @@ def test_clipping_a_batch_takes_each_images_own_size() -> None:
     assert clipped.tolist() == [[[0, 0, 200, 100]], [[0, 0, 300, 50]]]
 
 
-@given(boxes())
-def test_conversions_undo_each_other(some: Tensor) -> None:
-    torch.testing.assert_close(xywh_to_xyxy(xyxy_to_xywh(some)), some, atol=1e-3, rtol=1e-6)
-
-
 def test_conversion_of_a_hand_made_box() -> None:
     box = torch.tensor([[10.0, 20.0, 40.0, 60.0]])
-    assert xyxy_to_xywh(box).tolist() == [[10.0, 20.0, 30.0, 40.0]]
+    assert xywh_to_xyxy(torch.tensor([[10.0, 20.0, 30.0, 40.0]])).tolist() == box.tolist()
     assert box_areas(box).tolist() == [1200.0]
 
 

@@ -112,6 +112,7 @@ def test_a_hook_is_called_at_every_moment_in_order(tmp_path: Path) -> None:
 def test_hooks_are_called_one_after_the_other(tmp_path: Path) -> None:
     first, second = Recorder(), Recorder()
     second.calls = first.calls
+    second.name = "second"  # type: ignore[misc]
     SmallTraining(tmp_path, hooks=[first, second], total_steps=1).trainer().run()
     assert first.calls[:8] == [call for call in ["begin 0", *step_calls(1)] for _ in range(2)]
 
@@ -122,6 +123,7 @@ def test_every_micro_batch_is_shown_to_who_asks(
 ) -> None:
     curious, other = Recorder(), Recorder()
     curious.sees_predictions = True
+    curious.name = "curious"  # type: ignore[misc]
     training = SmallTraining(tmp_path, hooks=[other, curious], total_steps=3)
     training.num_micro_batches = num_micro_batches
     training.trainer().run()
@@ -314,3 +316,9 @@ def test_it_gives_up_after_so_many_times(tmp_path: Path) -> None:
     state = load_state(tmp_path / LAST_STATE)
     assert state.step == 3
     assert all(value.isfinite().all() for value in state.detector.values())
+
+
+def test_two_states_of_one_name_are_a_mistake(tmp_path: Path) -> None:
+    training = SmallTraining(tmp_path, hooks=[Recorder(), Recorder()], total_steps=1)
+    with pytest.raises(AssertionError, match="two hooks have the same name"):
+        training.trainer().run()

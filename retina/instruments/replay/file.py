@@ -106,11 +106,7 @@ def load_replay(path: Path) -> ReplayFile:
     except ValueError as error:
         raise UserError(f"{path}: not a readable replay file: {error}") from None
     expected = {field.name for field in fields(ReplayFile)}
-    if (
-        not isinstance(values, dict)
-        or "format_version" not in values
-        or "micro_batches" not in values
-    ):
+    if not isinstance(values, dict) or not {"format_version", "class_names"} <= set(values):
         raise UserError(
             f"{path}: not a replay file; a training writes them to divergence/ in its run folder"
         )

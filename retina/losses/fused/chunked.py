@@ -216,8 +216,8 @@ class _Blocks:
     def _dot(one: Tensor, other: Tensor) -> float:
         """Their product summed; a row longer than a block in pieces, since float32 sums drift."""
         limit = BLOCK_ELEMENTS * torch.get_num_threads()
-        pieces = zip(one.split(limit), other.split(limit), strict=True)
-        return sum(a.dot(b).item() for a, b in pieces)
+        pieces = zip(torch.split(one, limit), torch.split(other, limit), strict=True)
+        return sum(float(a.dot(b)) for a, b in pieces)
 
     def _write_slopes(self, gradient: Tensor, scratch: _Scratch) -> None:
         """The derivatives of the block that was just added; what is marked must still be put right.
