@@ -31,8 +31,8 @@ class CenterAssigner(Assigner):
         batch, num_objects = targets.is_object.shape
         first = torch.full((batch, len(anchors)), num_objects, device=centers.device)
         for row in reversed(range(num_objects)):  # one at a time: memory does not grow with M
-            low, high = targets.boxes[:, row, None].split(2, dim=-1)  # (B, 1, 2)
-            inside = ((centers > low) & (centers < high)).all(-1)  # (B, R)
+            box = targets.boxes[:, row, None]  # (B, 1, 4)
+            inside = ((centers > box[..., :2]) & (centers < box[..., 2:])).all(-1)  # (B, R)
             inside &= (targets.is_object & ~targets.is_crowd)[:, row, None]
             first = torch.where(inside, row, first)
         is_foreground = first < num_objects
