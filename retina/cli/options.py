@@ -21,14 +21,18 @@ DetectorPath = Annotated[
 ]
 
 _SOURCE = (
-    "A folder with annotations.json and images/, with Pascal VOC's Annotations/ and JPEGImages/, "
-    "or with train/, validation/, test/ of this kind; an annotation file; or a config (.yaml)."
+    "A folder laid out as its format is (annotations.json and images/, Pascal VOC's Annotations/ "
+    "and JPEGImages/, …), or with train/, validation/, test/ of this kind; an annotation file; or "
+    "a config (.yaml)."
 )
 Source = Annotated[Path | None, typer.Argument(metavar="SOURCE", help=_SOURCE)]
 Data = Annotated[Path | None, typer.Option("--data", metavar="SOURCE", help=_SOURCE)]
 Annotations = Annotated[
     Path | None,
-    typer.Option("--annotations", help="COCO file, or folder of Pascal VOC XML files …"),
+    typer.Option(
+        "--annotations",
+        help="A COCO file, a folder of Pascal VOC XML files, or what another format reads …",
+    ),
 ]
 Images = Annotated[Path | None, typer.Option("--images", help="… and the folder of the images.")]
 DataConfig = Annotated[

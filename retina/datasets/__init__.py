@@ -10,7 +10,7 @@ from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
-from retina.datasets.formats import FORMATS, find_dataset, format_of
+from retina.datasets.formats import FORMATS, find_dataset, format_of, known_layouts
 from retina.datasets.voc import VocConfig
 
 AnyDatasetConfig = Annotated[DatasetConfig, OneOf(*FORMATS, ConcatenatedConfig, default="coco")]
@@ -31,5 +31,6 @@ __all__ = [
     "VocConfig",
     "find_dataset",
     "format_of",
+    "known_layouts",
     "read_coco_ground_truth",
 ]

@@ -61,7 +61,7 @@ class TransformConfig(Config):
         arguments = dict(self.model_extra or {})
         if self.transforms is not None:
             arguments["transforms"] = [transform.build() for transform in self.transforms]
-        return getattr(_library(), self.name)(**arguments)
+        return _known_transforms()[self.name](**arguments)
 
 
 class AugmentationConfig(Config):
@@ -177,7 +177,7 @@ def _compose(configs: Sequence[TransformConfig], rule: VisibilityRule) -> Any:
 
 @cache
 def _known_transforms() -> dict[str, Any]:
-    """Every class that a config may name."""
+    """Every class that a config may name; one of our own is one more entry."""
     library = _library()
     known = {name: getattr(library, name) for name in COMPOSITES}
     for name in dir(library):

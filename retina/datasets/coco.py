@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from retina.datasets.annotations import AnnotationTable, complete_areas
 from retina.datasets.categories import choose_categories
@@ -20,6 +20,13 @@ class CocoConfig(FolderConfig):
 
     kind: Literal["coco"] = "coco"
     """A folder of images and one JSON file; the kind that is meant if none is said."""
+
+    layout: ClassVar[str] = "annotations.json with images/"
+
+    @property
+    def has_category_ids(self) -> bool:
+        """True: ``categories`` gives them."""
+        return True
 
     @classmethod
     def find_in(cls, folder: Path) -> Self | None:

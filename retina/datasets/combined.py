@@ -162,6 +162,11 @@ class ConcatenatedConfig(DatasetConfig):
         """The names of the parts."""
         return " + ".join(part.display_name for part in self.parts)
 
+    @property
+    def has_category_ids(self) -> bool:
+        """Whether the first part has, whose ids are taken."""
+        return self.parts[0].has_category_ids
+
     def build(
         self,
         categories: Categories | None = None,

@@ -38,6 +38,11 @@ class DatasetConfig(Config, ABC):
     def display_name(self) -> str:
         """What messages call it."""
 
+    @property
+    def has_category_ids(self) -> bool:
+        """Whether the files give each category a number; else the numbers only count the names."""
+        return False
+
     @abstractmethod
     def build(
         self,

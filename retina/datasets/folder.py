@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -62,6 +62,9 @@ class FolderConfig(DatasetConfig):
 
     cache_limit_gb: float = Field(default=8.0, gt=0)
     """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
+
+    layout: ClassVar[str] = ""
+    """What `find_in` looks for, for messages; empty where it looks for nothing."""
 
     @abstractmethod
     def read(self) -> AnnotationTable:

@@ -27,6 +27,11 @@ def find_dataset(folder: Path) -> FolderConfig | None:
     return next((config for config in found if config is not None), None)
 
 
+def known_layouts() -> list[str]:
+    """What `find_dataset` looks for in a folder, for messages."""
+    return [config.layout for config in FORMATS if config.layout]
+
+
 def format_of(annotations: Path) -> type[FolderConfig]:
     """The format of annotations that exist: the last that recognises them, else COCO's."""
     known = (config for config in reversed(FORMATS) if config.recognises(annotations))

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class VocConfig(FolderConfig):
     """Whether objects marked as difficult are ignored in training and evaluation, as crowd regions
     are. (VOC's own evaluation ignores them as well, though it pairs them with detections by IoU,
     where COCO's takes the share of the detection inside the region.)"""
+
+    layout: ClassVar[str] = "Annotations/ with JPEGImages/"
 
     @classmethod
     def recognises(cls, annotations: Path) -> bool:

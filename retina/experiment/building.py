@@ -167,28 +167,31 @@ def _build_trainer(
         forward, config.optimizer.build(forward.detector), clip_norm=training.clip_norm
     )
     divergence = DivergenceWatch(training.on_divergence, step)
-    hooks: list[Hook] = [divergence]
-    evaluated = forward.detector
-    if training.average_decay is not None:
-        average = WeightAverage(forward.detector, training.average_decay)
-        hooks.append(average)
-        evaluated = average.module
-    hooks.append(
+    average = (
+        WeightAverage(forward.detector, training.average_decay)
+        if training.average_decay is not None
+        else None
+    )
+    evaluated = forward.detector if average is None else average.module
+    hooks: list[Hook | None] = [  # in the order in which they are called
+        divergence,
+        average,
         UnreadableImages(
             config.output_dir / "unreadable_images.jsonl", limit=setup.train.max_unreadable
-        )
-    )
-    hooks.append(EarlyStopping(training.early_stopping_evaluations))
-    if setup.validation is not None:
-        hooks.append(ValidationImages(setup.validation, training.pictures))
-    hooks += instrument_hooks(setup, without)
+        ),
+        EarlyStopping(training.early_stopping_evaluations),
+        ValidationImages(setup.validation, training.pictures)
+        if setup.validation is not None
+        else None,
+        *instrument_hooks(setup, without),
+    ]
     run = TrainingRun(
         folder=RunFolder(config.output_dir, _artifact_maker(config, setup.train.categories)),
         detector=forward.detector,
         evaluated=evaluated,
         total_steps=setup.total_steps,
         steps_per_epoch=batch_sampler.num_batches,
-        hooks=hooks,
+        hooks=[hook for hook in hooks if hook is not None],
     )
     peak_lr = peak_learning_rate(config.optimizer, training.decided_batch_size)
     lr_factor = config.schedule.build(setup.total_steps)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina.datasets import DatasetConfig, DetectionDataset, FolderConfig, find_dataset, format_of
+from retina.datasets import (
+    DatasetConfig,
+    DetectionDataset,
+    FolderConfig,
+    find_dataset,
+    format_of,
+    known_layouts,
+)
 from retina.datasets.categories import UnknownCategories
 from retina.errors import UserError, one_of
 from retina.experiment.config import ExperimentConfig, load_experiment
@@ -233,8 +240,8 @@ def _source(
         return whole, str(source)
     if not splits:
         raise UserError(
-            f"{source}: holds no data set that can be read: annotations.json with images/, "
-            "Annotations/ with JPEGImages/, or train/, validation/ and test/ with these"
+            f"{source}: holds no data set that can be read: {', '.join(known_layouts())}, or "
+            "train/, validation/ and test/ with these"
         )
     if split is not None:
         one_of(split, list(splits), f"--split (of {source})")

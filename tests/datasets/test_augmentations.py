@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retina.configuration import Config, ConfigError, parse_yaml, to_yaml, validate
+from retina.datasets import augmentations
 from retina.datasets.augmentations import AugmentationConfig, TransformConfig
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.pipeline import Pipeline
@@ -375,3 +376,19 @@ def test_transform_configs_can_be_built_in_python_too() -> None:
     assert pipeline is not None
     before = rectangle(5)
     np.testing.assert_array_equal(apply(pipeline, before, seed=0).image, before.image[::-1])
+
+
+def test_a_transform_of_our_own_is_one_more_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    library: Any = augmentations._library()
+
+    class Darken(library.ImageOnlyTransform):  # type: ignore[misc]
+        def apply(self, image: np.ndarray, **_: Any) -> np.ndarray:
+            return image // 2
+
+    monkeypatch.setitem(augmentations._known_transforms(), "Darken", Darken)
+    annotated = rectangle(0)
+    changed = apply(build({"name": "Darken", "p": 1.0}), annotated, seed=0)
+    assert np.array_equal(changed.image, annotated.image // 2)
+    assert np.array_equal(changed.boxes, annotated.boxes)
+    with pytest.raises(ConfigError, match="not an argument of Darken"):
+        build({"name": "Darken", "strength": 1})

@@ -4,49 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import pytest
 
 from retina.configuration import Config, OneOf, validate
-from retina.datasets import ConcatenatedConfig, DatasetConfig, FolderConfig, VocConfig, formats
-from retina.datasets.annotations import AnnotationTable, name_array
+from retina.datasets import ConcatenatedConfig, DatasetConfig, VocConfig, formats
 from retina.datasets.coco import CocoConfig
-from retina.structures import Categories
+from tests.newcomers.lines import LinesConfig  # type: ignore[import-not-found]
 
 Writer = Callable[..., tuple[Path, Path]]
-
-
-class LinesConfig(FolderConfig):
-    """A line per box: file name, class, x, y, width, height."""
-
-    kind: Literal["lines"] = "lines"
-
-    @classmethod
-    def recognises(cls, annotations: Path) -> bool:
-        return annotations.suffix == ".txt"
-
-    def read(self) -> AnnotationTable:
-        rows = [line.split() for line in self.annotations.read_text().splitlines()]
-        files = sorted({row[0] for row in rows})
-        names = sorted({row[1] for row in rows})
-        boxes = np.array([[float(value) for value in row[2:]] for row in rows])
-        return AnnotationTable(
-            source=str(self.annotations),
-            categories=Categories.from_names(names),
-            image_ids=np.arange(1, len(files) + 1),
-            file_names=name_array(files),
-            image_sizes=np.zeros((len(files), 2), np.int64),
-            annotation_ids=np.arange(1, len(rows) + 1),
-            image_indices=np.array([files.index(row[0]) for row in rows]),
-            labels=np.array([names.index(row[1]) for row in rows]),
-            boxes_xywh=boxes,
-            areas=boxes[:, 2] * boxes[:, 3],
-            is_crowd=np.zeros(len(rows), bool),
-            occluded_fractions=np.full(len(rows), np.nan),
-        )
 
 
 class Splits(Config):
@@ -57,8 +26,8 @@ class Splits(Config):
 def lines(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / name), np.full((40, 60, 3), 90, np.uint8))
-    path = tmp_path / "boxes.txt"
-    path.write_text("b.png dog 1 2 30 20\na.png cat 0 0 60 40\nb.png cat 5 5 5 5\n")
+    path = tmp_path / "boxes.lines"
+    path.write_text("a.png\nb.png 1 2 31 22 dog\na.png 0 0 60 40 cat\nb.png 5 5 10 10 cat\n")
     return tmp_path, path
 
 

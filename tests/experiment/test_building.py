@@ -13,7 +13,8 @@ import yaml
 from retina.configuration import to_yaml
 from retina.errors import UserError
 from retina.experiment import Experiment, ExperimentConfig, build_experiment, load_experiment
-from retina.experiment.parts import build_dataset, build_detector, decide, fingerprint
+from retina.experiment.building import decide
+from retina.experiment.parts import build_dataset, build_detector, fingerprint
 from retina.structures import Categories
 from retina.training.checkpoint import save_state
 from retina.training.hooks.averaging import WeightAverage

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 from retina.datasets.loading import collate
 from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
+from retina.objective.assignment import AnyAssignerConfig
+from retina.objective.classification import AnyClassificationConfig
 from retina.objective.criterion import ObjectiveConfig
 from retina.structures import Batch, Sample, Targets
 from retina.training.forward import ForwardPass
@@ -88,17 +91,21 @@ class StillSGD(torch.optim.SGD):
         assert closure is None
 
 
+def kinds_of(field: str, union: Any) -> list[str]:
+    """An objective for each kind that the field takes."""
+    kinds = [kind.model_fields["kind"].default for kind in get_args(union)[1].kinds]
+    return [f'{{"{field}": {{"kind": "{kind}"}}}}' for kind in kinds]
+
+
 @pytest.mark.parametrize(
     "objective",
     [
         "{}",
-        '{"assigner": {"kind": "atss"}}',
         '{"assigner": {"kind": "max_iou", "low_quality": "object"}}',
         *(f'{{"box": {{"kind": "{kind}"}}}}' for kind in ("smooth_l1", "giou", "diou", "ciou")),
         '{"classification": {"kind": "focal", "alpha": [0.2, 0.3, 0.4]}}',
-        '{"classification": {"kind": "quality_focal"}}',
-        '{"classification": {"kind": "varifocal"}}',
-        '{"classification": {"kind": "equalized_focal"}}',
+        *kinds_of("assigner", AnyAssignerConfig),
+        *kinds_of("classification", AnyClassificationConfig),
         '{"normalizer": "per_image"}',
         '{"normalizer": "moving_average"}',
     ],

@@ -120,7 +120,7 @@ def _other_map(context: CheckContext, validation: DetectionDataset) -> Iterator[
         for name, number, used in zip(theirs.names, theirs.dataset_ids, found, strict=True)
         if used and number in ours.dataset_ids and ours.names[ours.label_of(number)] != name
     ]
-    if conflicts:
+    if conflicts and _have_ids(context):
         yield _permuted(conflicts, distance, train, found, _by_id(context, validation))
     for shift in (1, -1):
         moved = np.roll(found, -shift)
@@ -138,6 +138,14 @@ def _other_map(context: CheckContext, validation: DetectionDataset) -> Iterator[
                 "correct the category ids of the wrong one.",
                 numbers={"shift": shift, "difference": distance, "if_shifted_back": closer},
             )
+
+
+def _have_ids(context: CheckContext) -> bool:
+    """Whether both splits number their categories, so that the numbers can contradict the names."""
+    splits = context.config.dataset
+    return splits.train.has_category_ids and bool(
+        splits.validation and splits.validation.has_category_ids
+    )
 
 
 def _by_id(context: CheckContext, validation: DetectionDataset) -> IntArray:
