@@ -195,8 +195,10 @@ def _build_trainer(
     )
     peak_lr = peak_learning_rate(config.optimizer, training.decided_batch_size)
     lr_factor = config.schedule.build(setup.total_steps)
+    meter, validation = StepMeter(device), _build_validation(setup, evaluated)
     return Trainer(
         run=run,
+        step=step,
         batches=TrainingBatches(
             dataset=setup.train,
             sampler=batch_sampler,
@@ -207,6 +209,8 @@ def _build_trainer(
             pin_memory=device.type == "cuda",
         ),
         learning_rate=lambda number: peak_lr * lr_factor(number),
+        meter=meter,
+        validation=validation,
         checkpoints=Checkpoints(
             path=run.folder.last_state,
             identity=RunIdentity(
@@ -214,8 +218,8 @@ def _build_trainer(
             ),
             config=training,
             step=step,
-            meter=StepMeter(device),
-            validation=_build_validation(setup, evaluated),
+            meter=meter,
+            validation=validation,
         ),
         divergence=divergence,
         config=training,

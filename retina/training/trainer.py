@@ -14,12 +14,15 @@ from retina.training.config import TrainingConfig
 from retina.training.forward import joined
 from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.memory import naming_the_batch
+from retina.training.meter import StepMeter
 from retina.training.metric_log import MetricLog, RunLog
 from retina.training.optimization import set_learning_rate
 from retina.training.progress import StepReport, TrainingProgress
 from retina.training.resuming import ResumePoint, find_resume_point
 from retina.training.run import TrainingRun
+from retina.training.step import TrainingStep
 from retina.training.stopping import StopRequest
+from retina.training.validation import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,12 @@ class Trainer:
 
     Args:
         run: the position, and the hooks that go on beside the training.
+        step: one optimizer step.
         batches: what is learned from.
         learning_rate: at an optimizer step, from 0.
-        checkpoints: the optimizer step, the meter and the validation, and how they are saved.
+        meter: adds up losses and times between two reports.
+        validation: what is done at the end of an epoch.
+        checkpoints: how all of it is saved and taken over again.
         divergence: one of the hooks; it decides what becomes of a step that is not finite.
         config: the numbers of the loop.
         resume: the folder is that of a run; its log is cut to where the training goes on.
@@ -59,8 +65,11 @@ class Trainer:
         self,
         *,
         run: TrainingRun,
+        step: TrainingStep,
         batches: TrainingBatches,
         learning_rate: Callable[[int], float],
+        meter: StepMeter,
+        validation: Validation,
         checkpoints: Checkpoints,
         divergence: DivergenceWatch,
         config: TrainingConfig,
@@ -72,9 +81,9 @@ class Trainer:
         self._batches = batches
         self._learning_rate = learning_rate
         self._checkpoints = checkpoints
-        self._step = checkpoints.step
-        self._meter = checkpoints.meter
-        self._validation = checkpoints.validation
+        self._step = step
+        self._meter = meter
+        self._validation = validation
         self._divergence = divergence
         self._config = config
         self._quiet = quiet or not is_main_process()
