@@ -1,4 +1,4 @@
-"""A table once, for the terminal, Markdown, JSON and CSV."""
+"""A table once, for the terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Column:
 
     Attributes:
         name: its header, for people.
-        key: its values in the rows, and its name in JSON and CSV.
+        key: its values in the rows, and its name in CSV.
         format: how a value is shown on the terminal and in Markdown.
         justify: which side of the column the values stand at.
         wrap: whether long values go on in the next line of a narrow terminal.
@@ -97,16 +97,12 @@ class Table:
         lines = [f"| {' | '.join(row)} |" for row in cells]
         return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]]) + "\n"
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The values themselves, a dictionary for each row."""
-        return [{column.key: row[column.key] for column in self.columns} for row in self.rows]
-
     def to_csv(self) -> str:
         """The values themselves, under a line with the keys; None is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, [column.key for column in self.columns], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.to_json())
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.key for column in self.columns])
+        writer.writerows([row[column.key] for column in self.columns] for row in self.rows)
         return text.getvalue()
 
     def _shown(self, row: Mapping[str, Any]) -> list[str]:

@@ -6,17 +6,21 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.main import get_command
 
 import retina
+from retina.cli.main import make_app
 from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
 from retina.objective.classification import FocalConfig
-from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+from retina.registry import COMMANDS, Command
+from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 SMALLEST = ["dataset.train.images=x", "dataset.train.annotations=y.json", "output_dir=runs/x"]
@@ -103,14 +107,45 @@ def test_pins_fit_the_declared_ranges() -> None:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
+def command_lines(text: str) -> list[str]:
+    """What follows ``retina`` in the code of a page; ``a\\|b`` gives a line for each."""
+    code = r"^(?: {4}|\$ )?(?:torchrun .*-m )?retina (.*)|`(?:torchrun [^`]*-m )?retina ([^`]*)`"
+    found = re.findall(code, text.replace("\\\n", " "), flags=re.MULTILINE)
+    lines = []
+    for line in (block or inline for block, inline in found):
+        group, _, rest = line.partition(" ")
+        names, _, arguments = rest.partition(" ")
+        lines += [f"{group} {name} {arguments}" for name in names.split("\\|")]
+    return lines
+
+
+def test_the_commands_of_the_pages_exist_with_their_options() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     assert "@@" not in readme
-    commands = set(re.findall(r"^retina ((?:data |import )?\w+)", readme, flags=re.MULTILINE))
-    commands |= set(re.findall(r"`retina ((?:data |import )?\w+)", readme))
-    assert {"train", "evaluate", "predict", "data check", "import torchvision"} <= commands
-    for command in sorted(commands):
-        assert run_retina(*command.split(), "--help").returncode == 0, command
+    options = {command.words: options_of(command) for command in COMMANDS}
+    told = set()
+    for page in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
+        for line in command_lines(page.read_text()):
+            words = tuple(line.split())
+            name = words[:2] if words[:2] in options else words[:1]
+            assert name in options, f"{page.name}: retina {line}"
+            named = set(re.findall(r"(?<![\w-])--[\w-]+", line.partition(" #")[0]))
+            assert named <= options[name], f"{page.name}: retina {line}"
+            if page.name == "README.md":
+                told.add(name)
+    assert told == set(options)
+
+
+def options_of(command: Command) -> set[str]:
+    """The options of a command, as its help lists them."""
+    found: Any = get_command(make_app(command.words))
+    for word in command.words:
+        found = found.commands[word]
+    return {"--help"} | {name for parameter in found.params for name in parameter.opts}
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (REPOSITORY / link).exists(), link
 

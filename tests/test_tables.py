@@ -69,10 +69,8 @@ def test_markdown() -> None:
     )
 
 
-def test_json_and_csv_hold_the_values_themselves() -> None:
-    table = make()
-    assert table.to_json() == [{"name": "[red]x|y", "ap": 0.125}, {"name": "a\nb", "ap": 1.0}]
-    rows = list(csv.reader(io.StringIO(table.to_csv())))
+def test_csv_holds_the_values_themselves() -> None:
+    rows = list(csv.reader(io.StringIO(make().to_csv())))
     assert rows == [["name", "ap"], ["[red]x|y", "0.125"], ["a\nb", "1.0"]]
 
 
@@ -81,4 +79,4 @@ def test_an_empty_table_has_its_header(look: Literal["box", "lines", "tight"]) -
     table = Table("", (Column("name", "name"),), (), look)
     assert any("name" in line for line in printed(table))
     assert table.to_markdown() == "| name |\n|---|\n"
-    assert table.to_json() == []
+    assert table.to_csv() == "name\n"

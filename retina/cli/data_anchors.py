@@ -14,6 +14,7 @@ from retina.cli.options import (
     Overrides,
     Source,
     TrainSplit,
+    labelled_data,
     output_option,
 )
 from retina.cli.output import make_console, print_lines
@@ -46,7 +47,6 @@ def command(
     Example: `retina data anchors --images photos --annotations labels.json --min-size 640
     --max-size 1066`
     """
-    from retina.experiment import DataOptions, resolve_data
     from retina.instruments.doctor.anchors.proposals import propose
     from retina.instruments.doctor.anchors.report import (
         advice,
@@ -57,21 +57,10 @@ def command(
     from retina.instruments.doctor.context import CheckContext
     from retina.storage import make_folder
 
+    if source is not None and "=" in str(source) and not source.exists():
+        source, overrides = None, [str(source), *(overrides or [])]
     console = make_console()
-    resolved = resolve_data(
-        DataOptions(
-            source=source,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            overrides=overrides or (),
-            source_option="SOURCE",
-        ),
-        purpose="which data",
-        default_split="train",
-        check_images=False,
-    )
+    resolved = labelled_data(source, annotations, images, config, split, overrides or ())
     sizes = {"min_size": min_size, "max_size": max_size}
     context = CheckContext(_experiment(resolved, sizes), resolved.dataset)
     with console.status("searching anchors"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit
+from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, labelled_data
 from retina.cli.output import describe_report, make_console, print_lines, progress
 
 
@@ -20,22 +20,9 @@ def command(
     Example: `retina data check --images photos --annotations labels.json`
     """
     from retina.datasets.checking import check_dataset
-    from retina.experiment import DataOptions, resolve_data
 
     console = make_console()
-    resolved = resolve_data(
-        DataOptions(
-            source=source,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            source_option="SOURCE",
-        ),
-        purpose="which data",
-        default_split="train",
-        check_images=False,
-    )
+    resolved = labelled_data(source, annotations, images, config, split)
     with progress(console, "decoding", len(resolved.dataset)) as advance:
         check = check_dataset(resolved.dataset, on_progress=advance)
     print_lines(console, *describe_report(resolved.full_name, check.report))

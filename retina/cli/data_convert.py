@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, output_option
+from retina.cli.options import (
+    Annotations,
+    DataConfig,
+    Images,
+    Source,
+    TrainSplit,
+    labelled_data,
+    output_option,
+)
 from retina.cli.output import make_console, print_lines
 
 
@@ -23,21 +31,8 @@ def command(
     ImageSets/Main/train.txt --output train.json`
     """
     from retina.datasets.coco_export import write_coco
-    from retina.experiment import DataOptions, resolve_data
 
-    resolved = resolve_data(
-        DataOptions(
-            source=source,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            source_option="SOURCE",
-        ),
-        purpose="which data",
-        default_split="train",
-        check_images=False,
-    )
+    resolved = labelled_data(source, annotations, images, config, split)
     dataset = resolved.dataset
     write_coco(dataset, output)
     print_lines(

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, output_option
+from retina.cli.options import (
+    Annotations,
+    DataConfig,
+    Images,
+    Source,
+    TrainSplit,
+    labelled_data,
+    output_option,
+)
 from retina.cli.output import describe_report, make_console, print_lines
 
 if TYPE_CHECKING:
+    from retina.datasets import DatasetConfig
     from retina.instruments.label_errors.corruption import CorruptionRates
 
 
@@ -22,19 +31,22 @@ def command(
     config: DataConfig = None,
     split: TrainSplit = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Errors per object, the kinds in equal parts …")
+        float | None,
+        typer.Option(
+            "--rate", help="Errors per object, in equal parts; or single rates."
+        ),
     ] = None,
     missing: Annotated[
-        float | None, typer.Option("--missing", help="… or the rate of boxes taken away,")
+        float | None, typer.Option("--missing", help="Rate of boxes taken away.")
     ] = None,
     wrong_class: Annotated[
-        float | None, typer.Option("--wrong-class", help="of objects given another class,")
+        float | None, typer.Option("--wrong-class", help="Rate of objects given another class.")
     ] = None,
     shifted: Annotated[
-        float | None, typer.Option("--shifted", help="of boxes moved beside their object,")
+        float | None, typer.Option("--shifted", help="Rate of boxes moved off their object.")
     ] = None,
     spurious: Annotated[
-        float | None, typer.Option("--spurious", help="and of boxes added on the background.")
+        float | None, typer.Option("--spurious", help="Rate of boxes added on the background.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same errors.")] = 0,
 ) -> None:
@@ -48,7 +60,6 @@ def command(
     from dataclasses import asdict
 
     from retina.datasets.coco_export import to_coco
-    from retina.experiment import DataOptions, resolve_data
     from retina.instruments.label_errors.corruption import corrupt, corruption_files
     from retina.storage import make_folder, write_text
 
@@ -56,19 +67,7 @@ def command(
     rates = _rates(
         rate, missing=missing, wrong_class=wrong_class, shifted=shifted, spurious=spurious
     )
-    resolved = resolve_data(
-        DataOptions(
-            source=source,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            source_option="SOURCE",
-        ),
-        purpose="which data",
-        default_split="train",
-        check_images=False,
-    )
+    resolved = labelled_data(source, annotations, images, config, split)
     written, listed = corruption_files(output)
     _refuse_own_input(written, resolved.part)
     _refuse_foreign_files(written, listed)
@@ -106,11 +105,11 @@ def _rates(rate: float | None, **of_kind: float | None) -> CorruptionRates:
         raise UserError(str(error)) from None
 
 
-def _refuse_own_input(written: Path, part: Any) -> None:
+def _refuse_own_input(written: Path, part: DatasetConfig) -> None:
     from retina.errors import UserError
 
-    for one in getattr(part, "parts", (part,)):  # of a concatenated data set
-        if one.annotations.exists() and written.exists() and written.samefile(one.annotations):
+    for file in part.annotation_files():
+        if file.exists() and written.exists() and written.samefile(file):
             raise UserError(
                 f"{written.parent}: would write over the annotations themselves; give another "
                 "folder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit
+from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, labelled_data
 from retina.cli.output import make_console
 
 if TYPE_CHECKING:
@@ -24,21 +24,8 @@ def command(
     Example: `retina data stats --images photos --annotations labels.json`
     """
     from retina.datasets.statistics import dataset_statistics
-    from retina.experiment import DataOptions, resolve_data
 
-    resolved = resolve_data(
-        DataOptions(
-            source=source,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            source_option="SOURCE",
-        ),
-        purpose="which data",
-        default_split="train",
-        check_images=False,
-    )
+    resolved = labelled_data(source, annotations, images, config, split)
     statistics = dataset_statistics(resolved.dataset)
     console = make_console()
     console.print(_class_table(statistics).to_terminal())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from retina.cli.options import (
     Images,
     Precision,
     TrainSplit,
+    chosen_precision,
     output_option,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
@@ -65,9 +66,10 @@ def command(
     import json
 
     from retina.artifact import load_artifact
+    from retina.datasets.categories import UnknownCategoriesError
     from retina.datasets.coco_export import common_folder
-    from retina.devices import PrecisionChoice, pick_device, pick_precision
-    from retina.errors import one_of
+    from retina.devices import pick_device, pick_precision
+    from retina.errors import UserError
     from retina.experiment import DataOptions, resolve_data
     from retina.instruments.label_errors.detector import AveragedDetector
     from retina.instruments.label_errors.ranking import KINDS, find_label_errors
@@ -75,18 +77,25 @@ def command(
     from retina.storage import make_folder, write_text
 
     console = make_console()
-    chosen: PrecisionChoice = one_of(precision, get_args(PrecisionChoice), "--precision")
+    chosen = chosen_precision(precision)
     artifacts = [load_artifact(path) for path in detectors]
     where = pick_device(device)
     detector = AveragedDetector(artifacts, device=where, precision=pick_precision(chosen, where))
-    resolved = resolve_data(
-        DataOptions(
-            source=data, annotations=annotations, images=images, config=config, split=split
-        ),
-        purpose="whose labels",
-        default_split="train",
-        categories=artifacts[0].categories,
-    )
+    try:
+        resolved = resolve_data(
+            DataOptions(
+                source=data, annotations=annotations, images=images, config=config, split=split
+            ),
+            purpose="whose labels",
+            default_split="train",
+            categories=artifacts[0].categories,
+        )
+    except UnknownCategoriesError as error:
+        # Not left out unasked: an object without its label would pass for one that lacks it.
+        raise UserError(
+            f"{error}, in a config that --config names; one of them that resembles a class of the "
+            "detector may then be ranked as a missing label"
+        ) from None
     dataset = resolved.dataset
     if output is not None:
         make_folder(output)  # before the work, not after it

@@ -17,7 +17,9 @@ from retina.cli.options import (
     NumWorkers,
     Precision,
     ScoredSplit,
+    chosen_precision,
     output_option,
+    scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
 
@@ -65,11 +67,10 @@ def command(
     """
     from retina.artifact import load_artifact
     from retina.datasets.coco_results import write_results
-    from retina.devices import PrecisionChoice
     from retina.errors import UserError, one_of
     from retina.evaluation.engines import Backend
     from retina.evaluation.report import category_table, summary_table, write_metrics
-    from retina.experiment import DataOptions, build_artifact_evaluator, resolve_data
+    from retina.experiment import build_artifact_evaluator
 
     console = make_console()
     engine: Backend = one_of(backend, get_args(Backend), "--backend")
@@ -83,23 +84,20 @@ def command(
             )
         metrics = _score_results(detections, annotations, engine, max_detections)
     elif detector is not None:
-        chosen: PrecisionChoice = one_of(precision, get_args(PrecisionChoice), "--precision")
+        chosen = chosen_precision(precision)
         artifact = load_artifact(detector)
-        resolved = resolve_data(
-            DataOptions(
-                source=data,
-                annotations=annotations,
-                images=images,
-                config=config,
-                split=split,
-                detector=detector,
-            ),
+        resolved = scored_data(
+            detector,
+            artifact.categories,
+            data,
+            annotations,
+            images,
+            config,
+            split,
             purpose="what to evaluate on",
-            categories=artifact.categories,
-            unknown_categories="leave_out",
         )
         dataset = resolved.dataset
-        print_lines(console, *describe_report(resolved.name, dataset.report))
+        print_lines(console, *describe_report(resolved.full_name, dataset.report))
         runtime, evaluator = build_artifact_evaluator(
             artifact,
             dataset,

@@ -18,6 +18,7 @@ from retina.cli.options import (
     NumWorkers,
     ScoredSplit,
     output_option,
+    scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
 
@@ -63,7 +64,6 @@ def command(
     """
     from retina.artifact import load_artifact
     from retina.devices import pick_device
-    from retina.experiment import DataOptions, resolve_data
     from retina.instruments.anatomy.figures import write_figures
     from retina.instruments.anatomy.measuring import measure_anatomy
     from retina.instruments.anatomy.report import anatomy_table, summary, write_anatomy
@@ -72,23 +72,21 @@ def command(
 
     console = make_console()
     artifact = load_artifact(detector)
-    resolved = resolve_data(
-        DataOptions(
-            source=data,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            detector=detector,
-        ),
+    resolved = scored_data(
+        detector,
+        artifact.categories,
+        data,
+        annotations,
+        images,
+        config,
+        split,
         purpose="what to look at",
-        categories=artifact.categories,
     )
     loss = find_trained_loss(resolved)
     parameters = _overridden(loss.parameters, gamma, alpha)
     if output is not None:
         make_folder(output)  # before the work, not after it
-    print_lines(console, *describe_report(resolved.name, resolved.dataset.report))
+    print_lines(console, *describe_report(resolved.full_name, resolved.dataset.report))
     print_lines(console, _about_loss(loss, parameters, resolved))
     num_images = min(len(resolved.dataset), images_limit or len(resolved.dataset))
     with progress(console, "looking at every anchor", num_images) as advance:

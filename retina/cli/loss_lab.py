@@ -18,8 +18,9 @@ from retina.cli.options import (
     NumWorkers,
     ScoredSplit,
     output_option,
+    scored_data,
 )
-from retina.cli.output import make_console, print_lines, progress
+from retina.cli.output import describe_report, make_console, print_lines, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,6 @@ def command(
     Example: `retina loss lab runs/demo/checkpoints/best.safetensors --gammas 1,1.5,2,3`
     """
     from retina.artifact import load_artifact
-    from retina.experiment import DataOptions, resolve_data
     from retina.experiment.data import run_folder
     from retina.instruments.anatomy.lab.figure import write_heat_maps
     from retina.instruments.anatomy.lab.replay import replay
@@ -72,20 +72,19 @@ def command(
     console = make_console()
     gamma_grid, alpha_grid = parse_gammas(gammas), parse_alphas(alphas)
     artifact = load_artifact(detector)
-    resolved = resolve_data(
-        DataOptions(
-            source=data,
-            annotations=annotations,
-            images=images,
-            config=config,
-            split=split,
-            detector=detector,
-        ),
+    resolved = scored_data(
+        detector,
+        artifact.categories,
+        data,
+        annotations,
+        images,
+        config,
+        split,
         purpose="what to look at",
-        categories=artifact.categories,
     )
     folder = output or (run_folder(detector) or detector.parent) / "lab"
     make_folder(folder)  # refused, where it must be, before anything is computed
+    print_lines(console, *describe_report(resolved.full_name, resolved.dataset.report))
     sample = _sample(
         detector,
         artifact,
@@ -155,8 +154,8 @@ def _sample(
         where = f"kept in {path}"
     if not len(sample.own_class):
         raise UserError(
-            f"{resolved.name}: no anchor of its {sample.num_images} images is foreground: there is "
-            "nothing to weigh against the background; look at images with objects"
+            f"{resolved.full_name}: no anchor of its {sample.num_images} images is foreground: "
+            "there is nothing to weigh against the background; look at images with objects"
         )
     print_lines(
         console,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+
+if TYPE_CHECKING:
+    from retina.devices import PrecisionChoice
+    from retina.experiment import ResolvedData
+    from retina.structures import Categories
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.", show_default=False)
@@ -20,21 +26,14 @@ DetectorPath = Annotated[
     Path, typer.Argument(metavar="DETECTOR", help="A detector file (.safetensors).")
 ]
 
-_SOURCE = (
-    "A folder laid out as its format is (annotations.json and images/, Pascal VOC's Annotations/ "
-    "and JPEGImages/, …), or with train/, validation/, test/ of this kind; an annotation file; or "
-    "a config (.yaml)."
-)
+_SOURCE = "Config, annotation file or folder: see the README."
 Source = Annotated[Path | None, typer.Argument(metavar="SOURCE", help=_SOURCE)]
 Data = Annotated[Path | None, typer.Option("--data", metavar="SOURCE", help=_SOURCE)]
 Annotations = Annotated[
     Path | None,
-    typer.Option(
-        "--annotations",
-        help="A COCO file, a folder of Pascal VOC XML files, or what another format reads …",
-    ),
+    typer.Option("--annotations", help="Annotation file or folder, of any format."),
 ]
-Images = Annotated[Path | None, typer.Option("--images", help="… and the folder of the images.")]
+Images = Annotated[Path | None, typer.Option("--images", help="The folder of their images.")]
 DataConfig = Annotated[
     Path | None, typer.Option("--config", help="Take the data set from this config.")
 ]
@@ -44,14 +43,13 @@ def split_option(default: str) -> Any:
     """``--split``, whose help names what is taken without it."""
     return typer.Option(
         "--split",
-        help="train, validation or test, of a config or a folder; with --annotations the file that "
-        "lists the image names of Pascal VOC.",
-        show_default=default,
+        help=f"train, validation or test (by default {default}); with --annotations a file that "
+        "lists image names.",
     )
 
 
 TrainSplit = Annotated[str | None, split_option("train")]
-ScoredSplit = Annotated[str | None, split_option("validation; in a folder test, else validation")]
+ScoredSplit = Annotated[str | None, split_option("validation, in a folder test")]
 
 
 def output_option(files: str) -> Any:
@@ -74,3 +72,76 @@ Precision = Annotated[
 def with_device(overrides: list[str] | None, device: str | None) -> list[str]:
     """The changes of a config, ``--device`` among them."""
     return [*(overrides or []), *([] if device is None else [f"device={device}"])]
+
+
+def chosen_precision(text: str) -> PrecisionChoice:
+    """What ``--precision`` says.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    from retina.devices import PrecisionChoice
+    from retina.errors import one_of
+
+    chosen: PrecisionChoice = one_of(text, get_args(PrecisionChoice), "--precision")
+    return chosen
+
+
+def labelled_data(
+    source: Path | None,
+    annotations: Path | None,
+    images: Path | None,
+    config: Path | None,
+    split: str | None,
+    overrides: Sequence[str] = (),
+) -> ResolvedData:
+    """The data set of a command that looks at labels, by default the training split.
+
+    Raises:
+        UserError: see `resolve_data`.
+    """
+    from retina.experiment import DataOptions, resolve_data
+
+    options = DataOptions(
+        source=source,
+        annotations=annotations,
+        images=images,
+        config=config,
+        split=split,
+        overrides=overrides,
+        source_option="SOURCE",
+    )
+    return resolve_data(options, purpose="which data", default_split="train", check_images=False)
+
+
+def scored_data(
+    detector: Path,
+    categories: Categories,
+    data: Path | None,
+    annotations: Path | None,
+    images: Path | None,
+    config: Path | None,
+    split: str | None,
+    *,
+    purpose: str,
+) -> ResolvedData:
+    """The data set that a detector is run on, by default the validation of its run.
+
+    Annotations of classes that the detector does not have are left out.
+
+    Raises:
+        UserError: see `resolve_data`.
+    """
+    from retina.experiment import DataOptions, resolve_data
+
+    options = DataOptions(
+        source=data,
+        annotations=annotations,
+        images=images,
+        config=config,
+        split=split,
+        detector=detector,
+    )
+    return resolve_data(
+        options, purpose=purpose, categories=categories, unknown_categories="leave_out"
+    )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from retina.cli.options import BatchSize, DetectorPath, Device, Precision, output_option
+from retina.cli.options import (
+    BatchSize,
+    DetectorPath,
+    Device,
+    Precision,
+    chosen_precision,
+    output_option,
+)
 from retina.cli.output import make_console, print_lines, progress
 
 
@@ -38,17 +45,11 @@ def command(
     """
     from rich.console import Console
 
-    from retina.devices import PrecisionChoice
-    from retina.errors import one_of
     from retina.prediction.files import find_images, predict_files
     from retina.prediction.predictor import load
 
     console = make_console()
-    predictor = load(
-        detector,
-        device=device,
-        precision=one_of(precision, get_args(PrecisionChoice), "--precision"),
-    )
+    predictor = load(detector, device=device, precision=chosen_precision(precision))
     paths = find_images(sources)
     with progress(console, "predicting", len(paths)) as advance:
         run = predict_files(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -166,6 +167,10 @@ class ConcatenatedConfig(DatasetConfig):
     def has_category_ids(self) -> bool:
         """Whether the first part has, whose ids are taken."""
         return self.parts[0].has_category_ids
+
+    def annotation_files(self) -> tuple[Path, ...]:
+        """Those of all parts."""
+        return tuple(file for part in self.parts for file in part.annotation_files())
 
     def build(
         self,

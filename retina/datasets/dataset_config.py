@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from retina.configuration import Config
 from retina.datasets.categories import UnknownCategories
@@ -42,6 +43,10 @@ class DatasetConfig(Config, ABC):
     def has_category_ids(self) -> bool:
         """Whether the files give each category a number; else the numbers only count the names."""
         return False
+
+    def annotation_files(self) -> tuple[Path, ...]:
+        """The files or folders that the annotations are read from, which nothing may overwrite."""
+        return ()
 
     @abstractmethod
     def build(

@@ -100,6 +100,10 @@ class FolderConfig(DatasetConfig):
         """The path of the annotations."""
         return str(self.annotations)
 
+    def annotation_files(self) -> tuple[Path, ...]:
+        """The file or folder of the annotations."""
+        return (self.annotations,)
+
     def build(
         self,
         categories: Categories | None = None,

@@ -23,7 +23,7 @@ from retina.structures import Categories
 SPLITS = ("train", "validation", "test")
 
 _NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""The names that the folders and the lists of a split have."""
+"""The names that the folders and the lists of a split have, and that ``--split`` takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +105,10 @@ def resolve_data(
     if options.source is not None and options.source.suffix in (".yaml", ".yml"):
         config_path = options.source
     if config_path is None and options.source is None and options.annotations is None:
-        one_of(options.split or default_split, SPLITS, "--split")
+        _split_called(options.split or default_split, SPLITS, "--split")
         config_path = _config_of_run(options, purpose)
     if config_path is not None:
-        split = one_of(options.split or default_split, SPLITS, "--split")
+        split = _split_called(options.split or default_split, SPLITS, "--split")
         config = load_experiment(config_path, options.overrides)
         return ResolvedData(
             dataset=build_dataset(
@@ -244,13 +244,20 @@ def _source(
             "train/, validation/ and test/ with these"
         )
     if split is not None:
-        one_of(split, list(splits), f"--split (of {source})")
+        split = _split_called(split, list(splits), f"--split (of {source})")
         return splits[split], f"{source}, {split}"
     wanted = ("test", "validation") if default_split == "validation" else (default_split,)
     for name in wanted:
         if name in splits:
             return splits[name], f"{source}, {name}"
     raise UserError(f"{source}: say which split of it: --split {' or '.join(splits)}")
+
+
+def _split_called(name: str, splits: Sequence[str], where: str) -> str:
+    """The split among these that a name of `_NAMES` means."""
+    meant = (split for split, names in _NAMES.items() if name in names)
+    split: str = one_of(next(meant, name), splits, where)
+    return split
 
 
 def _splits_in(folder: Path, whole: FolderConfig | None) -> dict[str, FolderConfig]:

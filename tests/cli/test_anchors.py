@@ -56,6 +56,20 @@ def test_reads_files_without_a_config(invoke: Invoke, synthetic_data: Path) -> N
     assert "32, 64, 128, 256, 512" in done.out
 
 
+def test_a_config_named_by_option_can_be_changed(
+    invoke: Invoke, config: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    changes = ["preprocess.min_size=80", "preprocess.max_size=120"]
+    done = invoke("data", "anchors", "--config", config, *changes, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "out/anchors.json").read_text())["input_sizes"] == [[80, 120]]
+    file = synthetic_data / "train" / "annotations.json"
+    files = ("--images", file.parent / "images", "--annotations", file)
+    refused = invoke("data", "anchors", *files, changes[0])
+    assert refused.code == 2
+    assert f"{changes[0]}: changes a config, and no config was given" in refused.err
+
+
 def test_needs_either_a_config_or_files(invoke: Invoke, config: Path, synthetic_data: Path) -> None:
     nothing = invoke("data", "anchors")
     assert nothing.code == 2

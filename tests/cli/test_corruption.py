@@ -99,6 +99,21 @@ def test_its_input_is_not_written_over(
     assert copy.read_text() == before
 
 
+def test_no_part_of_its_input_is_written_over(
+    source: list[str | Path], tmp_path: Path, invoke: Invoke
+) -> None:
+    copy = Path(shutil.copy(source[3], tmp_path / "annotations.json"))
+    before = copy.read_text()
+    parts = [{"images": str(source[1]), "annotations": str(one)} for one in (source[3], copy)]
+    config = tmp_path / "config.yaml"
+    dataset = {"train": {"kind": "concatenated", "parts": parts}}
+    config.write_text(json.dumps({"output_dir": "run", "dataset": dataset}))
+    done = invoke("data", "corrupt", config, "--rate", "0.1", "--output", tmp_path)
+    assert done.code == 2
+    assert "would write over the annotations themselves" in done.err
+    assert copy.read_text() == before
+
+
 @pytest.mark.parametrize("name", ["annotations.json", "corruption.json"])
 def test_a_foreign_file_is_not_written_over(
     name: str, source: list[str | Path], tmp_path: Path, invoke: Invoke

@@ -56,6 +56,32 @@ def test_a_detector_of_some_of_the_classes_is_scored_on_the_full_file(
     assert f"{others} annotations" in done.out
 
 
+@pytest.mark.parametrize("command", ["anatomy", "lab"])
+def test_the_loss_of_a_detector_of_some_of_the_classes_is_looked_at_on_the_full_file(
+    command: str, invoke: Invoke, detector: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    data = ("--data", synthetic_data, "--num-workers", "0", "--output", tmp_path / "out")
+    done = invoke("loss", command, detector, *data)
+    assert done.code == 0, done.err
+    assert f"{synthetic_data}, validation: 8 images" in done.out
+    assert "8 of 10 categories left out" in done.out
+
+
+def test_labels_of_classes_that_the_detector_lacks_are_not_judged_unasked(
+    invoke: Invoke, detector: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"extends: {tiny_config}\noutput_dir: run\n")
+    refused = invoke("data", "suspects", detector, "--config", config)
+    assert refused.code == 2
+    assert "under 'classes' to leave the others out, in a config that --config names" in refused.err
+    with config.open("a") as file:
+        file.write("dataset: {train: {classes: [disc, star]}}\n")
+    done = invoke("data", "suspects", detector, "--config", config)
+    assert done.code == 0, done.err
+    assert "8 of 10 categories left out" in done.out
+
+
 def test_without_data_it_is_that_of_the_run(
     invoke: Invoke, detector: Path, tiny_config: Path
 ) -> None:
@@ -64,6 +90,7 @@ def test_without_data_it_is_that_of_the_run(
     assert "say what to evaluate on: --data SOURCE, --annotations FILE --images" in nothing.err
     run = detector.parents[1]
     (run / "config.yaml").write_text(f"extends: {tiny_config}\noutput_dir: {run}\n")
-    done = invoke("evaluate", detector, "--num-workers", "0")
-    assert done.code == 0, done.err
-    assert "validation: 8 images" in done.out
+    for split in ([], ["--split", "val"]):
+        done = invoke("evaluate", detector, *split, "--num-workers", "0")
+        assert done.code == 0, done.err
+        assert f"{run / 'config.yaml'}, validation: 8 images" in done.out

@@ -35,7 +35,7 @@ def test_a_run_folder_is_all_it_needs(invoke: Invoke, run_folder: Path, tmp_path
     )
     assert done.code == 0, done.err
     assert "focal loss with γ = 2, α = 0.25, as in the training" in done.out
-    assert "validation: 8 images" in done.out
+    assert f"{run_folder / 'config.yaml'}, validation: 8 images" in done.out
     for word in ("everything", "P3", "P7", "easy neg.", "positives"):
         assert word in done.out
     about = json.loads((out / "anatomy.json").read_text())
@@ -115,7 +115,7 @@ def test_data_may_be_a_config_or_an_annotation_file(
             ["--annotations", "a.json", "--images", "photos", "--split", "train"],
             "--split train: an annotation file has no splits; leave it away",
         ),
-        (["--split", "valid"], "--split: 'valid' is none of train, validation, test, did you"),
+        (["--split", "valida"], "--split: 'valida' is none of train, validation, test, did you"),
     ],
 )
 def test_mistakes_get_one_clear_message(

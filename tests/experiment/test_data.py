@@ -37,6 +37,7 @@ def test_a_config_and_its_split(tiny_config: Path, tmp_path: Path) -> None:
     resolved = resolve(config=config, split="train", overrides=["dataset.train.max_images=5"])
     assert len(resolved.dataset) == 5
     assert resolved.images is None
+    assert resolve(default_split="train", config=config, split="val").name == "validation"
 
 
 def test_a_file_whose_images_are_named_or_lie_beside_it(
@@ -68,6 +69,8 @@ def test_a_file_whose_images_are_named_or_lie_beside_it(
         (["train", "validation", "test"], None, "validation", "test"),
         (["train", "validation", "test"], None, "train", "train"),
         (["train", "valid"], "validation", "train", "valid"),
+        (["train", "val"], "val", "train", "val"),
+        (["train", "val"], "valid", "train", "val"),
     ],
 )
 def test_a_folder_with_splits(
@@ -102,6 +105,7 @@ def test_pascal_voc_by_its_folders_and_lists(voc: Path) -> None:
     assert resolved.name == f"{voc / 'Annotations'}, {listed}"
     assert len(resolve(source=voc).dataset) == 72  # test comes first
     assert len(resolve(source=voc, split="validation").dataset) == 87
+    assert len(resolve(source=voc, split="val").dataset) == 87
     assert resolve(default_split="train", source=voc).name == f"{voc}, train"
 
 
