@@ -32,7 +32,7 @@ def command(
     split: TrainSplit = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", help="Errors per object, in equal parts; or single rates."),
+        typer.Option("--rate", help="Errors per object, the kinds in equal parts."),
     ] = None,
     missing: Annotated[
         float | None, typer.Option("--missing", help="Rate of boxes taken away.")
