@@ -35,12 +35,12 @@ METADATA_KEY = "retina"
 
 
 class CategoriesConfig(Config):
-    """`Categories` as data."""
+    """`Categories` as the metadata of a detector file holds them."""
 
     names: tuple[str, ...]
-    """The name of every label."""
+    """The name of every class, in the order of the labels."""
     dataset_ids: tuple[int, ...]
-    """The original id of every label."""
+    """The category id of every class in the data set it was trained on, in the same order."""
 
 
 class ArtifactConfig(Config):

@@ -155,6 +155,11 @@ class GroundTruth:
         found = order[np.searchsorted(self.image_ids, self.annotation_image_ids, sorter=order)]
         return np.asarray(found, dtype=np.int64)
 
+    def class_counts(self) -> tuple[int, ...]:
+        """The annotated objects of each class, by label; crowd regions not counted."""
+        labels = self.category_labels[~self.is_crowd]
+        return tuple(np.bincount(labels, minlength=len(self.categories)).tolist())
+
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:

@@ -64,6 +64,9 @@ def main() -> int:
     print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
     started = time.monotonic()
     results = run_all(arguments)
+    if not results:
+        print(f"error: no check has '{arguments.only}' in its name", file=sys.stderr)
+        return 2
     seconds = round(time.monotonic() - started, 1)
     counts = {
         status: sum(result.status == status for result in results)

@@ -34,6 +34,21 @@ def test_targets_are_padded_to_the_fullest_image() -> None:
     assert BatchedTargets.from_targets([Targets.empty()]).boxes.shape == (1, 1, 4)
 
 
+def test_objects_are_counted_by_class_without_crowd_regions() -> None:
+    truth = GroundTruth(
+        Categories(("cat", "dog", "bird"), (1, 2, 3)),
+        image_ids=np.array([7]),
+        image_sizes=np.zeros((1, 2), int),
+        annotation_ids=np.arange(4),
+        annotation_image_ids=np.full(4, 7),
+        category_labels=np.array([1, 0, 1, 0]),
+        boxes_xywh=np.zeros((4, 4)),
+        areas=np.zeros(4),
+        is_crowd=np.array([False, True, False, False]),
+    )
+    assert truth.class_counts() == (1, 2, 0)
+
+
 def test_detections_are_rescaled_by_float32_quotients() -> None:
     found = Detections(torch.tensor([[10.0, 20.0, 30.0, 40.0]]), torch.ones(1), torch.zeros(1))
     bigger = found.rescaled((100, 200), (300, 100))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from retina.instruments.label_errors.ranking import LabelError
     from retina.tables import Table
 
-FORMAT_VERSION = 1
 NUM_SHOWN = 10
 
 
@@ -63,8 +62,6 @@ def command(
     Example: `retina data suspects runs/first/checkpoints/last.safetensors --images photos
     --annotations labels.json --output suspects`
     """
-    import json
-
     from retina.artifact import load_artifact
     from retina.datasets.categories import UnknownCategoriesError
     from retina.datasets.coco_export import common_folder
@@ -73,7 +70,7 @@ def command(
     from retina.experiment import DataOptions, resolve_data
     from retina.instruments.label_errors.detector import AveragedDetector
     from retina.instruments.label_errors.ranking import KINDS, find_label_errors
-    from retina.instruments.label_errors.report import html_page, json_records
+    from retina.instruments.label_errors.report import html_page, json_text
     from retina.storage import make_folder, write_text
 
     console = make_console()
@@ -113,17 +110,15 @@ def command(
     if errors:
         console.print(_table(errors[:NUM_SHOWN], dataset).to_terminal())
     if output is not None:
-        folder = resolved.images or common_folder(dataset)
-        document = {
-            "format_version": FORMAT_VERSION,
-            "checkpoints": [str(path) for path in detectors],
-            "source": resolved.full_name,
-            "num_images": len(dataset),
-            "num_labels": dataset.report.num_boxes,
-            "minimum_score": minimum_score,
-            "suspects": json_records(errors, dataset, images=folder),
-        }
-        write_text(output / "suspects.json", json.dumps(document, indent=1))
+        text = json_text(
+            errors,
+            dataset,
+            images=resolved.images or common_folder(dataset),
+            detectors=detectors,
+            source=resolved.full_name,
+            minimum_score=minimum_score,
+        )
+        write_text(output / "suspects.json", text)
         page = html_page(errors[:pictures], dataset, num_found=len(errors))
         write_text(output / "suspects.html", page)
         print_lines(console, f"written to {output}: suspects.html, suspects.json")

@@ -97,7 +97,7 @@ class AnnotationTable:
 
     @property
     def num_images(self) -> int:
-        """I, the number of images."""
+        """I: how many images the table lists, those without an annotation included."""
         return len(self.image_ids)
 
     def file_name(self, image_index: int) -> str:
@@ -145,7 +145,7 @@ class AnnotationTable:
         return table.take_annotations(table.labels >= 0)
 
     def ground_truth(self) -> GroundTruth:
-        """The same for the evaluator."""
+        """The annotations for scoring, as they stand: nothing is clipped or dropped."""
         return GroundTruth(
             categories=self.categories,
             image_ids=self.image_ids,

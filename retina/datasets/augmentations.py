@@ -6,11 +6,10 @@ and it does so when a transform is first needed: the import takes a second.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, Literal, Self
 
@@ -20,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from retina.configuration import Config
 from retina.datasets.pipeline import Pipeline
 from retina.datasets.visibility import VisibilityRule
+from retina.errors import did_you_mean
 
 COMPOSITES = ("OneOf", "RandomOrder", "Sequential", "SomeOf")
 """Transforms that hold transforms."""
@@ -57,7 +57,7 @@ class TransformConfig(Config):
         return self
 
     def build(self) -> Any:
-        """The albumentations transform."""
+        """The albumentations transform, with the transforms that it holds."""
         arguments = dict(self.model_extra or {})
         if self.transforms is not None:
             arguments["transforms"] = [transform.build() for transform in self.transforms]
@@ -199,7 +199,7 @@ def _problems(config: TransformConfig) -> list[InitErrorDetails]:
     name, given = config.name, config.model_extra or {}
     known = _known_transforms()
     if name not in known:
-        hint = _did_you_mean(name, known)
+        hint = did_you_mean(name, known)
         return [_problem(("name",), f"no transform of albumentations{hint}", name)]
     if name in REFUSED:
         return [_problem(("name",), f"not possible here: {REFUSED[name]}", name)]
@@ -214,7 +214,7 @@ def _problems(config: TransformConfig) -> list[InitErrorDetails]:
         found.append(_problem(("transforms",), f"not an argument of {name}", "…"))
     for argument, value in given.items():
         if argument not in accepted:
-            hint = _did_you_mean(argument, accepted) or f"; it takes {', '.join(accepted)}"
+            hint = did_you_mean(argument, accepted) or f"; it takes {', '.join(accepted)}"
             found.append(_problem((argument,), f"not an argument of {name}{hint}", value))
     for argument, default in accepted.items():
         if default is inspect.Parameter.empty and argument not in given:
@@ -269,8 +269,3 @@ def _unfit(transform: Any) -> str | None:
 def _problem(loc: tuple[int | str, ...], message: str, value: Any) -> InitErrorDetails:
     kind = PydanticCustomError("value_error", "{error}", {"error": message})
     return InitErrorDetails(type=kind, loc=loc, input=value)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean '{near[0]}'?" if near else ""

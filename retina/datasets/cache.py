@@ -48,7 +48,7 @@ class ImageCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of the block."""
+        """The size of the shared memory that holds the images, in bytes."""
         return int(self._pixels.nbytes)
 
     def get(self, index: int, decode: Callable[[], Image]) -> Image:

@@ -158,7 +158,8 @@ def _unknown_message(
     listed = table.categories
     names = _shortened(
         [
-            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} annotations)"
+            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} "
+            f"annotation{'' if counts[i] == 1 else 's'})"
             for i in unknown
         ]
     )
@@ -174,11 +175,11 @@ def _left_out_finding(table: AnnotationTable, keep: Sequence[int]) -> str:
     gone = [label for label in range(len(table.categories)) if label not in kept]
     if not gone:
         return ""
-    counts = np.bincount(table.labels, minlength=len(table.categories))
+    count = int(np.isin(table.labels, gone).sum())
     names = _shortened([table.categories.names[label] for label in gone])
     return (
         f"{len(gone)} of {len(table.categories)} categories left out, with "
-        f"{int(counts[gone].sum())} annotations: {names}"
+        f"{count} annotation{'' if count == 1 else 's'}: {names}"
     )
 
 

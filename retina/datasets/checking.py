@@ -91,4 +91,5 @@ def _rare_classes(dataset: DetectionDataset) -> Iterator[str]:
         if 0 < count < FEW_BOXES
     ]
     if rare:
-        yield f"{len(rare)} classes have fewer than {FEW_BOXES} boxes: {', '.join(rare)}"
+        who = "class has" if len(rare) == 1 else "classes have"
+        yield f"{len(rare)} {who} fewer than {FEW_BOXES} boxes: {', '.join(rare)}"

@@ -59,7 +59,8 @@ class CocoConfig(FolderConfig):
             code="category_ids_off_by_one",
             what=f"{path}: the category ids of the annotations are off by one: they run from "
             f"{min(used)} to {max(used)}, 'categories' lists {min(listed)} to {max(listed)}; "
-            f"{num_unknown} annotations use the unlisted id {shown}",
+            f"{num_unknown} annotation{' uses' if num_unknown == 1 else 's use'} the unlisted id "
+            f"{shown}",
             why=f"Every {split} object would be taught under its neighbour's name.",
             fix=f"Add {shift:+d} to every category_id of the file (or number 'categories' alike).",
             numbers={"shift": -shift, "unknown_annotations": num_unknown},

@@ -112,7 +112,7 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     @property
     @abstractmethod
     def categories(self) -> Categories:
-        """The classes."""
+        """Names and original ids of the classes; the labels of the objects index them."""
 
     @property
     @abstractmethod

@@ -180,7 +180,7 @@ class FolderDataset(DetectionDataset):
 
     @property
     def categories(self) -> Categories:
-        """The classes."""
+        """Names and original ids of the classes; the labels of the objects index them."""
         return self.table.categories
 
     @property

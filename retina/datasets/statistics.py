@@ -97,8 +97,15 @@ class DatasetStatistics:
     box_sides: Spread
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of every number but the class counts, for a table."""
+        """Name and value of every number but the class counts, for a table.
+
+        What would be a number of the boxes is a dash where there are none.
+        """
         hidden = "not annotated" if self.hidden_share is None else f"{self.hidden_share:.1%}"
+
+        def of_boxes(value: object) -> str:
+            return str(value) if self.num_boxes else "–"
+
         five = "(min / 25 % / median / 75 % / max)"
         return [
             ("images", str(self.num_images)),
@@ -107,22 +114,22 @@ class DatasetStatistics:
             ("crowd regions", str(self.num_crowd)),
             ("classes", str(len(self.class_counts))),
             ("classes without a box", str(sum(count == 0 for _, count in self.class_counts))),
-            ("commonest : rarest class", f"{self.imbalance:.1f} : 1"),
+            ("commonest : rarest class", of_boxes(f"{self.imbalance:.1f} : 1")),
             (
                 "small / medium / large by box (below 32², below 96², above)",
-                _shares(self.by_box),
+                of_boxes(_shares(self.by_box)),
             ),
-            ("small / medium / large by annotated area", _shares(self.by_area)),
+            ("small / medium / large by annotated area", of_boxes(_shares(self.by_area))),
             (
                 f"boxes covered by another box by at least {OVERLAP:.0%}",
-                f"{self.overlapped_share:.1%}",
+                of_boxes(f"{self.overlapped_share:.1%}"),
             ),
             (f"objects annotated as hidden by at least {HIDDEN:.0%}", hidden),
             (f"boxes per image {five}", str(self.boxes_per_image)),
             (f"image height {five}", str(self.image_heights)),
             (f"image width {five}", str(self.image_widths)),
-            (f"height / width of boxes {five}", str(self.aspect_ratios)),
-            (f"√(width × height) of boxes {five}", str(self.box_sides)),
+            (f"height / width of boxes {five}", of_boxes(self.aspect_ratios)),
+            (f"√(width × height) of boxes {five}", of_boxes(self.box_sides)),
         ]
 
 

@@ -147,8 +147,7 @@ class CocoMetrics:
             recall=arrays.recall[:, by_label],
             scores=arrays.scores[:, :, by_label],
         )
-        num_categories = len(truth.categories)
-        counts = np.bincount(truth.category_labels[~truth.is_crowd], minlength=num_categories)
+        counts = truth.class_counts()
         return DetectionMetrics(
             **numbers,
             per_category=tuple(
@@ -157,9 +156,9 @@ class CocoMetrics:
                     label,
                     name=truth.categories.names[label],
                     dataset_id=truth.categories.dataset_ids[label],
-                    num_ground_truth=int(counts[label]),
+                    num_ground_truth=counts[label],
                 )
-                for label in range(num_categories)
+                for label in range(len(truth.categories))
             ),
             max_detections=self.max_detections,
             curves=curves,

@@ -22,7 +22,7 @@ import pycocotools.cocoeval
 from retina.structures import BoolArray, FloatArray, IntArray
 
 Backend = Literal["hotcoco", "pycocotools"]
-"""Which engine scores."""
+"""The libraries that can match detections and accumulate precision and recall."""
 
 DEFAULT_BACKEND: Backend = "hotcoco"
 """The fast one; both give the same numbers."""
@@ -81,7 +81,7 @@ class Accumulated:
 
 
 def run_engine(problem: ScoringProblem, backend: Backend) -> Accumulated:
-    """Match and accumulate."""
+    """Precision, recall and scores by COCO's rules, float64, laid out as pycocotools has them."""
     run = {"hotcoco": _run_hotcoco, "pycocotools": _run_pycocotools}[backend]
     arrays = run(problem)
     return Accumulated(

@@ -31,11 +31,11 @@ class SplitsConfig(Config):
     """The splits of a data set."""
 
     train: AnyDatasetConfig
-    """What is learned from."""
+    """The images and annotations that the detector is trained on."""
     validation: AnyDatasetConfig | None = None
-    """What the best checkpoint is chosen by; null trains without."""
+    """What is scored during training and chooses the best detector; null trains without."""
     test: AnyDatasetConfig | None = None
-    """What nothing is chosen by."""
+    """A split kept for `retina evaluate --split test`; the training never reads it."""
 
 
 class InitializedModelConfig(ModelConfig):
@@ -49,7 +49,7 @@ class EvaluationConfig(Config):
     """How the validation set is scored during training."""
 
     batch_size: Annotated[int, Field(ge=1)] = BATCH_SIZE
-    """Images at a time."""
+    """Images that the network is given at a time."""
     backend: Backend = DEFAULT_BACKEND
     """The scoring engine; both give the same numbers."""
 
@@ -62,11 +62,11 @@ class ExperimentConfig(Config):
     preset: str | None = None
     """A named recipe that this config stands on: see docs/recipes.md."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """The source of all randomness."""
+    """What every random number is drawn from: weights, order of the images, augmentation."""
     device: str = "auto"
     """``auto`` (CUDA, then MPS, then CPU), ``cuda``, ``cuda:1``, ``mps`` or ``cpu``."""
     output_dir: Path
-    """The run folder."""
+    """The run folder, for checkpoints, detectors, logs and the resolved config."""
     dataset: SplitsConfig
     """The images and annotations."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -74,19 +74,19 @@ class ExperimentConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     """How images are drawn and grouped into batches."""
     loader: LoaderConfig = LoaderConfig()
-    """How worker processes make batches."""
+    """How worker processes make batches: start method, prefetching, time-out, unreadable images."""
     model: InitializedModelConfig = InitializedModelConfig()
-    """The detector."""
+    """The parts of the detector, and the file that its weights start from, if any."""
     preprocess: PreprocessConfig = PreprocessConfig()
     """How an image becomes the network's input."""
     postprocess: PostprocessConfig = PostprocessConfig()
     """How the network's output becomes detections."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    """What is trained for."""
+    """What is trained for: assigner, classification loss, box loss and their normaliser."""
     optimizer: OptimizerConfig = SGDConfig()
     """How the weights follow the gradient."""
     schedule: ScheduleConfig = MultiStepConfig()
-    """How the learning rate changes."""
+    """How the learning rate changes over the training: a warm-up, then drops or a curve."""
     training: TrainingConfig = TrainingConfig()
     """How long and how it is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -27,7 +27,7 @@ class BoxCoderConfig(Config):
     """Upper limit of dw and dh when decoding, so that exp cannot overflow."""
 
     def build(self) -> BoxCoder:
-        """The coder."""
+        """The coder with these weights and this limit."""
         return BoxCoder(weights=self.weights, max_log_scale=self.max_log_scale)
 
 

@@ -16,7 +16,7 @@ DEFAULT_GAMMA = 2.0
 """γ of every focal loss that is not told another: the paper's (Lin et al. 2017, table 1b)."""
 
 DEFAULT_ALPHA = 0.25
-"""α, likewise."""
+"""α of every focal loss that is not told another: what the paper takes with γ = 2."""
 
 Alpha = float | Sequence[float] | Tensor | None
 Gamma = float | Sequence[float] | Tensor

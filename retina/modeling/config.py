@@ -27,11 +27,11 @@ class ModelConfig(Config):
     """The parts of a detector."""
 
     backbone: AnyBackboneConfig = Field(default_factory=ResNetConfig)
-    """Images to feature maps."""
+    """The network that turns an image into feature maps, and what is frozen of it."""
     pyramid: PyramidConfig = Field(default_factory=PyramidConfig)
-    """Feature maps to levels P3 to P7."""
+    """The levels that are made of the feature maps: P3 to P7, and P2 where the finest map is C2."""
     head: HeadConfig = Field(default_factory=HeadConfig)
-    """Levels to predictions."""
+    """The two subnets that predict classes and boxes at every anchor of every level."""
     anchors: AnchorConfig = Field(default_factory=AnchorConfig)
     """Which boxes the predictions are about."""
     box_coder: BoxCoderConfig = Field(default_factory=BoxCoderConfig)

@@ -29,7 +29,7 @@ class HeadConfig(Config):
     channels: Annotated[int, Field(ge=1, le=16_384)] | None = None
     """Width of these convolutions; null takes the pyramid's."""
     norm: HeadNorm = "none"
-    """Normalisation after each of them."""
+    """Normalisation after each of these convolutions: ``none``, or ``group``."""
     num_groups: Annotated[int, Field(ge=1)] = 32
     """Groups of the group normalisation; the width must be a multiple of it."""
     prior_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01

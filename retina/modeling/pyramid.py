@@ -21,7 +21,7 @@ class PyramidConfig(Config):
     """How the levels are made of the backbone's feature maps."""
 
     channels: Annotated[int, Field(ge=1, le=16_384)] = 256
-    """Width of every level."""
+    """How many channels every level has."""
     p6_from: CoarseSource = "c5"
     """Which map P6 is computed from: the backbone's last or the pyramid's last."""
 

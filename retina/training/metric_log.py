@@ -23,7 +23,7 @@ class RunLog:
     """Where a training is recorded. This one forgets: what every rank but the first has."""
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Record scalars."""
+        """Record numbers by name, of an optimizer step; ``kind`` as in ``metrics.jsonl``."""
 
     def per_class(
         self,

@@ -39,13 +39,13 @@ class SGDConfig(Config):
     lr: Positive = 0.01
     """Peak learning rate, for a batch of ``reference_batch_size`` where that is given."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Momentum."""
+    """The share of itself that the running sum of the gradients keeps at each step; 0 for none."""
     nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Take the gradient's momentum one step ahead (Nesterov); needs a momentum above 0."""
     weight_decay: NonNegative = 1e-4
-    """L2 penalty of weights."""
+    """L2 penalty of weights of two dimensions or more (convolutions), added to their gradient."""
     norm_weight_decay: NonNegative = 0.0
-    """L2 penalty of norms and biases."""
+    """The same for norms and biases."""
     reference_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
 
@@ -77,11 +77,11 @@ class AdamWConfig(Config):
     lr: Positive = 1e-4
     """Peak learning rate, for a batch of ``reference_batch_size`` where that is given."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the two moment estimates."""
+    """How much of the running means of the gradient and of its square is kept at each step."""
     weight_decay: NonNegative = 0.05
-    """Decoupled decay of weights."""
+    """Decoupled decay of weights of two dimensions or more (convolutions), times the rate."""
     norm_weight_decay: NonNegative = 0.0
-    """Decoupled decay of norms and biases."""
+    """The same for norms and biases."""
     reference_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
 
@@ -134,14 +134,14 @@ class MultiStepConfig(Config):
 
     kind: Literal["multi_step"] = "multi_step"
     warm_up: WarmUp = WarmUp()
-    """The first steps."""
+    """How the rate grows over the first optimizer steps."""
     drops: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = (2 / 3, 8 / 9)
     """When the rate drops, as fractions of all steps (60k and 80k of 90k)."""
     drop_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """What each drop multiplies the rate by."""
 
     def build(self, total_steps: int) -> LRFactor:
-        """The factor by step."""
+        """The learning rate at every step, as a factor of the peak."""
         at = [round(fraction * total_steps) for fraction in self.drops]
 
         def factor(step: int) -> float:
@@ -156,12 +156,12 @@ class CosineConfig(Config):
 
     kind: Literal["cosine"] = "cosine"
     warm_up: WarmUp = WarmUp()
-    """The first steps."""
+    """How the rate grows over the first optimizer steps."""
     final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Where it ends, as a factor of the peak."""
 
     def build(self, total_steps: int) -> LRFactor:
-        """The factor by step."""
+        """The learning rate at every step, as a factor of the peak."""
         warm = min(self.warm_up.steps, total_steps // 2)
 
         def factor(step: int) -> float:
@@ -185,7 +185,7 @@ class OneCycleConfig(Config):
     """Where it ends, as a factor of the peak."""
 
     def build(self, total_steps: int) -> LRFactor:
-        """The factor by step."""
+        """The learning rate at every step, as a factor of the peak."""
         top = max(1e-9, self.warm_up_fraction * total_steps - 1)
 
         def factor(step: int) -> float:

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: epochs of steps, evaluations between them, checkpoints and hooks."""
 
 from __future__ import annotations
 

@@ -124,6 +124,8 @@ def test_annotations_of_a_category_that_was_never_trained_can_be_left_out(
     assert dataset.ground_truth().annotation_ids.tolist() == [11]
     assert len(dataset) == 2
     assert dataset.report.findings == ("1 of 2 categories left out, with 2 annotations: cat",)
+    chosen = read_coco(folder, path, classes=("cat",))
+    assert chosen.report.findings[0] == "1 of 2 categories left out, with 1 annotation: dog"
 
 
 def test_nothing_but_annotations_of_unknown_categories_is_an_error(write_coco: CocoWriter) -> None:

@@ -78,4 +78,7 @@ def test_a_set_without_boxes(write_coco: CocoWriter) -> None:
     assert statistics.imbalance == 0
     assert statistics.by_box == SizeShares(0, 0, 0)
     assert statistics.boxes_per_image == Spread(0, 0, 0, 0, 0)
-    assert len(statistics.rows()) == 16
+    rows = statistics.rows()
+    assert len(rows) == 16
+    assert [value for _, value in rows[6:10]] == ["–"] * 4
+    assert [value for _, value in rows[-2:]] == ["–"] * 2

@@ -1,5 +1,6 @@
 """``retina doctor``: its parts by themselves, its command, and its short form."""
 
+import io
 import json
 import random
 import sys
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from retina.configuration import ConfigError
 from retina.experiment import ExperimentConfig, load_experiment
 from retina.instruments.doctor import learning_rate
-from retina.instruments.doctor.checks import run_checks, short_form
+from retina.instruments.doctor.anchors.check import in_short
+from retina.instruments.doctor.anchors.coverage import Share
+from retina.instruments.doctor.checks import CHECKS, Report, run_checks, short_form
 from retina.instruments.doctor.context import CheckContext, read_context
 from retina.instruments.doctor.findings import (
     CheckResult,
@@ -27,6 +31,7 @@ from retina.instruments.doctor.overfit import Overfit, check_overfit, overfit_on
 from retina.instruments.doctor.report import (
     conclusion,
     finding_lines,
+    results_table,
     to_json,
     write_fixed_config,
 )
@@ -108,6 +113,27 @@ def test_the_fixed_config_extends_the_old_one(tiny_config: Path, tmp_path: Path)
     assert write_fixed_config(path, (), [finding("data")]) is None
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         write_fixed_config(path, (), [finding("a", "error", optimizer={"lr": -1.0})])
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ((0.334, 0.333, 0.333), "33% matched, 33% low-quality, 33% none"),
+        ((0.997, 0.002, 0.001), ">99% matched, <1% low-quality, <1% none"),
+        ((1.0, 0.0, 0.0), "100% matched, 0% low-quality, 0% none"),
+    ],
+)
+def test_the_anchor_coverage_of_a_large_set_fits_into_a_line_of_the_table(
+    shares: tuple[float, float, float], words: str
+) -> None:
+    summary = in_short(Share(100_000, *shares))
+    assert summary == f"100000: {words}"
+    results = [CheckResult(summary, name=check.name, is_made=False) for check in CHECKS]
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(results_table(Report(tuple(results))).to_terminal())
+    lines = capture.get().splitlines()
+    assert [summary in line for line in lines] == [False, False, *[True] * len(CHECKS)]
 
 
 # --- speed and memory

@@ -33,7 +33,7 @@ def test_the_images_are_looked_at_once_and_any_grid_replayed(
     assert found["num_images"] == 4
     assert len(found["cells"]) == 25
     assert "suggestion" not in found  # nobody has shown that one would agree with trainings
-    assert "about the gradient at this checkpoint" in first.out
+    assert "about the gradient of this detector" in first.out
     assert (run_folder / "lab" / "lab.png").read_bytes().startswith(b"\x89PNG")
 
     second = invoke(*command, "--gammas", "3,1", "--alphas", "none,0.5")

@@ -332,7 +332,7 @@ def test_the_page_needs_nothing_else_and_escapes_every_name(build: Build):
     assert not any(link for link in reader.links if not link.startswith("data:image/jpeg;base64,"))
     assert "http:" not in page
     assert "https:" not in page
-    assert "3 suspects (the first of 50) in 40 images" in reader.text
+    assert "3 possible label errors (the first of 50) in 40 images" in reader.text
     assert 'quoted "x" 0.75' in reader.text
     assert "default-src 'none'" in page
     assert "probab" not in page  # a score that ranks, not a calibrated probability

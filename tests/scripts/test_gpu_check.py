@@ -99,6 +99,12 @@ def test_a_wrong_data_folder_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path} has no folder JPEGImages" in done.stderr
 
 
+def test_a_name_that_no_check_has_is_an_error(tmp_path: Path) -> None:
+    done = run_script("--cpu", "--only", "zzzz", "--output", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: no check has 'zzzz' in its name\n"
+
+
 @pytest.mark.slow
 def test_what_can_run_on_a_cpu_passes(tmp_path: Path) -> None:
     done = run_script("--cpu", "--output", tmp_path)

@@ -38,12 +38,12 @@ class Region(NamedTuple):
 
     @property
     def height(self) -> int:
-        """How many rows."""
+        """In pixels."""
         return int(self.rows.stop - self.rows.start)
 
     @property
     def width(self) -> int:
-        """How many columns."""
+        """In pixels."""
         return int(self.columns.stop - self.columns.start)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from retina.structures import Categories, Size
 
 BLOCK = 20
-"""Images planned together."""
+"""How many images are planned together, so that they share out the classes as meant."""
 
 CARDS: Mapping[str, int] = MappingProxyType(
     {

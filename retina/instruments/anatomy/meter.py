@@ -48,7 +48,7 @@ class AnatomyMeter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Set all sums to zero, for the next images."""
         levels, classes = len(self.level_names), len(self.class_names)
 
         def zeros(*shape: int) -> Tensor:

@@ -126,7 +126,7 @@ class LossAnatomy:
 
 
 def _breakdown(sums: FloatArray) -> Breakdown:
-    """Of ``(3, 4)`` sums."""
+    """The shares that ``(3, 4)`` sums come to, a row for each of `GROUPS`."""
     totals = sums.sum(axis=0)
     shares = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
     return Breakdown(

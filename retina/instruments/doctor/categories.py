@@ -23,14 +23,6 @@ _CLEARLY_DIFFERENT = 0.2
 """Total variation between the class shares of training and validation that asks for a reason."""
 
 
-def class_counts(dataset: DetectionDataset) -> tuple[int, ...]:
-    """The objects of each class as annotated, before any repair; crowd regions not counted."""
-    truth = dataset.ground_truth()
-    labels = truth.category_labels[~truth.is_crowd]
-    counts: list[int] = np.bincount(labels, minlength=len(truth.categories)).tolist()
-    return tuple(counts)
-
-
 def check_categories(context: CheckContext) -> CheckResult:
     """Names, ids, and whether training and validation mean the same by them."""
     findings = [*_names(context), *_background(context)]
@@ -49,7 +41,7 @@ def check_categories(context: CheckContext) -> CheckResult:
 
 def check_class_counts(context: CheckContext) -> CheckResult:
     """How many boxes each class has, and how many images have none."""
-    counts = class_counts(context.train)
+    counts = context.train.ground_truth().class_counts()
     names = context.train.categories.names
     if not sum(counts):
         return CheckResult("no boxes", (_no_boxes(len(context.train)),), {"boxes": 0})
@@ -78,7 +70,7 @@ def _names(context: CheckContext) -> Iterator[Finding]:
 
 
 def _background(context: CheckContext) -> Iterator[Finding]:
-    counts = class_counts(context.train)
+    counts = context.train.ground_truth().class_counts()
     for name, count in zip(context.train.categories.names, counts, strict=True):
         if name.strip().lower() not in BACKGROUND_NAMES:
             continue
@@ -86,7 +78,7 @@ def _background(context: CheckContext) -> Iterator[Finding]:
             yield Finding(
                 code="background_has_objects",
                 level="error",
-                what=f"the category '{name}' has {count} boxes",
+                what=f"the category '{name}' has {count} box{'' if count == 1 else 'es'}",
                 why="Background is no class here: it would be taught as an object. Boxes of that "
                 "name usually mean that the category ids are off by one.",
                 fix="Remove the category, and check that each id means what its name says.",
@@ -110,8 +102,8 @@ def _drop_unused() -> dict[str, object]:
 def _other_map(context: CheckContext, validation: DetectionDataset) -> Iterator[Finding]:
     """Whether another meaning of the validation ids fits the training set far better."""
     ours, theirs = context.train.categories, validation.categories
-    train = np.array(class_counts(context.train), dtype=np.int64)
-    found = np.array(class_counts(validation), dtype=np.int64)
+    train = np.array(context.train.ground_truth().class_counts(), dtype=np.int64)
+    found = np.array(validation.ground_truth().class_counts(), dtype=np.int64)
     if len(ours) < 2 or not found.sum() or not train.sum():
         return
     distance = _total_variation(train, found)
@@ -152,7 +144,7 @@ def _by_id(context: CheckContext, validation: DetectionDataset) -> IntArray:
     """The validation's counts where each id is taken to mean what it does in training."""
     ours, counts = context.train.categories, np.zeros(len(context.train.categories), np.int64)
     for number, count in zip(
-        validation.categories.dataset_ids, class_counts(validation), strict=True
+        validation.categories.dataset_ids, validation.ground_truth().class_counts(), strict=True
     ):
         if number in ours.dataset_ids:
             counts[ours.label_of(number)] += count
@@ -182,7 +174,8 @@ def _permuted(
 
 
 def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Finding]:
-    train, found = class_counts(context.train), class_counts(validation)
+    train = context.train.ground_truth().class_counts()
+    found = validation.ground_truth().class_counts()
     names = context.train.categories.names
     untrained = [name for name, a, b in zip(names, train, found, strict=True) if b and not a]
     lost = sum(b for a, b in zip(train, found, strict=True) if not a) / max(1, sum(found))
@@ -191,7 +184,8 @@ def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Fin
         yield Finding(
             code="classes_untrained",
             level="error" if lost > 0.1 else "warning",
-            what=f"validation has objects of {len(untrained)} classes that training has none of "
+            what=f"validation has objects of {len(untrained)} "
+            f"class{'' if len(untrained) == 1 else 'es'} that training has none of "
             f"({lost:.0%} of them): {named(untrained)}",
             why="They cannot be learned; each counts with an AP of 0.",
             fix="Split the data anew, or check the category ids of both files.",
@@ -202,7 +196,7 @@ def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Fin
             code="validation_has_no_boxes",
             level="error",
             what=f"none of the {len(validation)} validation images has a box",
-            why="There is nothing to score, so no checkpoint can be chosen.",
+            why="There is nothing to score, so no best detector can be chosen.",
             fix="Check dataset.validation.annotations.",
         )
     elif unscored:
@@ -253,11 +247,12 @@ def _rare_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Find
     pairs = zip(names, counts, strict=True)
     rare = [f"{name} ({count})" for name, count in pairs if 0 < count < FEW_BOXES]
     if rare:
+        who = "class has" if len(rare) == 1 else "classes have"
         repeats = context.config.sampling.repeat_threshold is not None
         yield Finding(
             code="classes_rare",
             level="note",
-            what=f"{len(rare)} classes have fewer than {FEW_BOXES} boxes: {named(rare)}",
+            what=f"{len(rare)} {who} fewer than {FEW_BOXES} boxes: {named(rare)}",
             why="They can hardly be learned, or are mislabelled.",
             fix="Add images of them"
             + ("." if repeats else ", or show theirs more often with sampling.repeat_threshold."),

@@ -21,7 +21,7 @@ class DoctorHook(Hook):
         self._is_done = False
 
     def begin(self, run: TrainingRun) -> None:
-        """Make the checks."""
+        """Make the checks that cost nothing, and show a line for each error and warning."""
         if self._is_done or not is_main_process():
             return
         self._is_done = True

@@ -66,7 +66,7 @@ class Hypotheses:
     stands_for: Tensor
 
     def part(self, start: int, stop: int) -> Hypotheses:
-        """Some of them."""
+        """Rows ``start`` to ``stop``, the latter not included; views."""
         rows = slice(start, stop)
         return Hypotheses(self.boxes[rows], self.labels[rows], self.stands_for[rows])
 

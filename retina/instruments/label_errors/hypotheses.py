@@ -65,7 +65,7 @@ class LabelledObjects:
         return xywh_to_xyxy(boxes)
 
     def labels(self, rows: IntArray) -> Tensor:
-        """``(N,)`` int64."""
+        """``(N,)`` int64 labels of these annotations."""
         return torch.from_numpy(self.truth.category_labels[rows])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from PIL import ImageDraw
 
 from retina.datasets.dataset import DetectionDataset, Image
 from retina.instruments.label_errors.ranking import KINDS, Corners, LabelError
+
+FORMAT_VERSION = 1
+"""Of ``suspects.json``: see docs/file-formats.md."""
 
 CROP_HEIGHT = 220
 """In pixels; crops are shrunk or enlarged to it."""
@@ -168,6 +172,37 @@ def _rectangle(
             first = (ax + at, ay) if ay == by else (ax, ay + at)
             last = (ax + stop, ay) if ay == by else (ax, ay + stop)
             draw.line((first, last), fill=color, width=2)
+
+
+def json_text(
+    errors: Sequence[LabelError],
+    dataset: DetectionDataset,
+    *,
+    images: Path,
+    detectors: Sequence[Path],
+    source: str,
+    minimum_score: float,
+) -> str:
+    """The content of ``suspects.json``.
+
+    Args:
+        errors: the highest score first.
+        dataset: theirs.
+        images: the folder that the file names are relative to.
+        detectors: the files whose outputs were averaged.
+        source: where the labels come from, in words.
+        minimum_score: what was left out had less.
+    """
+    document = {
+        "format_version": FORMAT_VERSION,
+        "checkpoints": [str(path) for path in detectors],
+        "source": source,
+        "num_images": len(dataset),
+        "num_labels": dataset.report.num_boxes,
+        "minimum_score": minimum_score,
+        "suspects": json_records(errors, dataset, images=images),
+    }
+    return json.dumps(document, indent=1)
 
 
 def json_records(

@@ -12,8 +12,9 @@ import numpy as np
 
 from retina.evaluation.bootstrap import ImageMatches, average_precisions
 from retina.instruments.number_formatting import shown
-from retina.instruments.tuning.grid import PAPER_GAMMA, Cell, GridConfig, paper_alpha
+from retina.instruments.tuning.grid import Cell, GridConfig, paper_alpha
 from retina.instruments.tuning.intervals import Interval, seeds_and_images_interval
+from retina.losses.focal_parameters import DEFAULT_GAMMA
 from retina.structures import FloatArray, IntArray
 
 NEGLIGIBLE = 0.001
@@ -66,7 +67,7 @@ class Row:
 
     @property
     def cell(self) -> Cell:
-        """The loss."""
+        """The γ and α that these runs trained with."""
         return self.scores.cell
 
     @property
@@ -188,7 +189,7 @@ def _row(scores: CellScores, best: CellScores, confidence: float | None) -> Row:
 
 def _paper_cell(symbol: str, best: Cell) -> Cell:
     if symbol == "γ":
-        return Cell(PAPER_GAMMA, best.alpha)
+        return Cell(DEFAULT_GAMMA, best.alpha)
     return Cell(best.gamma, paper_alpha(best.gamma))
 
 

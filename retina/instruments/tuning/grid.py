@@ -9,18 +9,15 @@ from pydantic import Field, field_validator
 
 from retina.configuration import Config
 from retina.instruments.number_formatting import off_is_none, shown
-from retina.losses.focal_parameters import check_alpha
+from retina.losses.focal_parameters import DEFAULT_ALPHA, check_alpha
 from retina.training.config import Count
-
-PAPER_GAMMA = 2.0
-"""What Lin et al. 2017 settle on."""
 
 _PAPER_ALPHAS = {0.0: 0.75, 0.5: 0.5}
 
 
 def paper_alpha(gamma: float) -> float:
     """The α that the paper found best for a γ (its tables 1a and 1b); 0.25 from γ = 1 on."""
-    return _PAPER_ALPHAS.get(gamma, 0.25)
+    return _PAPER_ALPHAS.get(gamma, DEFAULT_ALPHA)
 
 
 class BudgetConfig(Config):
@@ -43,7 +40,7 @@ class GridConfig(Config):
         5.0,
     )
     """Focusing parameters, tried with ``alpha``."""
-    alpha: float | None = 0.25
+    alpha: float | None = DEFAULT_ALPHA
     """The foreground's weight while γ is tried; null (or 1) weighs nothing."""
     alphas: Annotated[tuple[float | None, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 0.9)
     """Foreground weights, tried at the chosen γ beside ``alpha``; null (or 1) weighs nothing."""
@@ -57,7 +54,7 @@ class GridConfig(Config):
     resamples: Annotated[int, Field(ge=100, le=10_000)] = 500
     """How many sets of validation images are drawn for the intervals."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Of the intervals."""
+    """Of the intervals: the share of such studies whose interval holds the truth."""
 
     @field_validator("alpha")
     @classmethod
@@ -99,7 +96,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """The name of the folder that holds its runs, for example ``gamma2_alpha0.25``."""
         return f"gamma{shown(self.gamma)}_alpha{shown(self.alpha)}"
 
     @property

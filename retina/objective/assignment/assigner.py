@@ -31,4 +31,4 @@ class AssignerConfig(Config, ABC):
 
     @abstractmethod
     def build(self) -> Assigner:
-        """The assigner."""
+        """The assigner with these settings."""

@@ -30,7 +30,7 @@ class ATSSConfig(AssignerConfig):
     ignored; 1 turns this off."""
 
     def build(self) -> ATSSAssigner:
-        """The assigner."""
+        """The assigner with these settings."""
         return ATSSAssigner(
             candidates_per_level=self.candidates_per_level, crowd_iof=self.crowd_iof
         )

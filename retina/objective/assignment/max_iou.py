@@ -49,7 +49,7 @@ class MaxIoUConfig(AssignerConfig):
         return self
 
     def build(self) -> MaxIoUAssigner:
-        """The assigner."""
+        """The assigner with these settings."""
         return MaxIoUAssigner(
             foreground_iou=self.foreground_iou,
             background_iou=self.background_iou,

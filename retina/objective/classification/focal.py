@@ -80,7 +80,7 @@ class FocalConfig(ClassificationConfig):
             check_one_per_class("alpha", self.alpha, "weights", class_names)
 
     def focal_view(self, class_counts: Sequence[int] | None = None) -> FocalView:
-        """This loss itself."""
+        """This loss itself: it is a focal loss."""
         return FocalView(self.gamma, self.alpha)
 
 

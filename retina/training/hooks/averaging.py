@@ -54,11 +54,11 @@ class WeightAverage(Hook, Generic[M]):
         torch._foreach_lerp_(averages, values, [weight] * len(averages))
 
     def after_step(self, run: TrainingRun, result: StepResult) -> None:
-        """Follow the step."""
+        """Take the new weights into the average; where the step was masked, it stays as it was."""
         self.update(run.detector, run.step - 1, masked=result.masked)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights."""
+        """The averaged weights, by their names in the detector."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class EarlyStopping(Hook):
         self._check(run)
 
     def end_epoch(self, run: TrainingRun, result: EvaluationResult | None) -> None:
-        """Count the evaluation."""
+        """Compare the AP with the best so far, and stop the run where it has long not risen."""
         if result is None:
             return
         is_better = self._best is None or self._best < result.metrics.AP
@@ -45,5 +45,5 @@ class EarlyStopping(Hook):
         return {"best": self._best, "num_without_gain": self._num_without_gain}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Take over the best AP and the count of a checkpoint."""
         self._best, self._num_without_gain = state["best"], state["num_without_gain"]

@@ -16,10 +16,10 @@ from retina.storage import write_text
 from retina.tables import Column, Table
 
 CAVEAT = (
-    "This is about the gradient at this checkpoint, not about where a training with another loss "
+    "This is about the gradient of this detector, not about where a training with another loss "
     "would go: 'retina tune' finds that out. Trained to its end, a detector has positives near "
     "half of the gradient for the very loss it was trained with: α is then the one that keeps the "
-    "balance when γ changes, and an early checkpoint tells more."
+    "balance when γ changes, and a detector from early in a training tells more."
 )
 
 _GROUPS = {"easy_negatives": "easy−", "other_negatives": "other−", "positives": "pos+"}

@@ -163,13 +163,13 @@ def take_sample(
     return sampler.sample()
 
 
-def fingerprint(checkpoint: Path, dataset: DetectionDataset, *about: object) -> str:
+def fingerprint(detector: Path, dataset: DetectionDataset, *about: object) -> str:
     """Of all that the sample depends on: another one means that it must be taken again.
 
     The images count by their ids, sizes and boxes; their pixels are taken to be the same.
     """
     truth = dataset.ground_truth()
-    digest = hashlib.sha256(checkpoint.read_bytes())
+    digest = hashlib.sha256(detector.read_bytes())
     images = (truth.image_ids, truth.image_sizes, truth.annotation_image_ids)
     for column in (*images, truth.category_labels, truth.boxes_xywh, truth.is_crowd):
         digest.update(column.tobytes())

@@ -8,7 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retina.configuration import Tree
-from retina.instruments.doctor.anchors.coverage import AnchorCoverage, InputImage, measure_coverage
+from retina.instruments.doctor.anchors.coverage import (
+    AnchorCoverage,
+    InputImage,
+    Share,
+    measure_coverage,
+)
 from retina.instruments.doctor.anchors.proposals import AnchorProposal, propose_for, sample_images
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding, Level, Number
@@ -72,11 +77,25 @@ def _result(
             numbers[f"rescued {name}"] = part.low_quality
             numbers[f"never {name}"] = part.unmatched
     return CheckResult(
-        f"of {share.count}: {share.matched:.1%} matched, {share.low_quality:.1%} low-quality, "
-        f"{share.unmatched:.1%} unmatched",
+        in_short(share),
         tuple(findings),
         numbers,
     )
+
+
+def in_short(share: Share) -> str:
+    """The outcomes in so few letters (48) that the doctor's table fits 80 columns."""
+    return (
+        f"{share.count}: {_percent(share.matched)} matched, "
+        f"{_percent(share.low_quality)} low-quality, {_percent(share.unmatched)} none"
+    )
+
+
+def _percent(share: float) -> str:
+    """Whole percents; only none of them is 0 %, and only all of them 100 %."""
+    if 0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _level(coverage: AnchorCoverage) -> Level | None:
