@@ -16,7 +16,7 @@ import retina
 from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
 from retina.objective.classification import FocalConfig
-from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 SMALLEST = ["dataset.train.images=x", "dataset.train.annotations=y.json", "output_dir=runs/x"]
@@ -103,14 +103,14 @@ def test_pins_fit_the_declared_ranges() -> None:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-def test_the_commands_of_the_readme_exist(run_retina: RunRetina) -> None:
+def test_the_commands_of_the_readme_exist(invoke: Invoke) -> None:
     readme = (REPOSITORY / "README.md").read_text()
     assert "@@" not in readme
     commands = set(re.findall(r"^retina ((?:data |import )?\w+)", readme, flags=re.MULTILINE))
     commands |= set(re.findall(r"`retina ((?:data |import )?\w+)", readme))
     assert {"train", "evaluate", "predict", "data check", "import torchvision"} <= commands
     for command in sorted(commands):
-        assert run_retina(*command.split(), "--help").returncode == 0, command
+        assert invoke(*command.split(), "--help").code == 0, command
     for link in re.findall(r"\]\(([^)#:]+)\)", readme):
         assert (REPOSITORY / link).exists(), link
 
