@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+SMALL_RETINA = (sys.executable, "-m", "tests.small_retina")
+"""Starts the command line as a user does, with the backbone of `tiny_config`."""
 
 RunRetina = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -71,20 +74,15 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def run_retina() -> RunRetina:
-    """Runs the command line in a process of its own, as a user does."""
+    """Runs the command line in a process of its own."""
+    from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
 
-    def run(
-        *arguments: str | Path, cwd: Path | None = None, timeout: float = 300.0
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "retina", *map(str, arguments)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "COLUMNS": "120", "PYTHONPATH": str(REPOSITORY)},
+    def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        launched = Launched(
+            small_retina, *map(str, arguments), environment={"COLUMNS": "120"}, cwd=cwd
         )
+        done: subprocess.CompletedProcess[str] = launched.complete()
+        return done
 
     return run
 
@@ -100,8 +98,10 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config of a training that takes seconds; it names no output_dir."""
+def tiny_config(synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The config of a training that takes a second; it names no output_dir."""
+    from tests.small_detector import small_backbone_listed  # type: ignore[import-not-found]
+
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(f"""
 extends: {REPOSITORY / "configs" / "nano.yaml"}
@@ -114,13 +114,16 @@ dataset:
     images: {synthetic_data / "validation" / "images"}
     annotations: {synthetic_data / "validation" / "annotations.json"}
 model:
+  backbone: {{kind: small, norm: batch}}
   pyramid: {{channels: 16}}
   head: {{num_convs: 1, num_groups: 4}}
 preprocess: {{min_size: 64, max_size: 96}}
 postprocess: {{score_threshold: 0.001}}
-training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1}}
+training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1,
+           pictures: 1}}
 """)
-    return path
+    with small_backbone_listed():
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -1,33 +1,59 @@
-"""A detector of a few thousand weights."""
+"""A detector of a few thousand weights, and the backbone that makes it small."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
+from tests.extending import one_more_kind  # type: ignore[import-not-found]
 from torch import nn
 
+from retina.artifact import ArtifactConfig
+from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
-from retina.modeling.backbones import Backbone
+from retina.modeling.backbones import Backbone, BackboneConfig
+from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
 
 
 class SmallBackbone(Backbone):
-    """A convolution and a normalisation for each stage."""
+    """A convolution and a normalisation for each stage; the stem is named as a ResNet's is."""
 
     channels = (8, 8, 8, 8)
 
     def __init__(self) -> None:
         super().__init__()
-        widths = ((3, 4), (4, 8), (8, 8), (8, 8), (8, 8))
+        self.conv1 = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        widths = ((4, 8), (8, 8), (8, 8), (8, 8))
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in widths)
         self.norms = nn.ModuleList(nn.BatchNorm2d(o) for _, o in widths)
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        return list(zip(self.convs, self.norms, strict=True))
+        return [(self.conv1, self.bn1), *zip(self.convs, self.norms, strict=True)]
+
+
+class SmallBackboneConfig(BackboneConfig):
+    """In a config, ``model.backbone: {kind: small}``."""
+
+    kind: Literal["small"] = "small"
+    name: Literal["small5"] = "small5"
+
+    def network(self) -> SmallBackbone:
+        return SmallBackbone()
+
+
+@contextmanager
+def small_backbone_listed() -> Iterator[None]:
+    """Let configs name the small backbone."""
+    above = (InitializedModelConfig, ExperimentConfig, ArtifactConfig)
+    with one_more_kind(ModelConfig, "backbone", SmallBackboneConfig, above=above):
+        yield
 
 
 def small_detector(num_classes: int = 2, *, channels: int = 8) -> RetinaNet:

@@ -156,7 +156,7 @@ OVERRIDE_MISTAKES: dict[str, tuple[str, list[str]]] = {
     ),
     "an unknown device": ("device=gpu", ["'gpu'", "cuda"]),
     "no such pretrained weights": (
-        "model.backbone.weights=IMAGENET_V9",
+        "model.backbone={kind: resnet, name: resnet18, weights: IMAGENET_V9}",
         ["IMAGENET_V9", "IMAGENET1K_V1"],
     ),
     "a missing file to start from": ("model.initialize_from=old.safetensors", ["old.safetensors"]),

@@ -13,15 +13,27 @@ import numpy as np
 import pytest
 
 from retina.evaluation.metrics import METRIC_NAMES
-from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+from tests.conftest import (  # type: ignore[import-not-found]
+    REPOSITORY,
+    SMALL_RETINA,
+    Invoke,
+    RunRetina,
+)
+from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-@pytest.fixture(scope="session")
-def trained(
-    run_retina: RunRetina, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+@pytest.fixture(scope="module")
+def trained(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    done = run_retina("train", tiny_config, f"output_dir={folder}")
+    done = subprocess.run(
+        [*SMALL_RETINA, "train", tiny_config, f"output_dir={folder}", "training.pictures=8"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -31,11 +43,11 @@ def lines_of(folder: Path, kind: str) -> list[dict[str, float]]:
     return [row for row in rows if row["kind"] == kind]
 
 
-def test_help_names_every_command_and_gives_examples(run_retina: RunRetina) -> None:
-    shown = run_retina("--help")
-    assert shown.returncode == 0
+def test_help_names_every_command_and_gives_examples(invoke: Invoke) -> None:
+    shown = invoke("--help")
+    assert shown.code == 0
     for command in ("train", "evaluate", "predict", "import", "data"):
-        assert command in shown.stdout
+        assert command in shown.out
     for command in (
         ["train"],
         ["evaluate"],
@@ -46,15 +58,18 @@ def test_help_names_every_command_and_gives_examples(run_retina: RunRetina) -> N
         ["data", "stats"],
         ["data", "convert"],
     ):
-        assert "Example: retina" in run_retina(*command, "--help").stdout
+        assert "Example: retina" in invoke(*command, "--help").out
 
 
-def test_an_output_that_knows_no_greek_is_written_all_the_same(
-    run_retina: RunRetina, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_that_knows_no_greek_is_written_all_the_same() -> None:
     """A pipe on Windows."""
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    done = run_retina("loss", "lab", "--help")
+    done = subprocess.run(
+        [sys.executable, "-m", "retina", "loss", "lab", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "COLUMNS": "120"},
+    )
     assert done.returncode == 0, done.stderr
     assert "Replay any ? and ?" in done.stdout
 
@@ -168,20 +183,13 @@ def test_sigterm_writes_a_checkpoint_and_resume_ends_where_the_whole_run_does(
     options = ["training.epochs=4", "training.evaluate_every_epochs=4", "training.num_workers=1"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert run_retina("train", tiny_config, f"output_dir={whole}", *options).returncode == 0
-    command = [sys.executable, "-m", "retina", "train", str(tiny_config), f"output_dir={stopped}"]
-    process = subprocess.Popen(
-        [*command, *options],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Launched(small_retina, "train", str(tiny_config), f"output_dir={stopped}", *options)
     log = stopped / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not log.exists() or not log.read_text()):
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
+    os.kill(process.pid, signal.SIGTERM)
+    output, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "stopped by signal 15" in output
     resumed = run_retina("train", tiny_config, f"output_dir={stopped}", *options, "--resume")

@@ -24,12 +24,14 @@ INSTRUMENTS: dict[str, list[tuple[str, ...]]] = {
     "tuning": [("tune",)],
 }
 
-# Several command lines in one process, which spares all but one import of PyTorch.
+# For each copy of the package a forked process, and in it several command lines: one import of
+# PyTorch is enough for all of them.
 SCRIPT = """
-import contextlib, io, json, sys
-from retina.__main__ import main
+import contextlib, io, json, os, sys, traceback
+import albumentations, pycocotools.cocoeval, torch._dynamo, torchvision
 
 def run(words):
+    from retina.__main__ import main
     sys.argv = ["retina", *words]
     output, code = io.StringIO(), 0
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -39,7 +41,26 @@ def run(words):
             code = stop.code or 0
     return code, output.getvalue()
 
-json.dump([run(words) for words in json.load(sys.stdin)], sys.stdout)
+def run_all(folder, lines):
+    os.chdir(folder)
+    sys.path[:0] = [folder]
+    import retina
+    assert retina.__file__.startswith(folder), retina.__file__
+    from tests.small_detector import small_backbone_listed
+    with small_backbone_listed():
+        return [run(words) for words in lines]
+
+for folder, lines in json.load(sys.stdin).items():
+    assert "retina" not in sys.modules
+    if not (pid := os.fork()):
+        try:
+            with open(os.path.join(folder, "results.json"), "w") as file:
+                json.dump(run_all(folder, lines), file)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 """
 
 
@@ -62,39 +83,56 @@ def test_every_file_of_the_registry_has_its_command() -> None:
         assert "Example: `retina " + " ".join(command.words) in function.__doc__
 
 
-@pytest.mark.parametrize("instrument", INSTRUMENTS)
-def test_without_an_instrument_its_commands_are_gone_and_the_rest_works(
-    instrument: str, tiny_config: Path, synthetic_data: Path, tmp_path: Path
-) -> None:
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "retina", tmp_path / "retina", ignore=ignored)
-    shutil.rmtree(tmp_path / "retina" / "instruments" / instrument)
-    # What stays of a folder that Git removes.
-    (tmp_path / "retina" / "instruments" / instrument / "__pycache__").mkdir(parents=True)
-    groups = sorted({command.words[0] for command in COMMANDS if len(command.words) == 2})
-    detector = tmp_path / "run" / "checkpoints" / "last.safetensors"
+GROUPS = sorted({command.words[0] for command in COMMANDS if len(command.words) == 2})
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    tiny_config: Path, synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[tuple[int, str]]]:
+    """For each instrument: exit codes and output of command lines of a package without it."""
     images = synthetic_data / "validation" / "images"
+    detector = Path("run") / "checkpoints" / "last.safetensors"
     lines: list[list[Any]] = [
         ["--help"],
-        *([group, "--help"] for group in groups),
+        *([group, "--help"] for group in GROUPS),
         ["train", tiny_config, "output_dir=run", "training.max_steps=2", "dataset.validation=null"],
         ["evaluate", detector, "--data", synthetic_data, "--num-workers", "0"],
         ["predict", detector, images, "--output", "found"],
     ]
+    folders = {instrument: tmp_path_factory.mktemp(instrument) for instrument in INSTRUMENTS}
+    for instrument, folder in folders.items():
+        package = folder / "retina"
+        shutil.copytree(REPOSITORY / "retina", package, ignore=shutil.ignore_patterns("*.pyc"))
+        shutil.rmtree(package / "instruments" / instrument)
+        # What stays of a folder that Git removes.
+        (package / "instruments" / instrument / "__pycache__").mkdir(parents=True)
+    words = [[str(word) for word in line] for line in lines]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        input=json.dumps([[str(word) for word in words] for words in lines]),
-        cwd=tmp_path,
+        input=json.dumps({str(folder): words for folder in folders.values()}),
+        cwd=folders["anatomy"].parent,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "120"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    assert not done.stderr
+    return {
+        instrument: json.loads((folder / "results.json").read_text())
+        for instrument, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS)
+def test_without_an_instrument_its_commands_are_gone_and_the_rest_works(
+    instrument: str, outcomes: dict[str, list[tuple[int, str]]]
+) -> None:
+    results = outcomes[instrument]
     expected = {command.words for command in COMMANDS} - set(INSTRUMENTS[instrument])
     assert listed_commands(results[0][1]) == {words[0] for words in expected}
-    for group, (code, output) in zip(groups, results[1:], strict=False):
+    for group, (code, output) in zip(GROUPS, results[1:], strict=False):
         commands = {words[1] for words in expected if words[0] == group}
         assert code == (0 if commands else 2), output  # a group goes with its last command
         assert listed_commands(output) == commands

@@ -35,6 +35,8 @@ def install(limits: Sequence[int], replace: Callable[[object, str, object], None
 
 if __name__ == "__main__":
     from retina.__main__ import main
+    from tests.small_detector import small_backbone_listed  # type: ignore[import-not-found]
 
     install([int(limit) for limit in sys.argv.pop(1).split(",")], setattr)
-    main()
+    with small_backbone_listed():
+        main()

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
-LOADED_ONCE = ["retina.experiment", "retina.training.trainer", "tests.faults.doomed"]
-PATIENCE = 300.0
+from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
 
 
 def train(
-    arguments: list[str], output: Path, *, at_write: int | None = None, after: float | None = None
-) -> int:
-    """Run ``retina train``; the exit code, or minus the signal that ended it.
+    arguments: list[str], *, at_write: int | None = None, after: float | None = None
+) -> tuple[int, str]:
+    """Run ``retina train``: the exit code, or minus the signal that ended it; what it printed.
 
     Args:
         arguments: of the command.
-        output: a file that gets what the command prints.
         at_write: dies in this many-th step of bringing files to disk (a half-written file, before
             or after a flush, a link or a rename).
         after: is killed when so many seconds have passed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED_ONCE)  # spares every process its four seconds of import
-    process = context.Process(target=_train, args=(arguments, str(output), at_write))
-    process.start()
+    process = Launched(_train, arguments, at_write)
     if after is not None:
-        process.join(after)
-        if process.is_alive():
-            process.kill()
-    process.join(PATIENCE)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"the training hangs: {output.read_text()}")
-    return process.exitcode
+        with suppress(TimeoutExpired):
+            process.wait(after)
+    done = process.complete()
+    return done.returncode, done.stdout + done.stderr
 
 
-def _train(arguments: list[str], output: str, at_write: int | None) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+def _train(arguments: list[str], at_write: int | None) -> None:
     if at_write is not None:
         _die_in_write(at_write)
-    from retina.__main__ import main
-
-    sys.argv = ["retina", "train", *arguments]
-    main()
+    small_retina("train", *arguments)
 
 
 def _die_in_write(number: int) -> None:

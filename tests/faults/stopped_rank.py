@@ -1,18 +1,19 @@
-"""``retina`` whose second process gets SIGTERM in a step: ``stopped_rank.py STEP train …``."""
+"""``retina`` whose second process gets SIGTERM in a step."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import pytest
 
-from retina.__main__ import main
 from tests.faults.run_folders import stop_after  # type: ignore[import-not-found]
+from tests.processes import small_retina  # type: ignore[import-not-found]
 
-step = int(sys.argv.pop(1))
-with pytest.MonkeyPatch.context() as patch:
-    if step and os.environ["RANK"] == "1":
-        stop_after(patch, step, signal.SIGTERM)
-    main()
+
+def stop_second_rank(step: int, *arguments: str) -> None:
+    """Run ``retina``; the signal comes in this step."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["RANK"] == "1":
+            stop_after(patch, step, signal.SIGTERM)
+        small_retina(*arguments)

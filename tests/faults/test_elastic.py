@@ -65,7 +65,15 @@ def end(agent: subprocess.Popen[str]) -> None:
 def test_a_process_that_hangs_is_given_up(tiny_config: Path, tmp_path: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "output"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "retina", "train", str(tiny_config), *TERMS]
+    command += [
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.small_retina",
+        "train",
+        str(tiny_config),
+        *TERMS,
+    ]
     command += [
         f"output_dir={run}",
         "training.epochs=50",
@@ -130,7 +138,14 @@ def test_a_host_that_dies_costs_no_saved_step(
         command += ["--rdzv-id", "elastic", "--local-addr", f"10.77.0.{number}"]
         # The host of the rendezvous is told, since its name does not lead to this address.
         command += ["--rdzv-conf", f"is_host={number == 1},last_call_timeout=20"]
-        command += ["-m", "retina", "train", str(tiny_config), f"output_dir={run}", *terms]
+        command += [
+            "-m",
+            "tests.small_retina",
+            "train",
+            str(tiny_config),
+            f"output_dir={run}",
+            *terms,
+        ]
         command += ["--resume"]
         file = (tmp_path / f"host{number}").open("w")
         agents.append(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
+from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.faults.run_folders import (  # type: ignore[import-not-found]
     EVERYTHING_ON,
     assert_same_training,
     log_of,
     stop_after,
 )
+from tests.faults.stopped_rank import stop_second_rank  # type: ignore[import-not-found]
+from tests.processes import run_pair, small_retina  # type: ignore[import-not-found]
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow), 2])
@@ -42,30 +41,17 @@ def test_a_stop_in_mid_epoch_leaves_no_trace(
     assert_same_training(whole, parts)
 
 
-def launch(config: Path, output: Path, *options: str, stop_at: int = 0) -> int:
-    """Train with two processes; the second gets SIGTERM in this step."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(REPOSITORY / "tests/faults/stopped_rank.py")]
-    command += [str(stop_at), "train", str(config), *options]
-    with output.open("a") as file:
-        return subprocess.run(
-            command,
-            stdout=file,
-            stderr=file,
-            timeout=300,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        ).returncode
-
-
 def test_two_processes_resume_exactly(tiny_config: Path, tmp_path: Path) -> None:
-    whole, parts, output = tmp_path / "whole", tmp_path / "parts", tmp_path / "output"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = [*EVERYTHING_ON, "training.batch_size=4", "training.epochs=2"]
-    assert launch(tiny_config, output, *options, f"output_dir={whole}") == 0, output.read_text()
+    done = run_pair(small_retina, "train", str(tiny_config), *options, f"output_dir={whole}")
+    assert done.returncode == 0, done.stderr
     options += [f"output_dir={parts}", "--resume"]
-    assert launch(tiny_config, output, *options, stop_at=7) != 0
-    assert "stopped by signal 15 after step 10" in output.read_text()  # agreed in every tenth
+    done = run_pair(stop_second_rank, 7, "train", str(tiny_config), *options)
+    assert done.returncode == 143
+    assert "stopped by signal 15 after step 10" in done.stdout  # agreed in every tenth
     assert log_of(whole)[-1]["step"] > 10
-    assert launch(tiny_config, output, *options) == 0, output.read_text()
-    assert "resumed at step 10" in output.read_text()
+    done = run_pair(small_retina, "train", str(tiny_config), *options)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at step 10" in done.stdout
     assert_same_training(whole, parts)

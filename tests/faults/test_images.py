@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,13 @@ from retina.errors import UnreadableImageError, UserError
 from retina.structures import Batch, BatchedTargets, Targets, UnreadableImage
 from retina.training.checkpoint import load_state
 from retina.training.hooks.unreadable_images import UnreadableImages
-from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
+from retina.training.trainer import Trainer
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.processes import (  # type: ignore[import-not-found]
+    Launched,
+    run_pair,
+    small_retina,
+)
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 SKIP = "loader.unreadable_images=skip"
@@ -244,31 +249,28 @@ def test_an_unreadable_validation_image_is_an_error_by_either_policy(
     assert str(bad) in done.err
 
 
+def vanishing(names: list[str], *arguments: str) -> None:
+    """``retina`` whose images vanish after its second step."""
+    advance = Trainer._advance
+
+    def and_vanish(trainer: Trainer, *rest: Any) -> None:
+        advance(trainer, *rest)
+        if trainer.training_run.step == 2:
+            for name in names:
+                Path(name).unlink()
+
+    Trainer._advance = and_vanish  # type: ignore[method-assign]
+    small_retina(*arguments)
+
+
 def mid_epoch(place: Place, *terms: str, gone: range) -> subprocess.CompletedProcess[str]:
-    """A training whose images vanish after its second step."""
+    """A training whose images vanish in the midst of it."""
     names = [str(place.image(number)) for number in gone]
-    program = f"""
-import os, sys
-from retina.training.trainer import Trainer
-from retina.__main__ import main
-advance = Trainer._advance
-def and_vanish(self, *arguments):
-    advance(self, *arguments)
-    if self.training_run.step == 2:
-        for name in {names!r}:
-            os.unlink(name)
-Trainer._advance = and_vanish
-sys.argv = ["retina", "train", {str(place.config)!r}, *{list(terms)!r}]
-main()
-"""
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "300"},
+    launched = Launched(
+        vanishing, names, "train", str(place.config), *terms, environment={"COLUMNS": "300"}
     )
+    done: subprocess.CompletedProcess[str] = launched.complete()
+    return done
 
 
 TERMS = [
@@ -300,9 +302,8 @@ def test_images_that_vanish_in_mid_epoch_are_passed_over_up_to_the_limit(place: 
     assert 2 <= step < 12
 
 
-@pytest.mark.parametrize("num_processes", [2])
 def test_two_ranks_pass_over_the_same_files_as_one_does(
-    invoke: Invoke, place: Place, tmp_path: Path, num_processes: int
+    invoke: Invoke, place: Place, tmp_path: Path
 ) -> None:
     place.image(3).unlink()
     truncate(place.image(10))
@@ -312,18 +313,7 @@ def test_two_ranks_pass_over_the_same_files_as_one_does(
     ]
     one, two = tmp_path / "one", tmp_path / "two"
     assert invoke("train", place.config, f"output_dir={one}", *terms).code == 0
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(num_processes), "-m", "retina", "train", str(place.config)),
-            *(f"output_dir={two}", *terms),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
+    launched = run_pair(small_retina, "train", str(place.config), f"output_dir={two}", *terms)
     assert launched.returncode == 0, launched.stderr
     rows = [
         sorted(

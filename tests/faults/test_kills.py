@@ -26,9 +26,8 @@ KILLED = -9
 def undisturbed(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody killed."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    output = run.parent / "output"
-    code = train([str(tiny_config), f"output_dir={run}", *OPTIONS], output)
-    assert code == 0, output.read_text()
+    code, output = train([str(tiny_config), f"output_dir={run}", *OPTIONS])
+    assert code == 0, output
     return run
 
 
@@ -47,20 +46,20 @@ def kill_and_resume(
     generator = random.Random(seed)
     done = trainings = 0
     while done < kills:
-        run, output = folder / f"run{trainings}", folder / f"output{trainings}"
+        run = folder / f"run{trainings}"
         trainings += 1
         arguments = [str(tiny_config), f"output_dir={run}", *OPTIONS, "--resume"]
-        code = KILLED
+        code, output = KILLED, ""
         while code == KILLED:
             doom = {}
             if done < kills and in_writes:
                 doom = {"at_write": generator.randint(1, 30)}
             elif done < kills:
                 doom = {"after": generator.uniform(0.2, 8.0)}
-            code = train(arguments, output, **doom)
+            code, output = train(arguments, **doom)
             done += code == KILLED
             assert_whole(run)
-        assert code == 0, output.read_text()
+        assert code == 0, output
         assert_same_training(undisturbed, run)
     print(f"{done} kills in {trainings} trainings")
 

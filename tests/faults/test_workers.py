@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,8 @@ import pytest
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.worker_faults import fault_of_workers
 from retina.training.checkpoint import load_state
-from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
+from tests.conftest import REPOSITORY, SMALL_RETINA  # type: ignore[import-not-found]
+from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
 
 PATIENCE = 240.0
 """Seconds after which a training that should have ended counts as hung."""
@@ -30,22 +30,30 @@ TERMS = [
 ]
 
 
-@contextmanager
-def training(
-    config: Path, folder: Path, *terms: str, launcher: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    """A training in a process of its own, past its first checkpoint; killed when the block ends."""
-    process = subprocess.Popen(
-        [
-            *(*launcher, sys.executable, "-m", "retina", "train", str(config)),
-            *(f"output_dir={folder}", *TERMS, *terms),
-        ],
+Process = subprocess.Popen[str] | Launched
+
+
+def start(*arguments: str, launcher: Sequence[str] = ()) -> Process:
+    """``retina`` at the head of a process group of its own."""
+    if not launcher:
+        return Launched(small_retina, *arguments, environment={"COLUMNS": "200"})
+    return subprocess.Popen(
+        [*launcher, *SMALL_RETINA, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)},
     )
+
+
+@contextmanager
+def training(
+    config: Path, folder: Path, *terms: str, launcher: Sequence[str] = ()
+) -> Iterator[Process]:
+    """A training in a process of its own, past its first checkpoint; killed when the block ends."""
+    arguments = ["train", str(config), f"output_dir={folder}", *TERMS, *terms]
+    process = start(*arguments, launcher=launcher)
     try:
         wait_until((folder / "checkpoints" / "last.pt").exists, process)
         yield process
@@ -55,7 +63,7 @@ def training(
         process.wait()
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], process: Process) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.communicate()[1]
@@ -63,7 +71,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.05)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(process: Process) -> list[int]:
     """The process ids of its children; those of a launcher's only child, where there is one."""
     children = [
         int(pid)
@@ -81,7 +89,7 @@ def is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def failure_of(process: subprocess.Popen[str]) -> str:
+def failure_of(process: Process) -> str:
     """The message with which it ended as it should; fails where it hangs."""
     _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3, error
@@ -98,7 +106,7 @@ def test_a_killed_worker_ends_the_training_and_its_checkpoint_is_gone_on_with(
     tiny_config: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    with training(tiny_config, folder, "training.epochs=8") as process:
+    with training(tiny_config, folder) as process:
         wait_until(lambda: len(workers_of(process)) == 2, process)
         workers = workers_of(process)
         os.kill(workers[0], signal.SIGKILL)
@@ -109,18 +117,11 @@ def test_a_killed_worker_ends_the_training_and_its_checkpoint_is_gone_on_with(
     assert "lower training.num_workers" in message
     assert not any(map(is_alive, workers))
     step = load_state(folder / "checkpoints" / "last.pt").step
-    assert 1 <= step < 24
-    again = subprocess.run(
-        [sys.executable, "-m", "retina", "train", str(folder / "config.yaml"), "--resume"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)},
-    )
+    assert 1 <= step < 180
+    again = Launched(small_retina, "train", str(folder / "config.yaml"), "--resume").complete()
     assert again.returncode == 0, again.stderr
     assert f"resumed at step {step}" in again.stdout
-    assert load_state(folder / "checkpoints" / "last.pt").step == 24
+    assert load_state(folder / "checkpoints" / "last.pt").step == 180
 
 
 @needs_proc
@@ -157,7 +158,7 @@ def take_what_is_left(file: RawIOBase) -> None:
             file.write(bytes(1 << 14))
 
 
-def wait_until_ended(process: subprocess.Popen[str], meanwhile: Callable[[], None]) -> None:
+def wait_until_ended(process: Process, meanwhile: Callable[[], None]) -> None:
     end = time.monotonic() + PATIENCE
     while process.poll() is None:
         meanwhile()
@@ -182,20 +183,9 @@ def test_shared_memory_that_fills_up_is_named(tiny_config: Path, tmp_path: Path)
 
 def test_shared_memory_that_is_full_from_the_start(tiny_config: Path, tmp_path: Path) -> None:
     launcher = own_shared_memory(0.125)
-    done = subprocess.run(
-        [
-            *(*launcher, sys.executable, "-m", "retina", "train", str(tiny_config)),
-            *(f"output_dir={tmp_path / 'run'}", *TERMS),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert done.returncode == 3, done.stderr
-    assert "the shared memory (/dev/shm) is full" in done.stderr
-    assert "Traceback" not in done.stderr
+    arguments = ["train", str(tiny_config), f"output_dir={tmp_path / 'run'}", *TERMS]
+    message = failure_of(start(*arguments, launcher=launcher))
+    assert "the shared memory (/dev/shm) is full" in message
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from retina.distributed import process_group, rank
 from retina.losses import EqualizedFocalLoss, focal, sigmoid_focal_loss
-from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
+from tests.processes import run_pair  # type: ignore[import-not-found]
 
 K = 3
 
@@ -138,21 +136,16 @@ def test_its_state_is_in_the_state_dict_and_comes_back() -> None:
     assert second.focus().max() > 2
 
 
-RANK = """
-import json, sys, torch
-from pathlib import Path
-from retina.distributed import process_group, rank
-from retina.losses import EqualizedFocalLoss
-
-with process_group("cpu"):
-    logits, targets = torch.load(sys.argv[1])
-    loss = EqualizedFocalLoss(3)
-    for step in range(2):
-        own = logits[step, rank()].requires_grad_()
-        loss(own, targets[step, rank()], ignore_index=-1).total.backward()
-        loss.update()
-    Path(sys.argv[1]).with_name(f"{rank()}.json").write_text(json.dumps(loss.balance().tolist()))
-"""
+def learn_a_part(data: Path) -> None:
+    """What a rank does in the test below."""
+    with process_group("cpu"):
+        logits, targets = torch.load(data)
+        loss = EqualizedFocalLoss(K)
+        for step in range(2):
+            own = logits[step, rank()].requires_grad_()
+            loss(own, targets[step, rank()], ignore_index=-1).total.backward()
+            loss.update()
+        data.with_name(f"{rank()}.json").write_text(json.dumps(loss.balance().tolist()))
 
 
 def test_two_ranks_learn_the_balance_of_both_of_their_parts(tmp_path: Path) -> None:
@@ -166,18 +159,7 @@ def test_two_ranks_learn_the_balance_of_both_of_their_parts(tmp_path: Path) -> N
         loss.update()
 
     torch.save((logits, targets), tmp_path / "data.pt")
-    (tmp_path / "rank.py").write_text(RANK)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", str(tmp_path / "rank.py"), str(tmp_path / "data.pt")),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
+    done = run_pair(learn_a_part, tmp_path / "data.pt")
     assert done.returncode == 0, done.stderr
     balances = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert balances[0] == balances[1] == pytest.approx(loss.balance().tolist(), rel=1e-5)

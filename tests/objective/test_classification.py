@@ -199,6 +199,7 @@ def test_training_with_every_kind_lowers_the_loss(
         tiny_config,
         f"output_dir={run}",
         f"objective.classification={{kind: {kind}}}",
+        "optimizer.lr=0.03",  # for the small backbone
         "training.batch_size=4",
         "training.epochs=5",
         "training.evaluate_every_epochs=5",

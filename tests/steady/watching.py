@@ -55,11 +55,15 @@ def look(step: int, workers: Sequence[int] = ()) -> Holdings:
     gc.collect()
     objects = gc.get_objects()
     # By type: asking some of torch's own objects for theirs makes them warn.
-    tensors = [thing for thing in objects if issubclass(type(thing), torch.Tensor)]
+    kinds = Counter(map(type, objects))
+    tensor_kinds = {kind for kind in kinds if issubclass(kind, torch.Tensor)}
+    tensors = [thing for thing in objects if type(thing) in tensor_kinds]
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
     }
-    names = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in objects)
+    names: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        names[f"{kind.__module__}.{kind.__qualname__}"] += count
     return Holdings(
         step=step,
         objects=dict(names),

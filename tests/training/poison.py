@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from retina.distributed import rank
 from retina.modeling.detector import RetinaNet
 from retina.structures import Batch
 from retina.training.trainer import Trainer
+from tests.processes import small_retina  # type: ignore[import-not-found]
 
 MAGIC = (255, 0, 255)
 """The first pixel of a poisoned image."""
@@ -65,8 +65,7 @@ def poison_trainings(patch: Any, steps: dict[int, int], *, on_rank: int = 0) -> 
     patch(Trainer, "_load", spoiled)
 
 
-if __name__ == "__main__":  # retina, with the batch of the second step of rank 1 poisoned
-    from retina.__main__ import main
-
-    poison_trainings(setattr, {int(os.environ["POISONED_STEP"]): 1}, on_rank=1)
-    main()
+def poisoned_retina(step: int, *arguments: str) -> None:
+    """Run ``retina``, with the batch of this step of rank 1 poisoned."""
+    poison_trainings(setattr, {step: 1}, on_rank=1)
+    small_retina(*arguments)

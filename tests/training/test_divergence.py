@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,8 +12,13 @@ import torch
 from retina.instruments.replay.file import load_replay
 from retina.training.checkpoint import load_state
 from retina.training.hooks.divergence import DivergenceState
-from tests.conftest import REPOSITORY, Invoke  # type: ignore[import-not-found]
-from tests.training.poison import MAGIC, poison_trainings  # type: ignore[import-not-found]
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.processes import run_pair  # type: ignore[import-not-found]
+from tests.training.poison import (  # type: ignore[import-not-found]
+    MAGIC,
+    poison_trainings,
+    poisoned_retina,
+)
 
 OPTIONS = [
     "training.max_steps=5",
@@ -153,24 +155,8 @@ def test_two_processes_decide_alike_when_one_of_them_sees_a_nan(
     kind: str, tiny_config: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", str(REPOSITORY / "tests/training/poison.py")),
-            *("train", str(tiny_config), f"output_dir={run}", *OPTIONS, "device=cpu"),
-            f"training.on_divergence.kind={kind}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "OMP_NUM_THREADS": "1",
-            "POISONED_STEP": "3",
-        },
-    )
+    arguments = ["train", str(tiny_config), f"output_dir={run}", *OPTIONS, "device=cpu"]
+    launched = run_pair(poisoned_retina, 3, *arguments, f"training.on_divergence.kind={kind}")
     text = launched.stdout + launched.stderr
     file = run / "divergence" / "step_000003_rank1.pt"
     assert [path.name for path in (run / "divergence").iterdir()] == [file.name]

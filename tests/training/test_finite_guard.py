@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from retina.datasets.loading import collate
-from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import Criterion, ObjectiveConfig
@@ -21,16 +20,11 @@ from retina.training.forward import ForwardPass
 from retina.training.hooks.averaging import WeightAverage
 from retina.training.optimization import AdamWConfig, SGDConfig, set_learning_rate
 from retina.training.step import StepResult, TrainingStep
+from tests.small_detector import small_detector  # type: ignore[import-not-found]
 from tests.training.poison import break_on_poison, poisoned  # type: ignore[import-not-found]
 from tests.training.test_step import make_samples  # type: ignore[import-not-found]
 
 CPU = torch.device("cpu")
-MODEL = ModelConfig.model_validate_json(
-    """{"backbone": {"kind": "resnet", "name": "resnet18", "norm": "batch"},
-        "pyramid": {"channels": 16},
-        "head": {"num_convs": 1, "norm": "group", "num_groups": 4},
-        "anchors": {"sizes": [16, 32, 64, 128, 256]}}"""
-)
 OBJECTIVE = ObjectiveConfig.model_validate_json(
     """{"normalizer": "moving_average", "classification": {"kind": "equalized_focal"}}"""
 )
@@ -51,8 +45,7 @@ class Run:
         clip_norm: float | None = None,
         objective: ObjectiveConfig = OBJECTIVE,
     ) -> None:
-        torch.manual_seed(0)
-        self.detector: RetinaNet = MODEL.build(3)
+        self.detector: RetinaNet = small_detector(3)
         break_on_poison(self.detector)
         self.criterion: Criterion = objective.build(self.detector.box_coder, class_counts=[1, 1, 1])
         self.optimizer = OPTIMIZERS[optimizer].build(self.detector)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,53 +16,42 @@ from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreprocessConfig
 from retina.training.checkpoint import load_state
 from retina.training.memory import naming_the_batch
-from tests.conftest import REPOSITORY, Done, Invoke  # type: ignore[import-not-found]
+from retina.training.step import TrainingStep
+from tests.conftest import Done, Invoke  # type: ignore[import-not-found]
+from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
 from tests.training.test_step import make_samples  # type: ignore[import-not-found]
 
-STARVED = """
-import resource
-from pathlib import Path
-from typing import Any
 
-from retina.__main__ import main
-from retina.training.step import TrainingStep
+def starved_retina(*arguments: str) -> None:
+    """``retina`` whose second step may have 32 MB more than there is."""
+    import resource  # which Windows does not have
 
-call = TrainingStep.__call__
-calls = []
+    call = TrainingStep.__call__
+    calls = []
 
+    def starved(step: TrainingStep, *arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + (32 << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        return call(step, *arguments, **options)
 
-def starved(step: TrainingStep, *arguments: Any, **options: Any) -> Any:
-    calls.append(1)
-    if len(calls) == 2:  # the second step may have 32 MB more than there is
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + (32 << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return call(step, *arguments, **options)
-
-
-TrainingStep.__call__ = starved
-main()
-"""
+    TrainingStep.__call__ = starved  # type: ignore[method-assign]
+    small_retina(*arguments)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_a_training_that_gets_no_more_memory_names_shape_and_remedies(
     tiny_config: Path, tmp_path: Path
 ) -> None:
-    run, script = tmp_path / "run", tmp_path / "starved.py"
-    script.write_text(STARVED)
-    done = subprocess.run(
-        [
-            *(sys.executable, str(script), "train", str(tiny_config), f"output_dir={run}"),
-            *("training.checkpoint_every_steps=1", "training.max_steps=3"),
-            *("preprocess.min_size=256", "preprocess.max_size=384", "dataset.validation=null"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
+    run = tmp_path / "run"
+    done = Launched(
+        starved_retina,
+        *("train", str(tiny_config), f"output_dir={run}"),
+        *("training.checkpoint_every_steps=1", "training.max_steps=3"),
+        *("preprocess.min_size=256", "preprocess.max_size=384", "dataset.validation=null"),
+    ).complete()
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed:")]

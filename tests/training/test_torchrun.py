@@ -2,12 +2,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import REPOSITORY, RunRetina  # type: ignore[import-not-found]
+from tests.processes import (  # type: ignore[import-not-found]
+    Launched,
+    run_pair,
+    small_retina,
+)
+from tests.training.rank_dump import train  # type: ignore[import-not-found]
 
 # Frozen norms and one padded size: what a rank computes then depends on its own images only. SGD,
 # since AdamW turns the rounding of a gradient near zero into a whole step of either sign.
@@ -30,27 +37,41 @@ def first_anatomy_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "kind"}
 
 
-@pytest.mark.parametrize(("batch_size", "steps"), [(8, 6), (5, 10)])
-def test_two_processes_train_and_score_as_one_does(
-    run_retina: RunRetina, tiny_config: Path, tmp_path: Path, batch_size: int, steps: int
-) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    # Five images: two for the one rank and three for the other.
-    terms = [*EQUAL_TERMS, f"training.batch_size={batch_size}"]
-    done = run_retina("train", tiny_config, f"output_dir={one}", *terms)
-    assert done.returncode == 0, done.stderr
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "retina", "train", str(tiny_config)),
-            *(f"output_dir={two}", *terms),
-        ],
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``retina`` as a user starts two processes of it."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    return subprocess.run(
+        [*launcher, "--nproc-per-node", "2", "-m", "tests.small_retina", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
     )
+
+
+def pair(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done: subprocess.CompletedProcess[str] = run_pair(small_retina, *arguments)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("launch", "batch_size", "steps"), [(torchrun, 8, 6), (pair, 5, 10)], ids=["8-6", "5-10"]
+)
+def test_two_processes_train_and_score_as_one_does(
+    run_retina: RunRetina,
+    tiny_config: Path,
+    tmp_path: Path,
+    launch: Callable[..., subprocess.CompletedProcess[str]],
+    batch_size: int,
+    steps: int,
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    # Five images: two for the one rank and three for the other.
+    terms = [*EQUAL_TERMS, f"training.batch_size={batch_size}"]
+    done = run_retina("train", tiny_config, f"output_dir={one}", *terms)
+    assert done.returncode == 0, done.stderr
+    launched = launch("train", str(tiny_config), f"output_dir={two}", *terms)
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count(f"done: {steps} steps") == 1  # only one process speaks
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
@@ -67,19 +88,8 @@ Ends = dict[str, dict[str, torch.Tensor]]
 def train_on(processes: int, config: Path, folder: Path, *options: str) -> list[Ends]:
     """Train, and give what each rank ended with."""
     folder.mkdir()
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    program = REPOSITORY / "tests" / "training" / "rank_dump.py"
-    done = subprocess.run(
-        [
-            *(sys.executable, *(launcher if processes > 1 else []), str(program), str(folder)),
-            *("train", str(config), f"output_dir={folder / 'run'}", *options),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-    )
+    arguments = (folder, "train", str(config), f"output_dir={folder / 'run'}", *options)
+    done = Launched(train, *arguments).complete() if processes == 1 else run_pair(train, *arguments)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]
 
