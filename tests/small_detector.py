@@ -11,6 +11,7 @@ from tests.extending import one_more_kind  # type: ignore[import-not-found]
 from torch import nn
 
 from retina.artifact import ArtifactConfig
+from retina.configuration import Config, OneOf
 from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.geometry.anchors import AnchorConfig
 from retina.geometry.box_coder import BoxCoderConfig
@@ -51,9 +52,21 @@ class SmallBackboneConfig(BackboneConfig):
 @contextmanager
 def small_backbone_listed() -> Iterator[None]:
     """Let configs name the small backbone."""
-    above = (InitializedModelConfig, ExperimentConfig, ArtifactConfig)
-    with one_more_kind(ModelConfig, "backbone", SmallBackboneConfig, above=above):
+    (mark,) = (
+        mark for mark in ModelConfig.model_fields["backbone"].metadata if isinstance(mark, OneOf)
+    )
+    before = mark.kinds
+
+    def rebuild(kinds: tuple[type[Config], ...]) -> None:
+        mark.kinds = kinds
+        for model in (ModelConfig, InitializedModelConfig, ExperimentConfig, ArtifactConfig):
+            model.model_rebuild(force=True)
+
+    rebuild((*before, SmallBackboneConfig))
+    try:
         yield
+    finally:
+        rebuild(before)
 
 
 def small_detector(num_classes: int = 2, *, channels: int = 8) -> RetinaNet:
