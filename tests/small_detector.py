@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from tests.extending import one_more_kind  # type: ignore[import-not-found]
 from torch import nn
 
 from retina.artifact import ArtifactConfig
