@@ -24,7 +24,7 @@ echo "== import-linter"
 echo "== codespell"
 "$bin/codespell"
 echo "== pytest"
-# A process for each core, up to eight, each with a part of the files; who is done takes of the rest.
+# A process for each core, up to eight; one that has done its part of the tests takes of the others.
 cores=$(getconf _NPROCESSORS_ONLN)
 "$bin/python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist worksteal "${selection[@]}" "$@"
 echo "every check passed in $((SECONDS - started)) s, without the installation"

@@ -89,6 +89,21 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert done.stderr == "[]"
 
 
+def test_a_residual_network_trains_as_a_user_starts_it(tiny_config: Path, tmp_path: Path) -> None:
+    resnet = "model.backbone={kind: resnet, name: resnet18, norm: batch, weights: null}"
+    options = [f"output_dir={tmp_path / 'run'}", "training.max_steps=1", "dataset.validation=null"]
+    done = subprocess.run(
+        [sys.executable, "-m", "retina", "train", tiny_config, resnet, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resnet18, 11." in done.stdout
+    assert "done: 1 steps" in done.stdout
+
+
 def test_a_training_leaves_everything_the_contract_names(trained: Path) -> None:
     for name in (
         "config.yaml",

@@ -55,7 +55,7 @@ def kill_and_resume(
             if done < kills and in_writes:
                 doom = {"at_write": generator.randint(1, 30)}
             elif done < kills:
-                doom = {"after": generator.uniform(0.2, 8.0)}
+                doom = {"after": generator.uniform(0.1, 2.5)}
             code, output = train(arguments, **doom)
             done += code == KILLED
             assert_whole(run)
