@@ -103,7 +103,7 @@ def test_the_table_fits_a_terminal_of_80_columns(run_folder: Path, invoke: Invok
         (("--gammas", ","), "--gammas: give at least one"),
         (("--alphas", "0"), "alpha=0 would give the foreground no loss at all"),
         (("--alphas", "non"), "--alphas: 'non': write a number in (0, 1), or none"),
-        (("--split", "val"), "--split: 'val' is none of train, validation, test"),
+        (("--split", "vali"), "--split: 'vali' is none of train, validation, test"),
         (("--images", "photos"), "--images needs --annotations"),
     ],
 )
