@@ -152,6 +152,7 @@ class Trainer:
         if self._divergence.needs_checkpoint:  # also keeps what going back has changed
             self._checkpoints.save(run)
         if not run.is_evaluated:
+            self._set_learning_rate(run.step - 1)  # the state to save is that after this step
             self._end_epoch()
 
     def _load(self) -> Iterator[list[Batch]]:
@@ -166,8 +167,7 @@ class Trainer:
     def _advance(self, micro_batches: list[Batch]) -> None:
         """One optimizer step, and what its hooks do about it."""
         run = self.training_run
-        run.lr = self._learning_rate(run.step) * self._divergence.state.lr_factor
-        set_learning_rate(self._step.optimizer, run.lr)
+        self._set_learning_rate(run.step)
         forward_hook = joined([hook.before_step(run.step + 1, micro_batches) for hook in run.hooks])
         with naming_the_batch(
             micro_batches,
@@ -184,6 +184,11 @@ class Trainer:
         self._meter.add(result.losses, sum(len(batch) for batch in micro_batches))
         for hook in run.hooks:
             hook.after_step(run, result)
+
+    def _set_learning_rate(self, step: int) -> None:
+        run = self.training_run
+        run.lr = self._learning_rate(step) * self._divergence.state.lr_factor
+        set_learning_rate(self._step.optimizer, run.lr)
 
     def _before_update(self) -> None:
         for hook in self.training_run.hooks:

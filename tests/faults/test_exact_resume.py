@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from retina.training.trainer import Trainer
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.faults.run_folders import (  # type: ignore[import-not-found]
     EVERYTHING_ON,
@@ -38,6 +39,25 @@ def test_a_stop_in_mid_epoch_leaves_no_trace(
     done = invoke("train", tiny_config, f"output_dir={parts}", *options, "--resume")
     assert done.code == 0, done.err
     assert f"resumed at step {last - 1}" in done.out
+    assert_same_training(whole, parts)
+
+
+def test_an_end_before_the_last_evaluation_leaves_no_trace(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert invoke("train", tiny_config, f"output_dir={whole}").code == 0
+    end_epoch = Trainer._end_epoch
+
+    def ending(trainer: Trainer) -> None:
+        if trainer.training_run.step == trainer.training_run.total_steps:
+            raise KeyboardInterrupt
+        end_epoch(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", ending)
+        assert invoke("train", tiny_config, f"output_dir={parts}").code == 130
+    assert invoke("train", tiny_config, f"output_dir={parts}", "--resume").code == 0
     assert_same_training(whole, parts)
 
 
