@@ -119,7 +119,7 @@ def test_two_processes_end_with_the_weights_of_one(
     assert len(sizes) == 3
     options = [
         "device=cpu",
-        "model.backbone.norm=frozen",
+        "model.backbone={kind: resnet, name: resnet18, norm: frozen}",
         # The gradient of L1 jumps where a box is met; rounding alone decides on which side it is.
         "objective.box={kind: smooth_l1, beta: 1.0}",
         # So does that of ReLU, which cannot be left out: on an AVX512 CPU two flips in 24 steps at
