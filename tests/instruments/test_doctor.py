@@ -251,6 +251,7 @@ def test_one_batch_is_overfitted_and_garbage_is_not(
     overrides = [
         f"output_dir={tmp_path}",
         "preprocess={min_size: 96, max_size: 128}",
+        "model.backbone={kind: resnet, name: resnet18, norm: batch}",
         "model.pyramid.channels=64",
         "model.head={num_convs: 4, num_groups: 16}",
     ]

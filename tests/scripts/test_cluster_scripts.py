@@ -65,6 +65,7 @@ def test_before_the_time_is_over_the_job_saves_and_goes_back_into_the_queue(
     run, output = tmp_path / "run", tmp_path / "output"
     command = ["bash", str(REPOSITORY / "scripts/slurm_train.sbatch"), str(tiny_config)]
     command += [f"output_dir={run}", "training.epochs=90", "dataset.validation=null"]
+    command += ["model.backbone={kind: resnet, name: resnet18, norm: batch}"]  # what retina has
     with output.open("w") as file:
         job = subprocess.Popen(command, stdout=file, stderr=file, env=environment(tmp_path))
     try:
