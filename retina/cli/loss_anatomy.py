@@ -18,6 +18,7 @@ from retina.cli.options import (
     NumWorkers,
     ScoredSplit,
     output_option,
+    parse_alpha,
     scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
@@ -115,7 +116,6 @@ def _overridden(parameters: FocalSetting, gamma: float | None, alpha: str | None
     from dataclasses import replace
 
     from retina.errors import UserError
-    from retina.losses.focal_parameters import check_alpha
 
     if gamma is not None and not 0 <= gamma < math.inf:
         raise UserError(f"--gamma {gamma:g}: write a finite number from 0 on, say 2")
@@ -123,12 +123,7 @@ def _overridden(parameters: FocalSetting, gamma: float | None, alpha: str | None
         parameters = replace(parameters, gamma=gamma)
     if alpha is None:
         return parameters
-    try:
-        number = None if alpha == "none" else float(alpha)
-        check_alpha(number)
-    except ValueError as error:
-        raise UserError(f"--alpha: write a number in (0, 1), or none ({error})") from None
-    return replace(parameters, alpha=number)
+    return replace(parameters, alpha=parse_alpha(alpha, "--alpha"))
 
 
 def _about_loss(loss: TrainedLoss, parameters: FocalSetting, resolved: ResolvedData) -> str:

@@ -18,6 +18,7 @@ from retina.cli.options import (
     NumWorkers,
     ScoredSplit,
     output_option,
+    parse_alpha,
     scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
@@ -197,18 +198,8 @@ def parse_alphas(text: str) -> tuple[float | None, ...]:
     """
     from retina.errors import UserError
     from retina.instruments.number_formatting import off_is_none
-    from retina.losses.focal_parameters import check_alpha
 
-    alphas: set[float | None] = set()
-    for word in _words(text):
-        try:
-            alpha = None if word == "none" else float(word)
-            check_alpha(alpha)
-        except ValueError as error:
-            raise UserError(
-                f"--alphas: '{word}': write a number in (0, 1), or none ({error})"
-            ) from None
-        alphas.add(off_is_none(alpha))
+    alphas = {off_is_none(parse_alpha(word, f"--alphas: '{word}'")) for word in _words(text)}
     if not alphas:
         raise UserError("--alphas: give at least one, say 0.25,0.5,none")
     return tuple(sorted(alphas, key=lambda alpha: 1.0 if alpha is None else alpha))

@@ -87,6 +87,27 @@ def chosen_precision(text: str) -> PrecisionChoice:
     return chosen
 
 
+def parse_alpha(text: str, where: str) -> float | None:
+    """An α of the focal loss, None for ``none``.
+
+    Args:
+        text: of an option.
+        where: the option, for the message.
+
+    Raises:
+        UserError: it is neither ``none`` nor a number between 0 and 1.
+    """
+    from retina.errors import UserError
+    from retina.losses.focal_parameters import check_alpha
+
+    try:
+        alpha = None if text == "none" else float(text)
+        check_alpha(alpha)
+    except ValueError as error:
+        raise UserError(f"{where}: write a number in (0, 1), or none ({error})") from None
+    return alpha
+
+
 def labelled_data(
     source: Path | None,
     annotations: Path | None,

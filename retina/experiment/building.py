@@ -128,16 +128,14 @@ def build_experiment(
     if config.dataset.validation is not None:
         validation = build_dataset(config, "validation", categories=train.categories)
     batch_sampler = build_batch_sampler(config, train, config.training.decided_batch_size)
+    all_epochs = batch_sampler.num_batches * config.training.epochs
     setup = TrainingSetup(
         config=config,
         train=train,
         validation=validation,
         class_counts=counts,
         forward=build_forward(config, detector.to(device), counts, device),
-        total_steps=min(
-            batch_sampler.num_batches * config.training.epochs,
-            config.training.max_steps or batch_sampler.num_batches * config.training.epochs,
-        ),
+        total_steps=min(all_epochs, config.training.max_steps or all_epochs),
     )
     make_folder(config.output_dir)
     if is_main_process():

@@ -53,6 +53,12 @@ class DataOptions:
     detector: Path | None = None
     source_option: str = "--data"
 
+    @property
+    def named_config(self) -> Path | None:
+        """The config that ``config`` or ``source`` names."""
+        source = self.source
+        return source if source is not None and source.suffix in (".yaml", ".yml") else self.config
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedData:
@@ -101,14 +107,10 @@ def resolve_data(
         UserError: the options contradict each other or name nothing, or the data cannot be read.
     """
     _refuse_contradictions(options)
-    config_path = options.config
-    if options.source is not None and options.source.suffix in (".yaml", ".yml"):
-        config_path = options.source
-    if config_path is None and options.source is None and options.annotations is None:
-        _split_called(options.split or default_split, SPLITS, "--split")
-        config_path = _config_of_run(options, purpose)
-    if config_path is not None:
+    config_path = options.named_config
+    if config_path is not None or (options.source is None and options.annotations is None):
         split = _split_called(options.split or default_split, SPLITS, "--split")
+        config_path = config_path or _config_of_run(options, purpose)
         config = load_experiment(config_path, options.overrides)
         return ResolvedData(
             dataset=build_dataset(
@@ -166,8 +168,7 @@ def _refuse_contradictions(options: DataOptions) -> None:
         raise UserError(
             f"{options.source_option} stands for --config or --annotations: give only one of them"
         )
-    has_config = config is not None or (source is not None and source.suffix in (".yaml", ".yml"))
-    if has_config and (annotations is not None or options.images is not None):
+    if options.named_config is not None and (annotations is not None or options.images is not None):
         raise UserError("give either a config or --annotations with --images, not both")
     if options.images is not None and annotations is None and source is None:
         raise UserError("--images needs --annotations: the file or folder that describes them")

@@ -19,6 +19,7 @@ from retina.geometry.resizing import max_size_for
 from retina.instruments.doctor.anchors.coverage import filled_images
 from retina.instruments.doctor.context import CheckContext
 from retina.runtime import TorchRuntime
+from retina.runtime.splits import spread_indices
 from retina.structures import Batch, SampleRequest, Size
 from retina.training.optimization import set_learning_rate
 from retina.training.step import TrainingStep
@@ -111,8 +112,7 @@ def plain_requests(context: CheckContext, count: int) -> list[SampleRequest]:
     filled = filled_images(context.train)
     if not filled:
         raise UserError("no training image has an object")
-    count = min(count, len(filled))
-    chosen = [filled[number * len(filled) // count] for number in range(count)]
+    chosen = [filled[number] for number in spread_indices(len(filled), count)]
     return [
         SampleRequest(
             index=index,

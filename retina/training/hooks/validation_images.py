@@ -9,6 +9,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.distributed import is_main_process
 from retina.evaluation.evaluator import EvaluationResult
 from retina.prediction.image_grids import draw_comparison
+from retina.runtime.splits import spread_indices
 from retina.training.run import Hook, TrainingRun
 
 
@@ -36,11 +37,8 @@ def draw_images(
     dataset: DetectionDataset, result: EvaluationResult, *, count: int, score_threshold: float = 0.3
 ) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     """Names and drawings of up to ``count`` images, spread evenly over the split."""
-    num_images = len(result.image_ids)
-    count = min(count, num_images)
     pictures = []
-    for number in range(count):
-        index = number * num_images // count
+    for index in spread_indices(len(result.image_ids), count):
         picture = draw_comparison(
             dataset.load(index).image,
             dataset.targets(index),

@@ -18,6 +18,7 @@ from retina.instruments.doctor.anchors.coverage import (
 from retina.instruments.doctor.anchors.search import BoxSample, fit_anchors
 from retina.instruments.doctor.context import CheckContext
 from retina.objective.assignment import Assigner
+from retina.runtime.splits import spread_indices
 
 WORTH = 0.02
 """Another set of anchors is proposed where it matches this share of the objects more."""
@@ -148,7 +149,7 @@ def sample_images(context: CheckContext, budget: int) -> list[InputImage]:
         limit=_MOST_IMAGES,
     )
     count = within_budget(images, context.strides, budget)
-    return [images[number * len(images) // count] for number in range(count)] if images else []
+    return [images[number] for number in spread_indices(len(images), count)]
 
 
 def propose_for(context: CheckContext, images: Sequence[InputImage]) -> Proposals:
