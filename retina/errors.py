@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_MOST_PROBLEMS = 20
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: one clear message naming the cause and the fix.
@@ -28,6 +30,17 @@ class RunError(RuntimeError):
 
 class DivergedError(RunError):
     """The loss or the weights of a training are not finite: the same training would fail again."""
+
+
+def all_problems(source: str, problems: Sequence[str]) -> str:
+    """One message for everything that is wrong with a file: at least one problem."""
+    if len(problems) == 1:
+        return f"{source}: {problems[0]}"
+    shown = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS])
+    more = len(problems) - _MOST_PROBLEMS
+    return f"{source}: {len(problems)} problems\n{shown}" + (
+        f"\n  … and {more} more" if more > 0 else ""
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

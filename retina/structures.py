@@ -12,8 +12,8 @@ Conventions, for the whole project:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -29,6 +29,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+OriginalId = int | str
+"""An id as a file gives it; inside, ids are numbers."""
+
 
 def _check(condition: bool, what: str) -> None:
     if not condition:
@@ -40,10 +43,16 @@ class Categories:
     """The classes of a data set: the name and the original id of every contiguous label.
 
     The label of a category is its position. ``len(categories)`` is K.
+
+    Attributes:
+        names: for people.
+        dataset_ids: the ids of the file, as numbers.
+        original_ids: what stands in the file in the place of a number, where that is another thing.
     """
 
     names: tuple[str, ...]
     dataset_ids: tuple[int, ...]
+    original_ids: Mapping[int, OriginalId] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         _check(
@@ -74,6 +83,11 @@ class Categories:
             KeyError: no category has this id.
         """
         return self._label_of[dataset_id]
+
+    def original_id(self, label: int) -> OriginalId:
+        """The id of a category as its file has it."""
+        number = self.dataset_ids[label]
+        return self.original_ids.get(number, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +142,8 @@ class GroundTruth:
         boxes_xywh: ``(G, 4)`` float64 ``(x, y, width, height)``.
         areas: ``(G,)`` float64 as annotated (COCO's small/medium/large split uses the mask's area).
         is_crowd: ``(G,)`` bool.
+        original_image_ids: what stands in the file in the place of a number of ``image_ids``, where
+            that is another thing.
     """
 
     categories: Categories
@@ -139,6 +155,7 @@ class GroundTruth:
     boxes_xywh: FloatArray
     areas: FloatArray
     is_crowd: BoolArray
+    original_image_ids: Mapping[int, OriginalId] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_images, num_annotations = len(self.image_ids), len(self.annotation_ids)

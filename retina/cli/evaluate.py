@@ -82,7 +82,8 @@ def command(
                 "--detections is scored against --annotations alone; leave --data, --images, "
                 "--config and --split away"
             )
-        metrics = _score_results(detections, annotations, engine, max_detections)
+        metrics, findings = _score_results(detections, annotations, engine, max_detections)
+        print_lines(console, *findings)
     elif detector is not None:
         chosen = chosen_precision(precision)
         artifact = load_artifact(detector)
@@ -126,16 +127,23 @@ def command(
 
 def _score_results(
     detections: Path, annotations: Path | None, backend: Backend, max_detections: int | None
-) -> DetectionMetrics:
-    from retina.datasets.coco import read_coco_ground_truth
+) -> tuple[DetectionMetrics, list[str]]:
+    from retina.datasets.coco import read_coco_annotations
     from retina.datasets.coco_results import read_results
     from retina.errors import UserError
     from retina.evaluation.coco_metrics import CocoMetrics
 
     if annotations is None:
         raise UserError("--detections needs --annotations: the file with the ground truth")
-    ground_truth = read_coco_ground_truth(annotations)
-    found = read_results(detections, ground_truth)
+    table = read_coco_annotations(annotations)
+    ground_truth = table.ground_truth()
+    found = read_results(detections, ground_truth, table)
     metrics = CocoMetrics(ground_truth, backend=backend, max_detections=max_detections or 100)
     metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
-    return metrics.compute()
+    findings = [*table.findings, *found.findings]
+    return metrics.compute(), [
+        f"{annotations}: {table.num_images} images, {len(table.labels)} annotations; "
+        f"{detections}: {len(found.scores)} detections in {len(set(found.image_ids.tolist()))} "
+        "images",
+        *(f"  {finding}" for finding in findings),
+    ]

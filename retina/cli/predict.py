@@ -50,11 +50,17 @@ def command(
 
     console = make_console()
     predictor = load(detector, device=device, precision=chosen_precision(precision))
-    paths = find_images(sources)
-    with progress(console, "predicting", len(paths)) as advance:
+    found = find_images(sources)
+    if found.passed_over:
+        shown = ", ".join(found.passed_over[:3]) + (" …" if len(found.passed_over) > 3 else "")
+        what = (
+            "file that is no image" if len(found.passed_over) == 1 else "files that are no images"
+        )
+        print_lines(console, f"passed over: {len(found.passed_over)} {what} ({shown})")
+    with progress(console, "predicting", len(found.paths)) as advance:
         run = predict_files(
             predictor,
-            paths,
+            found.paths,
             output,
             score_threshold=score_threshold,
             batch_size=batch_size,

@@ -10,7 +10,8 @@ from retina.configuration.errors import ConfigError
 from retina.configuration.schema import Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names
 from retina.configuration.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
-from retina.errors import did_you_mean
+from retina.errors import UserError, did_you_mean
+from retina.text_files import read_text
 
 
 def merge(base: Any, top: Any) -> Any:
@@ -43,12 +44,9 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> Tree:
     if len(above) >= MAX_DEPTH:
         raise ConfigError(f"{path}: more than {MAX_DEPTH} files extend each other")
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARACTERS + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        text = read_text(path, "config file", max_bytes=4 * MAX_CHARACTERS)
+    except UserError as error:
+        raise ConfigError(str(error)) from None
     tree = parse_yaml(text, str(path))
     if tree is None:
         tree = {}

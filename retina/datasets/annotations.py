@@ -6,8 +6,8 @@ Letters: I images, G annotations.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Self
 
@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.errors import UserError
-from retina.structures import BoolArray, Categories, FloatArray, GroundTruth, IntArray
+from retina.structures import (
+    BoolArray,
+    Categories,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    OriginalId,
+)
 
 NameArray = npt.NDArray[np.bytes_]
 """UTF-8 names; an array instead of Python strings, since worker processes share its memory."""
@@ -30,34 +37,38 @@ def name_array(names: Sequence[str]) -> NameArray:
     return np.array([name.encode() for name in names], dtype=np.bytes_)
 
 
-def refuse_outside_path(name: str, where: str) -> None:
-    """Raise a `UserError` for a file name that would lead out of its folder."""
+def path_fault(name: str) -> str:
+    """What is wrong with a file name that would lead out of its folder, or nothing."""
     if len(name) > _LONGEST_NAME:
-        raise UserError(f"{where}: {name[:60]!r}… is longer than {_LONGEST_NAME} characters")
+        return f"{name[:60]!r}… is longer than {_LONGEST_NAME} characters"
     if name.isascii() and name[:1].isalnum() and not {":", "\0"} & set(name) and ".." not in name:
-        return  # the usual name; parsing it twice for a hundred thousand images takes seconds
+        return ""  # the usual name; parsing it twice for a hundred thousand images takes seconds
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if not name or "\0" in name or path.anchor or ".." in path.parts:
-            raise UserError(
-                f"{where}: {name!r} does not name a file below the image folder; only relative "
-                "paths without '..' are read"
+            return (
+                f"{name!r} does not name a file below the image folder; only relative paths "
+                "without '..' are read"
             )
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: {name!r} is no valid text") from None
+    return text_fault(name)
 
 
-def refuse_unprintable(text: str, where: str) -> None:
-    """Raise a `UserError` for a name that no terminal and no file should be given.
+def refuse_outside_path(name: str, where: str) -> None:
+    """Raise a `UserError` for a file name that would lead out of its folder."""
+    if fault := path_fault(name):
+        raise UserError(f"{where}: {fault}")
+
+
+def text_fault(text: str) -> str:
+    """What is wrong with a name that no terminal and no file should be given, or nothing.
 
     Control characters can give a terminal orders, and lone halves of surrogate pairs, which JSON
     can spell, can be neither printed nor written.
     """
-    if any(
+    if not text.isprintable() and any(
         unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in text
     ):
-        raise UserError(f"{where}: {text[:60]!r} is no valid text")
+        return f"{text[:60]!r} is no valid text"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,9 @@ class AnnotationTable:
         occluded_fractions: ``(G,)`` float64, how much of each object something hides; NaN where not
             given.
         findings: what reading them found, one sentence each.
+        original_image_ids: what stands in the files in the place of a number of ``image_ids``,
+            where that is another thing.
+        image_aliases: further ids that the files give an image, and its id here.
     """
 
     source: str
@@ -94,6 +108,8 @@ class AnnotationTable:
     is_crowd: BoolArray
     occluded_fractions: FloatArray
     findings: tuple[str, ...] = ()
+    original_image_ids: Mapping[int, OriginalId] = field(default_factory=dict)
+    image_aliases: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -156,6 +172,7 @@ class AnnotationTable:
             boxes_xywh=self.boxes_xywh,
             areas=self.areas,
             is_crowd=self.is_crowd,
+            original_image_ids=self.original_image_ids,
         )
 
     def describe(self, annotation: int) -> str:

@@ -104,6 +104,7 @@ def _take(categories: Categories, labels: Sequence[int]) -> Categories:
     return Categories(
         tuple(categories.names[label] for label in labels),
         tuple(categories.dataset_ids[label] for label in labels),
+        categories.original_ids,
     )
 
 
@@ -149,7 +150,8 @@ def _own_ids(
         if label not in ids:
             ids[label] = dataset_id if dataset_id not in taken else max(taken) + 1
             taken.add(ids[label])
-    return Categories(expected.names, tuple(ids[label] for label in range(len(expected))))
+    numbers = tuple(ids[label] for label in range(len(expected)))
+    return Categories(expected.names, numbers, listed.original_ids)
 
 
 def _unknown_message(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -13,6 +12,7 @@ from retina.datasets.coco_file import read_coco_file
 from retina.datasets.dataset_config import RefusalCause
 from retina.datasets.folder import FolderConfig
 from retina.structures import GroundTruth
+from retina.text_files import read_json
 
 
 class CocoConfig(FolderConfig):
@@ -43,10 +43,10 @@ class CocoConfig(FolderConfig):
         """Whether the ids of the annotations are those of the categories, moved by one."""
         path = self.annotations
         try:
-            tree = json.loads(path.read_text(encoding="utf-8-sig"))
+            tree = read_json(path, "annotation file")
             listed = {entry["id"] for entry in tree["categories"]}
             used = Counter(entry["category_id"] for entry in tree["annotations"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None  # another fault, which the error itself names
         unknown = sorted(used.keys() - listed)
         shift = next((s for s in (-1, 1) if all(number + s in listed for number in used)), None)
@@ -67,8 +67,8 @@ class CocoConfig(FolderConfig):
         )
 
 
-def read_coco_ground_truth(annotations: Path | str) -> GroundTruth:
-    """The ground truth of a COCO annotation file, without its images.
+def read_coco_annotations(annotations: Path | str) -> AnnotationTable:
+    """A COCO annotation file as it is scored against, without its images.
 
     Sizes that the file does not give are ``(0, 0)``; the labels follow the ascending category ids.
 
@@ -76,4 +76,9 @@ def read_coco_ground_truth(annotations: Path | str) -> GroundTruth:
         UserError: the file cannot be used; the message says where and why.
     """
     table = read_coco_file(Path(annotations))
-    return complete_areas(choose_categories(table, classes=None, unused="keep")).ground_truth()
+    return complete_areas(choose_categories(table, classes=None, unused="keep"))
+
+
+def read_coco_ground_truth(annotations: Path | str) -> GroundTruth:
+    """The ground truth of a COCO annotation file: see `read_coco_annotations`."""
+    return read_coco_annotations(annotations).ground_truth()

@@ -28,12 +28,13 @@ def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[st
     truth = dataset.ground_truth()
     paths = [Path(dataset.file_path(index)) for index in range(len(dataset))]
     folder = common_folder(dataset) if images is None else images
-    ids = np.asarray(truth.categories.dataset_ids, dtype=np.int64)
+    categories, originals = truth.categories, truth.original_image_ids
+    original_ids = [categories.original_id(label) for label in range(len(categories))]
     occluded = dataset.occluded_fractions()
     annotations: list[dict[str, Any]] = [
         {
             "id": annotation_id,
-            "image_id": image_id,
+            "image_id": originals.get(image_id, image_id),
             "category_id": category_id,
             "bbox": box,
             "area": area,
@@ -42,7 +43,7 @@ def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[st
         for annotation_id, image_id, category_id, box, area, is_crowd in zip(
             truth.annotation_ids.tolist(),
             truth.annotation_image_ids.tolist(),
-            ids[truth.category_labels].tolist(),
+            [original_ids[label] for label in truth.category_labels.tolist()],
             truth.boxes_xywh.tolist(),
             truth.areas.tolist(),
             truth.is_crowd.tolist(),
@@ -53,7 +54,12 @@ def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[st
         annotations[index]["occluded_fraction"] = float(occluded[index])
     return {
         "images": [
-            {"id": image_id, "file_name": _below(path, folder), "height": size[0], "width": size[1]}
+            {
+                "id": originals.get(image_id, image_id),
+                "file_name": _below(path, folder),
+                "height": size[0],
+                "width": size[1],
+            }
             for image_id, path, size in zip(
                 truth.image_ids.tolist(), paths, truth.image_sizes.tolist(), strict=True
             )
@@ -61,7 +67,7 @@ def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[st
         "annotations": annotations,
         "categories": [
             {"id": dataset_id, "name": name}
-            for dataset_id, name in zip(ids.tolist(), truth.categories.names, strict=True)
+            for dataset_id, name in zip(original_ids, categories.names, strict=True)
         ],
     }
 

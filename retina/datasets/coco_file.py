@@ -1,65 +1,118 @@
-"""A COCO annotation file as arrays, or one clear error that says where it is wrong."""
+"""A COCO annotation file as arrays, or one clear error that says all that is wrong in it.
+
+Fields that decide neither an image nor a class nor a box (``area``, ``iscrowd``, sizes, ids of
+annotations) may be missing or senseless: their default is taken, and counted.
+"""
 
 from __future__ import annotations
 
 import gc
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from retina.datasets.annotations import (
-    AnnotationTable,
-    name_array,
-    refuse_outside_path,
-    refuse_unprintable,
-)
+from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.categories import duplicate_name_finding
-from retina.errors import UserError
-from retina.structures import BoolArray, Categories, FloatArray, IntArray
+from retina.datasets.ids import Ids
+from retina.datasets.optional_values import flag_of, number_of
+from retina.datasets.repeated import merge_categories, merge_images
+from retina.errors import UserError, all_problems, did_you_mean
+from retina.structures import BoolArray, FloatArray, IntArray
+from retina.text_files import read_json
 
 Record = dict[str, Any]
+
+_BOX = "a list [x, y, width, height]"
+_NO_BOX = [0, 0, 0, 0]
+_ID = "an id: a whole number of at most 63 bits, or a text"
+_NUMBERS = (int, float)
+_LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def read_coco_file(path: Path) -> AnnotationTable:
     """The content of a COCO annotation file.
 
+    Images and categories that are listed several times are merged. A file without the key
+    ``annotations`` is that of a test split.
+
     Raises:
-        UserError: the file is missing, no JSON, no COCO file, or holds no image; a key is missing
-            or of a wrong type; ids are not unique; an annotation belongs to an unknown image or
-            category; a file name leads out of the image folder.
+        UserError: the file is missing, no JSON, no COCO file, or holds no image; a key that decides
+            an image, a class or a box is missing or of a wrong type; entries with one id contradict
+            each other; an annotation belongs to an unknown image or category; a file name leads out
+            of the image folder. The message names all of it.
     """
-    tree = _read_json(path)
+    tree = _read_tree(path)
+    problems: list[str] = []
     images, annotations, categories = (
-        _Records(path, part, _list_of(tree, part, path))
+        _Records(part, _list_of(tree, part, path, problems), problems)
         for part in ("images", "annotations", "categories")
     )
-    if not images.records:
-        raise UserError(f"{path}: the data set is empty: 'images' lists none")
-    if not categories.records:
-        raise UserError(f"{path}: 'categories' lists none, so there is nothing to detect")
-    image_ids = images.ids("id")
-    category_ids = categories.ids("id")
-    listed = Categories(tuple(categories.strings("name")), tuple(category_ids.tolist()))
-    return AnnotationTable(
+    if not problems and not images.records:
+        problems.append("the data set is empty: 'images' lists none")
+    if not problems and not categories.records:
+        problems.append("'categories' lists none, so there is nothing to detect")
+    if problems:
+        raise UserError(all_problems(str(path), problems))
+    image_ids, category_ids = images.ids("id"), categories.ids("id")
+    are_ids = not problems
+    merged = merge_images(image_ids, images.file_names(), images.sizes(), problems)
+    listed, label_of = merge_categories(category_ids, categories.strings("name"), problems)
+    in_image = annotations.references("image_id", image_ids, "image", are_ids)
+    of_category = annotations.references("category_id", category_ids, "category", are_ids)
+    boxes = annotations.boxes()
+    if problems:
+        raise UserError(all_problems(str(path), problems))
+    table = AnnotationTable(
         source=str(path),
         categories=listed,
-        image_ids=image_ids,
-        file_names=name_array(_file_names(images)),
-        image_sizes=images.sizes(),
-        annotation_ids=annotations.ids("id"),
-        image_indices=annotations.references("image_id", image_ids, "image"),
-        labels=annotations.references("category_id", category_ids, "category"),
-        boxes_xywh=annotations.boxes(),
-        areas=annotations.numbers("area"),
+        image_ids=merged.ids,
+        file_names=name_array(merged.file_names),
+        image_sizes=merged.sizes,
+        annotation_ids=annotations.own_ids(),
+        image_indices=merged.row_of[in_image],
+        labels=label_of[of_category],
+        boxes_xywh=boxes,
+        areas=annotations.areas(),
         is_crowd=annotations.flags("iscrowd"),
-        occluded_fractions=annotations.numbers("occluded_fraction"),
-    ).with_findings(duplicate_name_finding(listed))
+        occluded_fractions=annotations.optional_numbers("occluded_fraction", _is_fraction),
+        original_image_ids=image_ids.originals,
+        image_aliases=merged.aliases,
+    )
+    return table.with_findings(
+        duplicate_name_finding(listed),
+        *images.findings,
+        merged.finding,
+        *categories.findings,
+        *annotations.findings,
+        _repeated_categories(len(categories.records) - len(listed)),
+        _without_annotations(tree),
+        _lvis_finding(images.records),
+    )
+
+
+def _repeated_categories(count: int) -> str:
+    entries = "entry" if count == 1 else "entries"
+    return f"{count} {entries} of 'categories' repeat another one: merged" if count else ""
+
+
+def _without_annotations(tree: Record) -> str:
+    if tree.get("annotations") is not None:
+        return ""
+    return "the file has no 'annotations', as that of a test split: nothing can be learnt or scored"
+
+
+def _lvis_finding(images: Sequence[Record]) -> str:
+    if not any(image.get(key) for image in images for key in _LVIS_KEYS):
+        return ""
+    return (
+        "an LVIS file: of an image not every class is annotated, which LVIS's own metric allows "
+        "for; here everything that is not annotated counts as a false alarm, so that AP is far "
+        "lower than LVIS's"
+    )
 
 
 @contextmanager
@@ -80,33 +133,14 @@ def _without_masks(record: Record) -> Record:
     return record
 
 
-def _read_json(path: Path) -> Record:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such annotation file") from None
-    except IsADirectoryError:
+def _read_tree(path: Path) -> Record:
+    if path.is_dir():
         raise UserError(
             f"{path}: is a folder, but COCO annotations are one JSON file (a folder of XML files "
             "is read with kind: voc)"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text file in UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened: {error.strerror}") from None
-    if not text.strip():
-        raise UserError(f"{path}: the annotation file is empty")
-    try:
-        with _without_garbage_collection():
-            tree = json.loads(text, object_hook=_without_masks)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: not readable as JSON: {error.msg[0].lower()}{error.msg[1:]} at line "
-            f"{error.lineno}, column {error.colno} (character {error.pos} of {len(text)}); the "
-            "file may be incomplete: copy or download it again"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
+        )
+    with _without_garbage_collection():
+        tree = read_json(path, "annotation file", _without_masks)
     if isinstance(tree, list):
         raise UserError(
             f"{path}: is a list, such as a results file, not a COCO annotation file (an object "
@@ -117,18 +151,21 @@ def _read_json(path: Path) -> Record:
     return tree
 
 
-def _list_of(tree: Record, part: str, path: Path) -> list[Record]:
+def _list_of(tree: Record, part: str, path: Path, problems: list[str]) -> list[Record]:
+    records = tree.get(part)
+    if records is None and part == "annotations" and not did_you_mean(part, tree.keys() - {part}):
+        return []
     if part not in tree:
         raise UserError(
             f"{path}: is not a COCO annotation file: the key '{part}' is missing (it has "
             f"{', '.join(sorted(map(str, tree))[:10]) or 'none'})"
         )
-    records = tree[part]
     if not isinstance(records, list):
-        raise UserError(f"{path}: '{part}' must be a list, is {_shown(records)}")
+        problems.append(f"'{part}' must be a list, is {_shown(records)}")
+        return []
     if not set(map(type, records)) <= {dict}:
         index = next(i for i, record in enumerate(records) if not isinstance(record, dict))
-        raise UserError(f"{path}: {part}[{index}] must be an object, is {_shown(records[index])}")
+        problems.append(f"{part}[{index}] must be an object, is {_shown(records[index])}")
     return records
 
 
@@ -137,143 +174,171 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _file_names(images: _Records) -> list[str]:
-    names = images.strings("file_name")
-    for index, name in enumerate(names):
-        refuse_outside_path(name, images.where(index, "file_name"))
-    return names
-
-
 class _Records:
     """One of the three lists of a COCO file, read column by column.
 
-    A column is first checked as a whole, which costs little; only where that fails, the record at
-    fault is searched for.
+    A column is first checked as a whole, which costs little; only where that fails, the records at
+    fault are searched for. What is wrong is added to ``problems``, and something stands in its
+    place until all is read.
+
+    Attributes:
+        findings: what was taken for values that are missing or senseless, one sentence each.
     """
 
-    def __init__(self, path: Path, part: str, records: list[Record]) -> None:
+    def __init__(self, part: str, records: list[Record], problems: list[str]) -> None:
         self.records = records
-        self._path = path
+        self.findings: list[str] = []
         self._part = part
+        self._problems = problems
 
-    def where(self, index: int, key: str) -> str:
-        """The place of a value, for messages."""
-        record_id = self.records[index].get("id")
-        of = f" (id {record_id})" if isinstance(record_id, int) and key != "id" else ""
-        return f"{self._path}: {self._part}[{index}].{key}{of}"
+    def ids(self, key: str) -> Ids:
+        """A column of ids, which several records may share."""
+        ids, wrong = Ids.of([record.get(key) for record in self.records])
+        self._refuse(key, wrong, _ID)
+        return ids
 
-    def ids(self, key: str) -> IntArray:
-        """A column of unique integers."""
-        values = self._integers(key)
-        if len(np.unique(values)) != len(values):
-            twice = [value for value, count in Counter(values.tolist()).items() if count > 1]
-            raise UserError(
-                f"{self._path}: {len(twice)} {key}s of '{self._part}' stand more than once: "
-                f"{', '.join(map(str, twice[:5]))}{' …' if len(twice) > 5 else ''}; every one must "
-                "be unique"
+    def own_ids(self) -> IntArray:
+        """``id``, which decides nothing: numbered from 1 unless every record has one of its own."""
+        ids, wrong = Ids.of([record.get("id") for record in self.records])
+        numbers = ids.numbers
+        if not len(wrong) and not ids.originals and len(np.unique(numbers)) == len(numbers):
+            return numbers
+        if len(wrong) < len(numbers):
+            self.findings.append(
+                f"the ids of '{self._part}' are missing, no numbers or not unique: numbered anew "
+                "from 1"
             )
-        return values
+        return np.arange(1, len(numbers) + 1)
 
     def strings(self, key: str) -> list[str]:
-        """A column of strings."""
-        values = cast(list[str], self._column(key, {str}, "a string"))
+        """A column of texts for people."""
+        return self._texts(key, text_fault)
+
+    def file_names(self) -> list[str]:
+        """``file_name``: paths below the image folder."""
+        return self._texts("file_name", path_fault)
+
+    def _texts(self, key: str, fault_of: Callable[[str], str]) -> list[str]:
+        given = [record.get(key) for record in self.records]
+        wrong = [at for at, value in enumerate(given) if not isinstance(value, str)]
+        self._refuse(key, wrong, "a string")
+        # Of those that are none, each is another one.
+        values = [v if isinstance(v, str) else f"{at}?" for at, v in enumerate(given)]
         for index, value in enumerate(values):
-            if not value.isprintable():
-                refuse_unprintable(value, self.where(index, key))
+            if fault := fault_of(value):
+                self._problems.append(f"{self._where(index, key)}: {fault}")
         return values
 
-    def numbers(self, key: str) -> FloatArray:
-        """A column of numbers; NaN where a record has none."""
+    def references(self, key: str, ids: Ids, what: str, are_ids: bool) -> IntArray:
+        """A column of ids of other records, as their positions.
+
+        Args:
+            key: of the column.
+            ids: of the other records.
+            what: one of these is.
+            are_ids: whether all of them have an id; else an unknown one may be meant.
+        """
         values = [record.get(key) for record in self.records]
-        self._check(values, key, {int, float, type(None)}, "a number")
-        return self._floats([np.nan if value is None else value for value in values], key)
-
-    def flags(self, key: str) -> BoolArray:
-        """A column of 0 and 1; 0 where a record has none."""
-        values = [record.get(key, 0) for record in self.records]
-        self._check(values, key, {int, bool}, "0 or 1")
-        if not set(values) <= {0, 1}:
-            index = next(i for i, value in enumerate(values) if value not in (0, 1))
-            raise self._wrong(index, key, "0 or 1", values[index])
-        return np.array(values, dtype=bool)
-
-    def references(self, key: str, ids: IntArray, what: str) -> IntArray:
-        """A column of ids of other records, as their positions."""
-        values = self._integers(key)
-        order = np.argsort(ids)
-        found = order[np.searchsorted(ids, values, sorter=order).clip(max=len(ids) - 1)]
-        unknown = np.flatnonzero(ids[found] != values)
-        if len(unknown):
-            index = int(unknown[0])
-            raise UserError(
-                f"{self.where(index, key)}: there is no {what} with the id {values[index]} in this "
-                f"file ({len(unknown)} of {len(values)} annotations belong to an unknown {what})"
+        found = ids.positions_of(values)
+        unknown = np.flatnonzero(found < 0)
+        if not len(unknown):
+            return found
+        no_ids = Ids.of([values[at] for at in unknown])[1]
+        self._refuse(key, unknown[no_ids], _ID)
+        others = np.setdiff1d(unknown, unknown[no_ids])
+        if len(others) and are_ids:
+            index = int(others[0])
+            self._problems.append(
+                f"{self._where(index, key)}: there is no {what} with the id {values[index]!r} in "
+                f"this file ({len(others)} of {len(values)} annotations belong to an unknown "
+                f"{what})"
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.maximum(found, 0)
 
     def boxes(self) -> FloatArray:
         """``bbox`` as ``(G, 4)``."""
-        values = self._column("bbox", {list}, "a list [x, y, width, height]")
-        if not set(map(len, values)) <= {4}:
-            index = next(i for i, value in enumerate(values) if len(value) != 4)
-            raise self._wrong(index, "bbox", "a list [x, y, width, height]", values[index])
-        flat = list(chain.from_iterable(values))
+        values = [record.get("bbox") for record in self.records]
+        boxes = [box if type(box) is list and len(box) == 4 else _NO_BOX for box in values]
+        self._refuse("bbox", [at for at, box in enumerate(boxes) if box is _NO_BOX], _BOX)
+        flat = list(chain.from_iterable(boxes))
         if not set(map(type, flat)) <= {int, float}:
-            index = next(i for i, v in enumerate(flat) if type(v) not in (int, float)) // 4
-            raise self._wrong(index, "bbox", "four numbers", values[index])
-        return self._floats(flat, "bbox", per_record=4).reshape(-1, 4)
+            no_numbers = {at // 4 for at, side in enumerate(flat) if type(side) not in _NUMBERS}
+            self._refuse("bbox", sorted(no_numbers), "four numbers")
+            flat = [side if type(side) in _NUMBERS else 0 for side in flat]
+        try:
+            return np.array(flat, dtype=np.float64).reshape(-1, 4)
+        except OverflowError:
+            too_large = {at // 4 for at, side in enumerate(flat) if abs(side) >= 2**1023}
+            self._refuse("bbox", sorted(too_large), "four numbers of usual size")
+            return np.zeros((len(values), 4))
+
+    def areas(self) -> FloatArray:
+        """``area``; NaN where a record has none."""
+        return self.optional_numbers("area", lambda area: area >= 0)
+
+    def optional_numbers(
+        self, key: str, is_sensible: Callable[[FloatArray], BoolArray]
+    ) -> FloatArray:
+        """A column of numbers that decide little; NaN where there is none that makes sense."""
+        values = [record.get(key) for record in self.records]
+        numbers = [np.nan if value is None else number_of(value) for value in values]
+        senseless = [at for at, number in enumerate(numbers) if number is None]
+        column = np.array([np.nan if n is None else n for n in numbers], dtype=np.float64)
+        given = np.isfinite(column)
+        out_of_range = np.flatnonzero(given & ~is_sensible(np.where(given, column, 0)))
+        column[out_of_range] = np.nan
+        self._pass_over(key, [*senseless, *out_of_range.tolist()], "taken as not given")
+        return column
+
+    def flags(self, key: str) -> BoolArray:
+        """A column of 0 and 1; 0 where a record has none that makes sense."""
+        values = [record.get(key, 0) for record in self.records]
+        if set(map(type, values)) <= {int, bool} and set(values) <= {0, 1}:
+            return np.array(values, dtype=bool)
+        meanings = [flag_of(value) for value in values]
+        senseless = [at for at, meaning in enumerate(meanings) if meaning is None]
+        self._pass_over(key, senseless, "taken as 0")
+        return np.array([bool(meaning) for meaning in meanings], dtype=bool)
 
     def sizes(self) -> IntArray:
         """``height`` and ``width`` as ``(I, 2)``; ``(0, 0)`` where either is missing."""
-        columns = []
-        for key in ("height", "width"):
-            values = [record.get(key) or 0 for record in self.records]
-            self._check(values, key, {int, float}, "a whole number of pixels")
-            column = self._floats(values, key)
-            wrong = np.flatnonzero(
-                ~((column >= 0) & (column == np.floor(column)) & (column < 2**31))
-            )
-            if len(wrong):
-                index = int(wrong[0])
-                raise self._wrong(index, key, "a whole number of pixels", values[index])
-            columns.append(column.astype(np.int64))
-        sizes = np.stack(columns, axis=1)
-        sizes[(sizes == 0).any(axis=1)] = 0
+        columns = [self.optional_numbers(key, _is_side) for key in ("height", "width")]
+        sizes = np.nan_to_num(np.stack(columns, axis=1)).astype(np.int64)
+        sizes[(sizes <= 0).any(axis=1)] = 0
         return sizes
 
-    def _floats(
-        self, values: Sequence[int | float], key: str, *, per_record: int = 1
-    ) -> FloatArray:
-        """Numbers as one array; ``per_record`` of them belong to each record."""
-        try:
-            return np.array(values, dtype=np.float64)
-        except OverflowError:
-            index = next(i for i, value in enumerate(values) if abs(value) >= 2**1023)
-            where = index // per_record
-            raise self._wrong(where, key, "a number of usual size", values[index]) from None
+    def _where(self, index: int, key: str) -> str:
+        """The place of a value, for messages."""
+        record_id = self.records[index].get("id")
+        of = f" (id {record_id})" if isinstance(record_id, int) and key != "id" else ""
+        return f"{self._part}[{index}].{key}{of}"
 
-    def _integers(self, key: str) -> IntArray:
-        values = self._column(key, {int}, "a whole number")
-        try:
-            return np.array(values, dtype=np.int64)
-        except OverflowError:
-            index = next(i for i, value in enumerate(values) if abs(value) >= 2**63)
-            raise self._wrong(index, key, "a number of at most 63 bits", values[index]) from None
+    def _refuse(self, key: str, wrong: Sequence[int] | IntArray, what: str) -> None:
+        if not len(wrong):
+            return
+        index = int(wrong[0])
+        record = self.records[index]
+        fault = (
+            f"must be {what}, is {_shown(record[key])}" if key in record else "this key is missing"
+        )
+        others = f" (and {len(wrong) - 1} more of '{self._part}')" if len(wrong) > 1 else ""
+        self._problems.append(f"{self._where(index, key)}: {fault}{others}")
 
-    def _column(self, key: str, types: set[type], what: str) -> list[Any]:
-        try:
-            values = [record[key] for record in self.records]
-        except KeyError:
-            index = next(i for i, record in enumerate(self.records) if key not in record)
-            raise UserError(f"{self.where(index, key)}: this key is missing") from None
-        self._check(values, key, types, what)
-        return values
+    def _pass_over(self, key: str, senseless: Sequence[int], what: str) -> None:
+        if senseless:
+            index = min(senseless)
+            self.findings.append(
+                f"{len(senseless)} of {len(self.records)} values of '{key}' in '{self._part}' make "
+                f"no sense: {what} (the first: {self._where(index, key)} is "
+                f"{_shown(self.records[index][key])})"
+            )
 
-    def _check(self, values: Sequence[Any], key: str, types: Iterable[type], what: str) -> None:
-        allowed = set(types)
-        if not set(map(type, values)) <= allowed:
-            index = next(i for i, value in enumerate(values) if type(value) not in allowed)
-            raise self._wrong(index, key, what, values[index])
 
-    def _wrong(self, index: int, key: str, what: str, value: object) -> UserError:
-        return UserError(f"{self.where(index, key)}: must be {what}, is {_shown(value)}")
+def _is_side(values: FloatArray) -> BoolArray:
+    # 0 and -1 are how tools write that they do not know it.
+    is_whole: BoolArray = values == np.floor(values)
+    return is_whole & (values >= -1) & (values < 2**31)
+
+
+def _is_fraction(values: FloatArray) -> BoolArray:
+    return (values >= 0) & (values <= 1)

@@ -1,30 +1,51 @@
 """Detections as a file in COCO's results format: a JSON list with one object per detection.
 
 ``{"image_id": 42, "category_id": 18, "bbox": [x, y, width, height], "score": 0.87}``; the ids are
-those of the annotation file. Further keys are allowed and ignored.
+those of the annotation file. A ``file_name`` and a ``category_name`` beside them say more than ids
+do; other keys are allowed and ignored.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retina.datasets.annotations import AnnotationTable
+from retina.datasets.ids import Ids, canonical_id
+from retina.datasets.repeated import plain_path
 from retina.errors import UserError
 from retina.storage import replacing
-from retina.structures import BoolArray, Categories, Detections, FloatArray, GroundTruth, IntArray
+from retina.structures import (
+    BoolArray,
+    Categories,
+    Detections,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    OriginalId,
+)
+from retina.text_files import read_json
 
-_ROW = struct.Struct("=qq5d")
-_COLUMNS = np.dtype([("image", "i8"), ("category", "i8"), ("box", "f8", 4), ("score", "f8")])
+_ROW = struct.Struct("=qqqq5d")
+_COLUMNS = np.dtype(
+    [
+        *(("image", "i8"), ("category", "i8"), ("file_name", "i8"), ("category_name", "i8")),
+        *(("box", "f8", 4), ("score", "f8")),
+    ]
+)
 _FORMAT = (
-    'a detection is {"image_id": integer, "category_id": integer, '
-    '"bbox": [x, y, width, height], "score": number}'
+    'a detection is {"image_id": id, "category_id": id, "bbox": [x, y, width, height], "score": '
+    "number}"
 )
 
 
@@ -33,70 +54,260 @@ class DetectionArrays:
     """Detections of many images, one per row: what `CocoMetrics.update_arrays` takes.
 
     Attributes:
-        image_ids: ``(N,)`` original ids.
+        image_ids: ``(N,)`` the ids of the ground truth.
         boxes_xywh: ``(N, 4)`` (x, y, width, height) in pixels.
         scores: ``(N,)``.
         labels: ``(N,)`` contiguous labels.
+        findings: what reading them found, one sentence each.
     """
 
     image_ids: IntArray
     boxes_xywh: FloatArray
     scores: FloatArray
     labels: IntArray
+    findings: tuple[str, ...] = ()
 
 
-def read_results(path: Path, ground_truth: GroundTruth) -> DetectionArrays:
+def read_results(
+    path: Path, ground_truth: GroundTruth, images: AnnotationTable | None = None
+) -> DetectionArrays:
     """Read a results file and check every row of it against the ground truth.
 
-    Rows are packed while the file is parsed, so that memory holds 56 bytes a detection beside the
-    text, not a tree of Python objects.
+    A row that says a ``file_name`` or a ``category_name`` belongs to the image and the category of
+    that name, whatever its ids say: these may be those of another file, or only count. Rows are
+    packed while the file is parsed, so that memory holds 72 bytes a detection beside the text, not
+    a tree of Python objects.
+
+    Args:
+        path: the file.
+        ground_truth: what it shall be scored against.
+        images: the annotations that the ground truth was made of: what its images are called.
 
     Raises:
         UserError: the file cannot be read, is no JSON list, or has a row that is no detection of
             an image and category of the ground truth; the message names the row, counted from 0.
     """
-    packed = bytearray()
-    rows = _parse(path, _packing_hook(packed))
-    table = np.frombuffer(packed, dtype=_COLUMNS)
-    # What the hook could pack is None in the list; anything else is a row it could not read.
+    categories = ground_truth.categories
+    image_ids = Ids(ground_truth.image_ids, ground_truth.original_image_ids)
+    numbers = np.asarray(categories.dataset_ids, dtype=np.int64)
+    category_ids = Ids(numbers, categories.original_ids)
+    packing = _Packing(image_ids, category_ids)
+    rows = _parse(path, packing)
+    table = np.frombuffer(packing.packed, dtype=_COLUMNS)
+    # What could be packed is None in the list; anything else is a row that could not be read.
     for number, row in enumerate(rows):
         if row is not None:
             raise UserError(f"{path}: detection {number} (from 0) {_what_is_wrong(row)}; {_FORMAT}")
     if len(table) != len(rows):
         raise UserError(f"{path}: detections inside other detections; {_FORMAT}")
-
     is_finite = np.isfinite(table["box"]).all(axis=1) & np.isfinite(table["score"])
     _refuse(path, ~is_finite, "has a box or score that is not finite", "leave such rows out")
-    _refuse(
-        path,
-        ~np.isin(table["image"], ground_truth.image_ids),
-        "is of image_id {}, which the annotations do not have",
-        "score the results against the annotation file of the same images",
-        table["image"],
+    found_images = _Reference(
+        _with_aliases(table["image"], images),
+        ground_truth.image_ids,
+        table["file_name"],
+        _positions_of_files(packing.file_names, images),
+        packing.file_names,
+        ("image_id", "file"),
     )
-    ids = np.asarray(ground_truth.categories.dataset_ids, dtype=np.int64)
-    _refuse(
-        path,
-        ~np.isin(table["category"], ids),
-        "is of category_id {}, which is no category of the annotations "
-        f"({_some(sorted(ids.tolist()))})",
-        "write the original category ids of the annotation file, not contiguous labels",
+    found_categories = _Reference(
         table["category"],
+        numbers,
+        table["category_name"],
+        [_only(categories.names, name) for name in packing.category_names],
+        packing.category_names,
+        ("category_id", "class"),
     )
-    order = np.argsort(ids)
+    at_image = found_images.positions(
+        path, "score the results against the annotation file of the same images"
+    )
+    labels = found_categories.positions(
+        path,
+        f"they have {_some(sorted(numbers.tolist()))}; write the original category ids of the "
+        "annotation file, not contiguous labels",
+    )
+    keep, repeats = _without_repeats(table, at_image, labels, images)
     return DetectionArrays(
-        image_ids=table["image"].astype(np.int64),
-        boxes_xywh=table["box"].astype(np.float64),
-        scores=table["score"].astype(np.float64),
-        labels=order[np.searchsorted(ids, table["category"], sorter=order)]
-        if len(ids)
-        else np.zeros(0, dtype=np.int64),
+        image_ids=ground_truth.image_ids[at_image][keep],
+        boxes_xywh=table["box"][keep],
+        scores=table["score"][keep],
+        labels=labels[keep],
+        findings=tuple(filter(None, (found_images.finding, found_categories.finding, repeats))),
+    )
+
+
+class _Packing:
+    """A JSON object hook that packs detections away and returns anything else unchanged.
+
+    Attributes:
+        packed: `_ROW`s.
+        file_names: each once; rows hold the position, or -1.
+        category_names: likewise.
+    """
+
+    def __init__(self, image_ids: Ids, category_ids: Ids) -> None:
+        self.packed = bytearray()
+        self.file_names: dict[str, int] = {}
+        self.category_names: dict[str, int] = {}
+        self._images, self._categories = image_ids.by_meaning(), category_ids.by_meaning()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            x, y, width, height = row["bbox"]
+            packed = _ROW.pack(
+                _number(row["image_id"], self._images),
+                _number(row["category_id"], self._categories),
+                _position(row.get("file_name"), self.file_names),
+                _position(row.get("category_name"), self.category_names),
+                *(x, y, width, height, row["score"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, struct.error):
+            return row
+        self.packed.extend(packed)
+        return None
+
+
+def _number(value: Any, by_meaning: Mapping[OriginalId, int] | None) -> Any:
+    """The number of an id; of one that is not known, and no number, the id itself."""
+    if by_meaning is None:
+        return value if type(value) is int else canonical_id(value)
+    meaning = canonical_id(value)
+    return value if meaning is None else by_meaning.get(meaning, str(value))
+
+
+def _position(name: Any, names: dict[str, int]) -> int:
+    return names.setdefault(name, len(names)) if isinstance(name, str) else -1
+
+
+@dataclass(slots=True)
+class _Reference:
+    """What a column of ids, and of names beside them, refers to.
+
+    Attributes:
+        ids: ``(N,)`` of the rows.
+        known_ids: ``(M,)`` that there are.
+        name_of_row: ``(N,)`` the position of each row's name among ``names``; -1 for none.
+        position_of_name: for each of these what it means; -1 for none, -2 for one of several.
+        names: what the rows are said to belong to.
+        words: what the id and the name are called.
+        finding: about the ids, once `positions` was called.
+    """
+
+    ids: IntArray
+    known_ids: IntArray
+    name_of_row: IntArray
+    position_of_name: Sequence[int]
+    names: Mapping[str, int]
+    words: tuple[str, str]
+    finding: str = ""
+
+    def positions(self, path: Path, fix: str) -> IntArray:
+        """``(N,)`` which of the known ones each row belongs to.
+
+        Raises:
+            UserError: a row belongs to none; names it, with the fix.
+        """
+        by_id = Ids(self.known_ids).numbered(self.ids)
+        by_name = np.array([*self.position_of_name, -2], dtype=np.int64)[self.name_of_row]
+        if not (by_name >= 0).any() and (by_id >= 0).all():
+            return by_id  # names of another kind
+        word, name = self.words
+        if (by_name == -1).any():
+            row = int(np.argmax(by_name == -1))
+            raise UserError(
+                f"{path}: detection {row} (from 0) is of the {name} "
+                f"'{list(self.names)[self.name_of_row[row]]}', which the annotations do not have; "
+                f"{fix}"
+            )
+        found = np.where(by_name >= 0, by_name, by_id)
+        unknown = f"is of {word} {{}}, which the annotations do not have"
+        _refuse(path, found < 0, unknown, fix, self.ids)
+        others = np.flatnonzero((by_name >= 0) & (by_name != by_id))
+        if len(others):
+            row = int(others[0])
+            shown = list(self.names)[self.name_of_row[row]]
+            self.finding = (
+                f"the {word} of {len(others)} of {len(found)} detections is not that of the {name} "
+                f"they name ({self.ids[row]} for '{shown}', which is "
+                f"{self.known_ids[found[row]]}): the names are taken"
+            )
+        return found
+
+
+def _positions_of_files(names: Iterable[str], images: AnnotationTable | None) -> list[int]:
+    """The image that each file name means: -1 for none, -2 for one of several."""
+    if images is None or not names:
+        return [-2 for _ in names]
+    by_base: dict[str, list[tuple[int, list[str]]]] = defaultdict(list)
+    for position in range(images.num_images):
+        *folders, base = _spelled(images.file_name(position))
+        by_base[base].append((position, folders))
+    return [_best(*_split(name), by_base) for name in names]
+
+
+def _spelled(name: str) -> list[str]:
+    return unicodedata.normalize("NFC", plain_path(name)).split("/")
+
+
+def _split(name: str) -> tuple[list[str], str]:
+    *folders, base = _spelled(name)
+    return folders, base
+
+
+def _best(
+    folders: Sequence[str], base: str, by_base: Mapping[str, Sequence[tuple[int, list[str]]]]
+) -> int:
+    """The image whose path agrees with a file's over the most folders, counted from the end."""
+    candidates = by_base.get(base, ())
+    if not candidates:
+        return -1
+    agreement = [_common_tail(folders, theirs) for _, theirs in candidates]
+    best = max(agreement)
+    return candidates[agreement.index(best)][0] if agreement.count(best) == 1 else -2
+
+
+def _common_tail(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    pairs = zip(reversed(ours), reversed(theirs), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _only(names: Sequence[str], name: str) -> int:
+    """Where a name stands: -1 for nowhere, -2 for several places."""
+    count = names.count(name)
+    return names.index(name) if count == 1 else -2 if count else -1
+
+
+def _with_aliases(ids: IntArray, images: AnnotationTable | None) -> IntArray:
+    if images is None or not images.image_aliases:
+        return ids
+    known, at = np.unique(ids, return_inverse=True)
+    meant = [images.image_aliases.get(number, number) for number in known.tolist()]
+    return np.array(meant, dtype=np.int64)[at]
+
+
+def _without_repeats(
+    table: npt.NDArray[Any], at_image: IntArray, labels: IntArray, images: AnnotationTable | None
+) -> tuple[IntArray, str]:
+    """The rows that count, and a finding: an image that was listed twice was detected on twice."""
+    every = np.arange(len(table))
+    if images is None or not images.image_aliases:
+        return every, ""
+    twice = np.isin(images.image_ids[at_image], list(images.image_aliases.values()))
+    columns = [at_image, labels, table["score"], *table["box"].T]
+    first = np.unique(np.stack(columns, axis=1)[twice], axis=0, return_index=True)[1]
+    keep = np.sort(np.concatenate([every[~twice], every[twice][first]]))
+    dropped = len(every) - len(keep)
+    return keep, (
+        f"{dropped} detections repeat another one of an image that the annotations list several "
+        "times: counted once"
+        if dropped
+        else ""
     )
 
 
 def write_results(
     path: Path,
-    image_ids: Sequence[int],
+    image_ids: Sequence[OriginalId],
     detections: Sequence[Detections],
     categories: Categories,
     *,
@@ -108,10 +319,11 @@ def write_results(
 
     Args:
         path: the file; its folder is made if need be.
-        image_ids: the original id of each image.
+        image_ids: the id of each image, as its file has it.
         detections: of each image, in pixels of the original image.
         categories: give the original id of each label.
-        file_names: of each image, written as ``file_name`` into every row.
+        file_names: of each image, where the ids are those of no annotation file: written into every
+            row as ``file_name``, beside the ``category_name``.
 
     Raises:
         UserError: the file may not be written.
@@ -128,59 +340,31 @@ def write_results(
 
 
 def _rows(
-    image_id: int, detections: Detections, categories: Categories, file_name: str | None
+    image_id: OriginalId, detections: Detections, categories: Categories, file_name: str | None
 ) -> list[str]:
     found = detections.cpu()
     # In float64, as `CocoMetrics.update` takes the differences.
     columns = zip(
         found.boxes.double().tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
     )
-    last = "" if file_name is None else f', "file_name": {json.dumps(file_name)}'
+    image = json.dumps(image_id)
+    ids = [json.dumps(categories.original_id(label)) for label in range(len(categories))]
+    last = ["" for _ in categories.names]
+    if file_name is not None:
+        name = json.dumps(file_name)
+        last = [
+            f', "category_name": {json.dumps(category)}, "file_name": {name}'
+            for category in categories.names
+        ]
     return [
-        f'{{"image_id": {image_id}, "category_id": {categories.dataset_ids[label]}, '
-        f'"bbox": [{x1!r}, {y1!r}, {x2 - x1!r}, {y2 - y1!r}], "score": {score!r}{last}}}'
+        f'{{"image_id": {image}, "category_id": {ids[label]}, '
+        f'"bbox": [{x1!r}, {y1!r}, {x2 - x1!r}, {y2 - y1!r}], "score": {score!r}{last[label]}}}'
         for (x1, y1, x2, y2), score, label in columns
     ]
 
 
-def _packing_hook(packed: bytearray) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
-    """A JSON object hook that moves detections into ``packed`` and returns the rest unchanged."""
-
-    def hook(row: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            box = row["bbox"]
-            packed.extend(_ROW.pack(row["image_id"], row["category_id"], *box, row["score"]))
-        except (KeyError, TypeError, OverflowError, struct.error):
-            ids = [row.get("image_id"), row.get("category_id")]
-            if not any(isinstance(id_, float) and id_.is_integer() for id_ in ids):
-                return row
-            whole = {
-                key: int(id_) if isinstance(id_, float) and id_.is_integer() else id_
-                for key, id_ in zip(("image_id", "category_id"), ids, strict=True)
-            }
-            # 42.0 is the id 42; what is wrong beyond that stays wrong on the second look.
-            return row if hook({**row, **whole}) is not None else None
-        return None
-
-    return hook
-
-
 def _parse(path: Path, hook: Callable[[dict[str, Any]], Any]) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is no text in UTF-8 ({error}); give a JSON results file"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    try:
-        rows = json.loads(text, object_hook=hook)
-    except (ValueError, RecursionError) as error:
-        size = f"{len(text)} characters"
-        raise UserError(
-            f"{path}: is no complete JSON ({error}; the file has {size}); write it again"
-        ) from None
+    rows = read_json(path, "results file", hook)
     if not isinstance(rows, list):
         kind = "one JSON object" if rows is None or isinstance(rows, dict) else "no list"
         hint = (
@@ -200,14 +384,19 @@ def _what_is_wrong(row: Any) -> str:
     if missing:
         return f"has no {' and no '.join(repr(key) for key in missing)}"
     for key in ("image_id", "category_id"):
-        if not isinstance(row[key], int) or abs(row[key]) >= 2**63:
-            return f"has the {key} {_short(row[key])}, not an integer"
+        if canonical_id(row[key]) is None:
+            return f"has the {key} {_short(row[key])}, which is no id"
     box = row["bbox"]
     if not isinstance(box, list) or len(box) != 4:
         return f"has the bbox {_short(box)}, not a list of four numbers"
     if not all(isinstance(side, int | float) for side in box):
         return f"has the bbox {_short(box)}, not all numbers"
-    return f"has the score {_short(row['score'])}, not a number"
+    if not isinstance(row["score"], int | float) or abs(row["score"]) >= 2**1023:
+        return f"has the score {_short(row['score'])}, not a number"
+    return (
+        f"is of image_id {_short(row['image_id'])} and category_id {_short(row['category_id'])}, "
+        "one of which the annotations do not have"
+    )
 
 
 def _refuse(

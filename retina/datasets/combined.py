@@ -134,6 +134,9 @@ class ConcatenatedDataset(DetectionDataset):
             boxes_xywh=np.concatenate([truth.boxes_xywh for truth in truths]),
             areas=np.concatenate([truth.areas for truth in truths]),
             is_crowd=np.concatenate([truth.is_crowd for truth in truths]),
+            original_image_ids={}
+            if self._renumbered
+            else {key: value for one in truths for key, value in one.original_image_ids.items()},
         )
 
     def occluded_fractions(self) -> FloatArray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,37 +17,12 @@ MAX_HEADERS = 2000
 every one."""
 
 
-def missing_files(table: AnnotationTable, folder: Path) -> list[str]:
-    """The names of the images that are not in the folder.
-
-    Folders are listed instead of asking for each file, which is slow over a network.
-    """
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for index in range(table.num_images):
-        name = table.file_name(index)
-        parent, _, base = name.rpartition("/")
-        if parent not in listings:
-            listings[parent] = set(_list(folder / parent))
-        if base not in listings[parent]:
-            missing.append(name)
-    return missing
-
-
-def _list(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208  # bare names, and no Path object for each
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def require_files(table: AnnotationTable, folder: Path, *, max_missing: int = 0) -> None:
-    """Raise a `UserError` unless every image of a split, or all but some, are in the folder."""
+def require_files(
+    table: AnnotationTable, missing: Sequence[str], folder: Path, *, max_missing: int = 0
+) -> None:
+    """Raise a `UserError` if more images of a split are missing in the folder than may be."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder (of the annotations {table.source})")
-    missing = missing_files(table, folder)
     if len(missing) <= max_missing and len(missing) < table.num_images:
         return
     shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -59,14 +33,8 @@ def require_files(table: AnnotationTable, folder: Path, *, max_missing: int = 0)
     )
     raise UserError(
         f"{table.source}: {len(missing)} of {table.num_images} images are not in {folder}: "
-        f"{shown}{_case_hint(missing[0], folder)}; {hint}"
+        f"{shown}; {hint}"
     )
-
-
-def _case_hint(name: str, folder: Path) -> str:
-    parent, _, base = name.rpartition("/")
-    near = [other for other in _list(folder / parent) if other.lower() == base.lower()]
-    return f" (there is '{near[0]}': upper and lower case differ)" if near else ""
 
 
 def read_missing_sizes(table: AnnotationTable, folder: Path) -> AnnotationTable:

@@ -20,6 +20,7 @@ from retina.datasets.categories import (
 )
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig
+from retina.datasets.file_names import find_files
 from retina.datasets.files import check_headers, read_missing_sizes, require_files
 from retina.datasets.images import decode_image
 from retina.datasets.repair import repair_boxes
@@ -124,8 +125,9 @@ class FolderConfig(DatasetConfig):
         table = random_subset(
             table, fraction=self.fraction, max_images=self.max_images, seed=self.subset_seed
         )
+        table, missing = find_files(table, self.images)
         if check_images:
-            require_files(table, self.images, max_missing=max_unreadable)
+            require_files(table, missing, self.images, max_missing=max_unreadable)
         table = read_missing_sizes(table, self.images)
         if check_images:
             table = check_headers(table, self.images, max_unreadable=max_unreadable)

@@ -36,9 +36,6 @@ from retina.datasets.image_files import (
 from retina.errors import UnreadableImageError
 from retina.structures import Size
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-"""What an image file that is found by its stem, or in a folder, may end with; the first wins."""
-
 _ORIENTATION = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258

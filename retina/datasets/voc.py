@@ -9,25 +9,22 @@ convention.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from retina.datasets.annotations import (
-    AnnotationTable,
-    name_array,
-    refuse_outside_path,
-    refuse_unprintable,
-)
+from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
+from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import FolderConfig
-from retina.datasets.images import IMAGE_SUFFIXES
+from retina.datasets.ids import Ids
+from retina.datasets.repeated import merge_images, plain_path
 from retina.datasets.voc_file import VocImage, read_voc_file
-from retina.errors import UserError
+from retina.errors import UserError, all_problems
 from retina.structures import Categories, IntArray
+from retina.text_files import read_text
 
 
 class VocConfig(FolderConfig):
@@ -88,18 +85,27 @@ class VocConfig(FolderConfig):
             raise UserError(f"{annotations}: no such folder of Pascal VOC annotations (XML files)")
         if not images.is_dir():
             raise UserError(f"{images}: no such image folder (of the annotations {annotations})")
-        names = (
-            _names_in_folder(annotations) if split is None else _names_in_split(split, annotations)
-        )
-        parsed = [read_voc_file(annotations / f"{name}.xml") for name in names]
-        return self._table(names, parsed)
+        files, listed_twice = _xml_files(annotations), ""
+        if split is not None:
+            files, listed_twice = _files_in_split(split, annotations, files)
+        return self._table(
+            list(files), _read_all(list(files.values()), str(annotations))
+        ).with_findings(listed_twice)
 
     def _table(self, names: Sequence[str], parsed: Sequence[VocImage]) -> AnnotationTable:
-        file_names, renamed = _file_names(names, parsed, self.images)
         objects = [one for image in parsed for one in image.objects]
         listed = Categories.from_names(sorted({one.name for one in objects}))
-        for name in listed.names:
-            refuse_unprintable(name, f"{self.annotations}: a <name>")
+        file_names, renamed = _file_names(names, parsed, self.images)
+        problems = [f"a <name>: {fault}" for fault in map(text_fault, listed.names) if fault]
+        merged = merge_images(
+            Ids(numbers_of_names(names)),
+            file_names,
+            np.array([image.size for image in parsed], dtype=np.int64).reshape(-1, 2),
+            problems,
+            entry_name=lambda entry: f"{names[entry]}.xml",
+        )
+        if problems:
+            raise UserError(all_problems(str(self.annotations), problems))
         label_of = {name: label for label, name in enumerate(listed.names)}
         counts = [len(image.objects) for image in parsed]
         boxes = np.array([one.box for one in objects], dtype=np.float64).reshape(-1, 4)
@@ -109,18 +115,22 @@ class VocConfig(FolderConfig):
         return AnnotationTable(
             source=str(self.split or self.annotations),
             categories=listed,
-            image_ids=numbers_of_names(names),
-            file_names=name_array(file_names),
-            image_sizes=np.array([image.size for image in parsed], dtype=np.int64).reshape(-1, 2),
+            image_ids=merged.ids,
+            file_names=name_array(merged.file_names),
+            image_sizes=merged.sizes,
             annotation_ids=np.arange(1, len(objects) + 1),
-            image_indices=np.repeat(np.arange(len(parsed)), counts).astype(np.int64),
+            image_indices=np.repeat(merged.row_of, counts),
             labels=np.array([label_of[one.name] for one in objects], dtype=np.int64),
             boxes_xywh=boxes,
             areas=np.abs(boxes[:, 2] * boxes[:, 3]),
             is_crowd=is_difficult & self.difficult_as_crowd,
             occluded_fractions=np.full(len(objects), np.nan),
+            image_aliases=merged.aliases,
         ).with_findings(
-            renamed, _difficult_finding(int(is_difficult.sum()), self.difficult_as_crowd)
+            renamed,
+            merged.finding,
+            _senseless_finding(names, parsed),
+            _difficult_finding(int(is_difficult.sum()), self.difficult_as_crowd),
         )
 
 
@@ -134,39 +144,71 @@ def numbers_of_names(names: Sequence[str]) -> IntArray:
     return np.array([ranks[name] for name in names], dtype=np.int64)
 
 
-def _names_in_folder(annotations: Path) -> list[str]:
-    names = sorted(path.stem for path in annotations.glob("*.xml"))
-    if not names:
+def _xml_files(annotations: Path) -> dict[str, Path]:
+    """The annotation files of a folder, by the names of their images."""
+    files = list_files(annotations, [".xml"], deep=False).files
+    if not files:
         raise UserError(f"{annotations}: the data set is empty: there is no XML file")
-    return names
+    return {path.stem: path for path in files}
 
 
-def _names_in_split(split: Path, annotations: Path) -> list[str]:
-    try:
-        lines = split.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{split}: no such split file (a list of image names)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{split}: the split file cannot be read: {error}") from None
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+def _read_all(files: Sequence[Path], source: str) -> list[VocImage]:
+    """What the files hold.
+
+    Raises:
+        UserError: with everything that is wrong with any of them.
+    """
+    images, problems = [], []
+    for file in files:
+        try:
+            images.append(read_voc_file(file))
+        except UserError as error:
+            problems.append(str(error))
+    if len(problems) > 1:
+        raise UserError(all_problems(source, problems))
+    if problems:
+        raise UserError(problems[0])
+    return images
+
+
+def _files_in_split(
+    split: Path, annotations: Path, files: Mapping[str, Path]
+) -> tuple[dict[str, Path], str]:
+    """The annotation files of the images that a list names, and a finding or nothing."""
+    lines = read_text(split, "split file (a list of image names)").splitlines()
+    listed = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not listed:
         raise UserError(f"{split}: the data set is empty: the split file lists no name")
-    seen: dict[str, int] = {}
-    missing = []
-    for number, name in numbered:
-        refuse_outside_path(name, f"{split}, line {number}")
-        if name in seen:
-            raise UserError(f"{split}, line {number}: '{name}' stands in line {seen[name]} already")
-        seen[name] = number
-        if not (annotations / f"{name}.xml").is_file():
-            missing.append(f"'{name}' (line {number})")
+    chosen: dict[str, Path] = {}
+    missing, problems = [], []
+    for number, line in listed:
+        if fault := path_fault(line):
+            problems.append(f"line {number}: {fault}")
+            continue
+        name = plain_path(line)
+        stem = name if name in files or (annotations / f"{name}.xml").is_file() else _stem(name)
+        file = files.get(stem, annotations / f"{stem}.xml")
+        if file.is_file():
+            chosen[stem] = file
+        else:
+            missing.append(f"'{line}' (line {number})")
     if missing:
         shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise UserError(
-            f"{split}: {len(missing)} of {len(numbered)} names have no XML file in {annotations}: "
-            f"{shown}; a line holds the name of an image without its suffix"
+        problems.append(
+            f"{len(missing)} of {len(listed)} names have no XML file in {annotations}: {shown}; a "
+            "line holds the name of an image"
         )
-    return list(seen)
+    if problems:
+        raise UserError(all_problems(str(split), problems))
+    repeats = len(listed) - len(chosen)
+    lines_repeat = "line repeats" if repeats == 1 else "lines repeat"
+    return chosen, f"{repeats} {lines_repeat} a name of the list: read once" if repeats else ""
+
+
+def _stem(name: str) -> str:
+    """The name of an image without its suffix, where it has one."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else name
 
 
 def _file_names(
@@ -188,9 +230,8 @@ def _file_names(
             files.append(f"{parent}/{found}" if parent else found)
             renamed += bool(image.file_name) and image.file_name != found
         else:
-            named = image.file_name or f"{name}.jpg"
-            refuse_outside_path(named, f"{name}.xml: <filename>")
-            files.append(named)
+            is_below = image.file_name and not path_fault(image.file_name)
+            files.append(image.file_name if is_below else f"{name}.jpg")
     finding = (
         f"{renamed} of {len(names)} annotation files name another image file than the one with "
         "their own name, which is used"
@@ -202,10 +243,26 @@ def _images_by_stem(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         return {}
     rank = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
-    found = [(Path(name).suffix.lower(), name) for name in sorted(os.listdir(folder))]  # noqa: PTH208
-    found = [(suffix, name) for suffix, name in found if suffix in rank]
-    found.sort(key=lambda one: -rank[one[0]])  # of several files with one stem a JPEG wins
-    return {Path(name).stem: name for _, name in found}
+    found = list(list_files(folder, IMAGE_SUFFIXES, deep=False).files)
+    found.sort(key=lambda path: -rank[path.suffix.lower()])  # of several with one stem a JPEG wins
+    return {path.stem: path.name for path in found}
+
+
+def _senseless_finding(names: Sequence[str], parsed: Sequence[VocImage]) -> str:
+    found = [
+        (name, one) for name, image in zip(names, parsed, strict=True) for one in image.senseless
+    ]
+    if not found:
+        return ""
+    values = (
+        "value of an optional field makes"
+        if len(found) == 1
+        else ("values of optional fields make")
+    )
+    return (
+        f"{len(found)} {values} no sense: taken as not given (the first: {found[0][0]}.xml, "
+        f"{found[0][1]})"
+    )
 
 
 def _difficult_finding(count: int, difficult_as_crowd: bool) -> str:

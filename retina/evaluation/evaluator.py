@@ -17,7 +17,7 @@ from retina.evaluation.metrics import DetectionMetrics
 from retina.objective.criterion import Criterion
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.splits import targets_of_input
-from retina.structures import Detections, ImageBatch
+from retina.structures import Detections, ImageBatch, OriginalId
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class EvaluationResult:
     Attributes:
         metrics: the COCO numbers, the same on every rank.
         losses: classification and box regression loss over the whole split; None unless asked for.
-        image_ids: of all images, in the data set's order.
+        image_ids: of all images, as their file has them, in the data set's order.
         detections: in each of them, in pixels of the original image.
     """
 
     metrics: DetectionMetrics
     losses: dict[str, float] | None
-    image_ids: tuple[int, ...]
+    image_ids: tuple[OriginalId, ...]
     detections: tuple[Detections, ...]
 
 
@@ -135,11 +135,12 @@ class Evaluator:
             seen += zip(batch.image_ids, detections, strict=True)
             if on_progress is not None:
                 on_progress(len(batch))
+        originals = metrics.ground_truth.original_image_ids
         everything = [pair for part in gather_objects(seen) for pair in part]
         return EvaluationResult(
             metrics=metrics.compute(),
             losses=None if totals is None else _losses(sum_over_ranks(totals)),
-            image_ids=tuple(image_id for image_id, _ in everything),
+            image_ids=tuple(originals.get(image_id, image_id) for image_id, _ in everything),
             detections=tuple(found for _, found in everything),
         )
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.coco_results import write_results
-from retina.datasets.images import IMAGE_SUFFIXES, decode_image
+from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
+from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.prediction.drawing import Picture, draw_detections
 from retina.prediction.image_grids import enlarged
@@ -24,20 +25,35 @@ SMALLEST_PICTURE = 320
 """The shorter side that an annotated picture has at least, in pixels."""
 
 
-def find_images(sources: Sequence[str]) -> list[Path]:
-    """The image files that files, folders (searched in depth) and globs mean, each once, in order.
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """The image files that sources mean.
+
+    Attributes:
+        paths: each once, in order.
+        passed_over: what folders hold besides, by paths below them.
+    """
+
+    paths: tuple[Path, ...]
+    passed_over: tuple[str, ...]
+
+
+def find_images(sources: Sequence[str]) -> FoundImages:
+    """The image files that files, folders (searched in depth) and globs mean.
 
     Raises:
         UserError: a source is missing, or nothing is an image.
     """
     found: dict[Path, None] = {}
+    passed_over: list[str] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
+            inside = list_files(path, IMAGE_SUFFIXES)
+            if not inside.files:
                 raise UserError(f"{source}: the folder has no image ({_suffixes()})")
-            found.update(dict.fromkeys(inside))
+            found.update(dict.fromkeys(inside.files))
+            passed_over += inside.passed_over
         elif path.is_file():
             found[path] = None
         else:
@@ -47,7 +63,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             found.update(dict.fromkeys(Path(m) for m in matches if Path(m).is_file()))
     if not found:
         raise UserError(f"{', '.join(sources)}: matches no image file")
-    return list(found)
+    return FoundImages(tuple(found), tuple(passed_over))
 
 
 def _suffixes() -> str:

@@ -61,11 +61,11 @@ def _without(key: str) -> dict[str, Any]:
     [
         (
             json.dumps([ROW])[:40],
-            r"no complete JSON .*line 1 column 37.*40 characters\); write it again",
+            r"not readable as JSON: unterminated string at line 1, column 37 .*of 40\); .*again",
         ),
-        ("", "no complete JSON"),
-        ("[" * 200_000, "no complete JSON"),
-        (b"\xff\xfe\x00", "no text in UTF-8"),
+        ("", "the results file is empty"),
+        ("[" * 200_000, "not readable as JSON"),
+        (b"\xff\x80", "no text in UTF-8"),
         (json.dumps({"images": [], "annotations": [ROW]}), "looks like an annotation file"),
         (json.dumps({"results": []}), "one JSON object, not a list of detections; give a JSON"),
         (json.dumps(ROW), "one JSON object, not a list"),
@@ -83,9 +83,12 @@ def _without(key: str) -> dict[str, Any]:
         (json.dumps([{**ROW, "bbox": None}]), "bbox null, not a list of four numbers"),
         (json.dumps([{**ROW, "score": "high"}]), 'the score "high", not a number'),
         (json.dumps([{**ROW, "score": 10**400}]), "the score 10000"),
-        (json.dumps([{**ROW, "image_id": "42"}]), 'the image_id "42", not an integer'),
-        (json.dumps([{**ROW, "image_id": 42.5}]), r"the image_id 42\.5, not an integer"),
-        (json.dumps([{**ROW, "category_id": 2**64}]), "the category_id 18446744073709551616, not"),
+        (json.dumps([{**ROW, "image_id": "x"}]), 'image_id "x" and .* the annotations do not have'),
+        (json.dumps([{**ROW, "image_id": 42.5}]), r"the image_id 42\.5, which is no id"),
+        (
+            json.dumps([{**ROW, "category_id": 2**64}]),
+            "the category_id 18446744073709551616, which",
+        ),
         (
             json.dumps([ROW, {**ROW, "score": float("nan")}]),
             r"1 \(from 0\) has a box or score that",
@@ -108,9 +111,9 @@ def test_one_clear_message_for_a_bad_file(
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, truth: GroundTruth) -> None:
-    with pytest.raises(UserError, match=r"none\.json: cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"none\.json: no such results file"):
         read_results(tmp_path / "none.json", truth)
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match="is a folder, not a results file"):
         read_results(tmp_path, truth)
 
 
@@ -153,6 +156,7 @@ def test_rows_have_original_ids_and_file_names(tmp_path: Path, truth: GroundTrut
             "category_id": 5,
             "bbox": [1.0, 2.0, 3.0, 6.5],
             "score": 0.5,
+            "category_name": "cat",
             "file_name": 'a "b".jpg',
         }
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def annotation(number: int, image_id: int, category_id: int, box: list[float], *
 def hand_made(tree: dict[str, Any]) -> None:
     for number in range(3):
         tree["images"][number % 2].update(height=40, width=60)
-    tree["images"].append({"id": 5, "file_name": "a.png", "height": 40, "width": 60})
+    tree["images"].append({"id": 5, "file_name": "c.png", "height": 40, "width": 60})
     tree["categories"].append({"id": 30, "name": "none"})
     tree["annotations"] = [
         annotation(1, 7, 9, [0, 0, 10, 20]),
@@ -36,7 +37,9 @@ def hand_made(tree: dict[str, Any]) -> None:
 
 
 def test_hand_made_numbers(write_coco: CocoWriter) -> None:
-    statistics = dataset_statistics(read_coco(*write_coco(hand_made)))
+    folder, path = write_coco(hand_made)
+    shutil.copy(folder / "a.png", folder / "c.png")
+    statistics = dataset_statistics(read_coco(folder, path))
     assert (statistics.num_images, statistics.num_empty_images) == (3, 1)
     assert (statistics.num_boxes, statistics.num_crowd) == (5, 1)
     assert statistics.class_counts == (("cat", 1), ("dog", 4), ("none", 0))

@@ -146,8 +146,7 @@ def bomb() -> str:
             "<xmax>1</xmax><ymax>1</ymax></bndbox></object></annotation>",
             "<bndbox><ymin> must be a number, is 'x'",
         ),
-        ("<annotation><size><width>nan</width></size></annotation>", "<size><width> must be"),
-        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not readable as XML"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "encoding 'klingon', .*unknown"),
     ],
 )
 def test_a_bad_annotation_file_is_one_clear_error(
@@ -172,7 +171,6 @@ def test_a_doctype_in_utf_16_is_refused_too(write_voc: VocWriter) -> None:
     [
         ("", "the split file lists no name"),
         ("img_0010\nimg_9\nimg_8", r"2 of 3 names have no XML file in .*: 'img_9' \(line 2\)"),
-        ("img_0010\nimg_0010", r"line 2: 'img_0010' stands in line 1 already"),
         ("../img_0010", "line 1: '../img_0010' does not name a file below"),
     ],
 )
