@@ -50,16 +50,16 @@ def read_text(path: Path, what: str, *, max_bytes: int = MAX_BYTES) -> str:
     content = _read_bytes(path, what, max_bytes)
     if content.startswith(_GZIP):
         content = _unpacked(content, path, max_bytes)
+    kind = next((kind for magic, kind in _NO_TEXT if content.startswith(magic)), None)
+    if kind is not None:
+        raise UserError(f"{path}: is no {what}, but {kind}")
     encoding = _encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        kind = next((kind for magic, kind in _NO_TEXT if content.startswith(magic)), "")
         raise UserError(
-            f"{path}: is {kind}, no {what}"
-            if kind
-            else f"{path}: is no text in {encoding.upper().removesuffix('-SIG')} (byte "
-            f"{error.start}); save it in UTF-8"
+            f"{path}: is no text in {encoding.upper().removesuffix('-SIG')} (byte {error.start}); "
+            "save it in UTF-8"
         ) from None
     except LookupError:
         raise UserError(

@@ -17,7 +17,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.categories import duplicate_name_finding
-from retina.datasets.ids import Ids
+from retina.datasets.ids import NO_ID, Ids
 from retina.datasets.optional_values import flag_of, number_of
 from retina.datasets.repeated import merge_categories, merge_images
 from retina.errors import UserError, all_problems, did_you_mean
@@ -58,11 +58,10 @@ def read_coco_file(path: Path) -> AnnotationTable:
     if problems:
         raise UserError(all_problems(str(path), problems))
     image_ids, category_ids = images.ids("id"), categories.ids("id")
-    are_ids = not problems
     merged = merge_images(image_ids, images.file_names(), images.sizes(), problems)
     listed, label_of = merge_categories(category_ids, categories.strings("name"), problems)
-    in_image = annotations.references("image_id", image_ids, "image", are_ids)
-    of_category = annotations.references("category_id", category_ids, "category", are_ids)
+    in_image = annotations.references("image_id", image_ids, "image")
+    of_category = annotations.references("category_id", category_ids, "category")
     boxes = annotations.boxes()
     if problems:
         raise UserError(all_problems(str(path), problems))
@@ -95,8 +94,8 @@ def read_coco_file(path: Path) -> AnnotationTable:
 
 
 def _repeated_categories(count: int) -> str:
-    entries = "entry" if count == 1 else "entries"
-    return f"{count} {entries} of 'categories' repeat another one: merged" if count else ""
+    repeat = "entry of 'categories' repeats" if count == 1 else "entries of 'categories' repeat"
+    return f"{count} {repeat} another one: merged" if count else ""
 
 
 def _without_annotations(tree: Record) -> str:
@@ -229,15 +228,8 @@ class _Records:
                 self._problems.append(f"{self._where(index, key)}: {fault}")
         return values
 
-    def references(self, key: str, ids: Ids, what: str, are_ids: bool) -> IntArray:
-        """A column of ids of other records, as their positions.
-
-        Args:
-            key: of the column.
-            ids: of the other records.
-            what: one of these is.
-            are_ids: whether all of them have an id; else an unknown one may be meant.
-        """
+    def references(self, key: str, ids: Ids, what: str) -> IntArray:
+        """A column of ids of other records, as their positions."""
         values = [record.get(key) for record in self.records]
         found = ids.positions_of(values)
         unknown = np.flatnonzero(found < 0)
@@ -246,7 +238,7 @@ class _Records:
         no_ids = Ids.of([values[at] for at in unknown])[1]
         self._refuse(key, unknown[no_ids], _ID)
         others = np.setdiff1d(unknown, unknown[no_ids])
-        if len(others) and are_ids:
+        if len(others) and NO_ID not in ids.numbers:  # else one of those may be meant
             index = int(others[0])
             self._problems.append(
                 f"{self._where(index, key)}: there is no {what} with the id {values[index]!r} in "

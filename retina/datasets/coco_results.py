@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
-from retina.datasets.ids import Ids, canonical_id
+from retina.datasets.ids import NO_ID, Ids, canonical_id
 from retina.datasets.repeated import plain_path
 from retina.errors import UserError
 from retina.storage import replacing
@@ -109,6 +109,7 @@ def read_results(
         _positions_of_files(packing.file_names, images),
         packing.file_names,
         ("image_id", "file"),
+        packing.strange_ids,
     )
     found_categories = _Reference(
         table["category"],
@@ -117,6 +118,7 @@ def read_results(
         [_only(categories.names, name) for name in packing.category_names],
         packing.category_names,
         ("category_id", "class"),
+        packing.strange_ids,
     )
     at_image = found_images.positions(
         path, "score the results against the annotation file of the same images"
@@ -143,20 +145,22 @@ class _Packing:
         packed: `_ROW`s.
         file_names: each once; rows hold the position, or -1.
         category_names: likewise.
+        strange_ids: what the annotations do not have and rows hold a number in the place of.
     """
 
     def __init__(self, image_ids: Ids, category_ids: Ids) -> None:
         self.packed = bytearray()
         self.file_names: dict[str, int] = {}
         self.category_names: dict[str, int] = {}
+        self.strange_ids: dict[int, OriginalId] = {}
         self._images, self._categories = image_ids.by_meaning(), category_ids.by_meaning()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any] | None:
         try:
             x, y, width, height = row["bbox"]
             packed = _ROW.pack(
-                _number(row["image_id"], self._images),
-                _number(row["category_id"], self._categories),
+                self._number(row["image_id"], self._images),
+                self._number(row["category_id"], self._categories),
                 _position(row.get("file_name"), self.file_names),
                 _position(row.get("category_name"), self.category_names),
                 *(x, y, width, height, row["score"]),
@@ -166,13 +170,24 @@ class _Packing:
         self.packed.extend(packed)
         return None
 
+    def _number(self, value: Any, by_meaning: Mapping[OriginalId, int] | None) -> int:
+        """The number of an id.
 
-def _number(value: Any, by_meaning: Mapping[OriginalId, int] | None) -> Any:
-    """The number of an id; of one that is not known, and no number, the id itself."""
-    if by_meaning is None:
-        return value if type(value) is int else canonical_id(value)
-    meaning = canonical_id(value)
-    return value if meaning is None else by_meaning.get(meaning, str(value))
+        Raises:
+            ValueError: it is none.
+        """
+        if type(value) is int and by_meaning is None:
+            return value
+        meaning = canonical_id(value)
+        if meaning is None:
+            raise ValueError
+        if by_meaning is None and isinstance(meaning, int):
+            return meaning
+        known = (by_meaning or {}).get(meaning)
+        if known is None:
+            known = NO_ID + len(self.strange_ids)
+            self.strange_ids[known] = meaning
+        return known
 
 
 def _position(name: Any, names: dict[str, int]) -> int:
@@ -190,6 +205,7 @@ class _Reference:
         position_of_name: for each of these what it means; -1 for none, -2 for one of several.
         names: what the rows are said to belong to.
         words: what the id and the name are called.
+        strange_ids: what messages show in the place of a number.
         finding: about the ids, once `positions` was called.
     """
 
@@ -199,6 +215,7 @@ class _Reference:
     position_of_name: Sequence[int]
     names: Mapping[str, int]
     words: tuple[str, str]
+    strange_ids: Mapping[int, OriginalId]
     finding: str = ""
 
     def positions(self, path: Path, fix: str) -> IntArray:
@@ -220,18 +237,22 @@ class _Reference:
                 f"{fix}"
             )
         found = np.where(by_name >= 0, by_name, by_id)
-        unknown = f"is of {word} {{}}, which the annotations do not have"
-        _refuse(path, found < 0, unknown, fix, self.ids)
+        if (found < 0).any():
+            fault = f"is of {word} {self._shown(found < 0)}, which the annotations do not have"
+            _refuse(path, found < 0, fault, fix)
         others = np.flatnonzero((by_name >= 0) & (by_name != by_id))
         if len(others):
             row = int(others[0])
             shown = list(self.names)[self.name_of_row[row]]
             self.finding = (
                 f"the {word} of {len(others)} of {len(found)} detections is not that of the {name} "
-                f"they name ({self.ids[row]} for '{shown}', which is "
-                f"{self.known_ids[found[row]]}): the names are taken"
+                f"they name (the first: {self._shown(others)} for '{shown}'): the names are taken"
             )
         return found
+
+    def _shown(self, which: BoolArray | IntArray) -> OriginalId:
+        number = int(self.ids[which][0])
+        return self.strange_ids.get(number, number)
 
 
 def _positions_of_files(names: Iterable[str], images: AnnotationTable | None) -> list[int]:
@@ -298,8 +319,8 @@ def _without_repeats(
     keep = np.sort(np.concatenate([every[~twice], every[twice][first]]))
     dropped = len(every) - len(keep)
     return keep, (
-        f"{dropped} detections repeat another one of an image that the annotations list several "
-        "times: counted once"
+        f"{dropped} of {len(every)} detections repeat another one of an image that the "
+        "annotations list several times: counted once"
         if dropped
         else ""
     )
@@ -391,25 +412,12 @@ def _what_is_wrong(row: Any) -> str:
         return f"has the bbox {_short(box)}, not a list of four numbers"
     if not all(isinstance(side, int | float) for side in box):
         return f"has the bbox {_short(box)}, not all numbers"
-    if not isinstance(row["score"], int | float) or abs(row["score"]) >= 2**1023:
-        return f"has the score {_short(row['score'])}, not a number"
-    return (
-        f"is of image_id {_short(row['image_id'])} and category_id {_short(row['category_id'])}, "
-        "one of which the annotations do not have"
-    )
+    return f"has the score {_short(row['score'])}, not a number"
 
 
-def _refuse(
-    path: Path,
-    is_wrong: BoolArray,
-    what: str,
-    fix: str,
-    values: npt.NDArray[Any] | None = None,
-) -> None:
+def _refuse(path: Path, is_wrong: BoolArray, fault: str, fix: str) -> None:
     if is_wrong.any():
-        row = int(np.argmax(is_wrong))
-        fault = what if values is None else what.format(values[row])
-        raise UserError(f"{path}: detection {row} (from 0) {fault}; {fix}")
+        raise UserError(f"{path}: detection {int(np.argmax(is_wrong))} (from 0) {fault}; {fix}")
 
 
 def _short(value: Any) -> str:

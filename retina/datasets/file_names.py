@@ -90,7 +90,8 @@ def _decoded(name: str) -> str:
     return _composed(unquote(name))
 
 
-def _in_lower_case(name: str) -> str:
+def in_lower_case(name: str) -> str:
+    """A name without anything in which spellings of it differ."""
     return _composed(_decoded(name).casefold())
 
 
@@ -98,7 +99,7 @@ _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("separators", plain_path),
     ("the composition of accents", _composed),
     ("URL encoding", _decoded),
-    ("upper and lower case", _in_lower_case),
+    ("upper and lower case", in_lower_case),
 )
 """In what names differ, and what makes them equal: each ignores what those before it ignore."""
 

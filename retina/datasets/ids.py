@@ -87,7 +87,7 @@ class Ids:
         """The number of every id that the file gives; None where all are their own numbers."""
         if not self.originals:
             return None
-        numbers = self.numbers.tolist()
+        numbers = {*self.numbers.tolist(), *self.originals}
         meanings = ((canonical_id(self.originals.get(n, n)), n) for n in numbers)
         return {meaning: number for meaning, number in meanings if meaning is not None}
 

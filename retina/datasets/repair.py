@@ -38,7 +38,9 @@ class ImageObjects:
 def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:
     """The objects for training, and what had to be done, one sentence each.
 
-    - Of a box whose width or height is negative the corners are swapped.
+    - A box whose width or height is -1, which is how tools write that they do not know it, is
+      dropped.
+    - Of one that is negative otherwise the corners are swapped.
     - What lies outside of the image is cut off.
     - A box without a width or a height after that is dropped.
     - Exact duplicates are kept, but counted.
@@ -53,12 +55,14 @@ def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]
     )
     limits = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
     clipped = np.clip(ordered, 0, limits).astype(np.float32)
-    usable = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    is_flat = (width == 0) | (height == 0)
+    is_unknown = (width == -1) | (height == -1)
+    is_flat = ((width == 0) | (height == 0)) & ~is_unknown
+    usable = ~is_unknown & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
     findings = (
+        _finding(table, is_unknown, "of a width or height of -1 (unknown): dropped"),
         _finding(table, is_flat, "without a width or a height: dropped"),
-        _finding(table, ~usable & ~is_flat, "outside of the image: dropped"),
+        _finding(table, ~usable & ~is_flat & ~is_unknown, "outside of the image: dropped"),
         _finding(
             table, usable & ((width < 0) | (height < 0)), "with swapped corners: turned round"
         ),

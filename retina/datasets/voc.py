@@ -10,6 +10,7 @@ convention.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, Self
@@ -18,6 +19,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
+from retina.datasets.file_names import in_lower_case
 from retina.datasets.folder import FolderConfig
 from retina.datasets.ids import Ids
 from retina.datasets.repeated import merge_images, plain_path
@@ -219,19 +221,20 @@ def _file_names(
     An image is the file with the same stem; what the XML says itself counts only where there is
     none, since it is often out of date.
     """
-    listings: dict[str, dict[str, str]] = {}
+    listings: dict[str, _Stems] = {}
     files, renamed = [], 0
     for name, image in zip(names, parsed, strict=True):
         parent, _, stem = name.rpartition("/")
         if parent not in listings:
-            listings[parent] = _images_by_stem(folder / parent)
-        found = listings[parent].get(stem)
+            listings[parent] = _Stems(folder / parent)
+        own = listings[parent].find(stem)
+        found = own or listings[parent].find(PurePosixPath(plain_path(image.file_name)).stem)
+        renamed += bool(own and image.file_name) and image.file_name != own
         if found is not None:
             files.append(f"{parent}/{found}" if parent else found)
-            renamed += bool(image.file_name) and image.file_name != found
         else:
-            is_below = image.file_name and not path_fault(image.file_name)
-            files.append(image.file_name if is_below else f"{name}.jpg")
+            fault = path_fault(image.file_name)
+            files.append(f"{name}.jpg" if fault else image.file_name)
     finding = (
         f"{renamed} of {len(names)} annotation files name another image file than the one with "
         "their own name, which is used"
@@ -239,13 +242,24 @@ def _file_names(
     return files, finding if renamed else ""
 
 
-def _images_by_stem(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        return {}
-    rank = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
-    found = list(list_files(folder, IMAGE_SUFFIXES, deep=False).files)
-    found.sort(key=lambda path: -rank[path.suffix.lower()])  # of several with one stem a JPEG wins
-    return {path.stem: path.name for path in found}
+class _Stems:
+    """The image files of a folder, to be found by their names without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        rank = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
+        paths = list(list_files(folder, IMAGE_SUFFIXES, deep=False).files)
+        paths.sort(
+            key=lambda path: -rank[path.suffix.lower()]
+        )  # a JPEG wins
+        self._files = {path.stem: path.name for path in paths}
+        self._alike: dict[str, list[str]] = defaultdict(list)
+        for stem, name in self._files.items():
+            self._alike[in_lower_case(stem)].append(name)
+
+    def find(self, stem: str) -> str | None:
+        """The file of this stem, or the only one whose stem differs as `find_files` allows."""
+        alike = self._alike.get(in_lower_case(stem), ())
+        return self._files.get(stem) or (alike[0] if len(alike) == 1 else None)
 
 
 def _senseless_finding(names: Sequence[str], parsed: Sequence[VocImage]) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from retina.datasets.coco_results import read_results, write_results
+from retina.datasets.annotations import AnnotationTable, name_array
+from retina.datasets.coco_results import DetectionArrays, read_results, write_results
+from retina.datasets.ids import Ids
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.structures import Categories, Detections, GroundTruth
@@ -83,7 +87,7 @@ def _without(key: str) -> dict[str, Any]:
         (json.dumps([{**ROW, "bbox": None}]), "bbox null, not a list of four numbers"),
         (json.dumps([{**ROW, "score": "high"}]), 'the score "high", not a number'),
         (json.dumps([{**ROW, "score": 10**400}]), "the score 10000"),
-        (json.dumps([{**ROW, "image_id": "x"}]), 'image_id "x" and .* the annotations do not have'),
+        (json.dumps([{**ROW, "image_id": "x"}]), "of image_id x, which the annotations"),
         (json.dumps([{**ROW, "image_id": 42.5}]), r"the image_id 42\.5, which is no id"),
         (
             json.dumps([{**ROW, "category_id": 2**64}]),
@@ -95,7 +99,10 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (json.dumps([ROW, {**ROW, "bbox": [0, 0, 1, float("inf")]}]), "1 .* is not finite"),
         (json.dumps([ROW, {**ROW, "image_id": 9}]), r"1 \(from 0\) is of image_id 9, which"),
-        (json.dumps([ROW, {**ROW, "category_id": 0}]), r"category_id 0, .*\(5, 18\).*original"),
+        (
+            json.dumps([ROW, {**ROW, "category_id": 0}]),
+            "category_id 0, .* 5, 18; .*original",
+        ),
         (json.dumps([{**ROW, "inside": ROW}]), "detections inside other detections"),
     ],
 )
@@ -175,3 +182,112 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, truth: GroundTruth) 
         write_results(path, [42, 7], [_random_detections(5, seed=0)], truth.categories)
     assert path.read_text() == "[]"
     assert [item.name for item in tmp_path.iterdir()] == ["detections.json"]
+
+
+def names_of(names: Sequence[str], ids: Sequence[Any]) -> AnnotationTable:
+    """The annotations of images of these names and ids, of a dog (18) and a cat (5), both boxed."""
+    numbers, _ = Ids.of(ids)
+    return AnnotationTable(
+        source="annotations.json",
+        categories=Categories(("dog", "cat"), (18, 5)),
+        image_ids=numbers.numbers,
+        file_names=name_array(names),
+        image_sizes=np.full((len(names), 2), 100),
+        annotation_ids=np.arange(2),
+        image_indices=np.zeros(2, dtype=np.int64),
+        labels=np.array([0, 1]),
+        boxes_xywh=np.array([[1.0, 2, 3, 4]] * 2),
+        areas=np.full(2, 12.0),
+        is_crowd=np.zeros(2, dtype=bool),
+        occluded_fractions=np.full(2, np.nan),
+        original_image_ids=numbers.originals,
+    )
+
+
+def read_rows(path: Path, table: AnnotationTable, rows: list[dict[str, Any]]) -> DetectionArrays:
+    path.write_text(json.dumps([{**ROW, **row} for row in rows]))
+    return read_results(path, table.ground_truth(), table)
+
+
+def test_a_file_name_says_more_than_a_counted_id(tmp_path: Path) -> None:
+    table = names_of(["a.jpg", "sub/b.jpg", "c.jpg"], [42, 1, 3])
+    found = read_rows(
+        tmp_path / "r.json",
+        table,
+        [
+            {"image_id": 1, "file_name": "/home/me/photos/a.jpg", "category_name": "dog"},
+            {"image_id": 2, "file_name": "sub\\b.jpg", "category_name": "cat"},
+            {"image_id": 3, "file_name": "./c.jpg"},
+            {"image_id": 42},
+        ],
+    )
+    assert found.image_ids.tolist() == [42, 1, 3, 42]
+    assert found.labels.tolist() == [0, 1, 1, 1]
+    assert found.findings == (
+        "the image_id of 2 of 4 detections is not that of the file they name (the first: 1 for "
+        "'/home/me/photos/a.jpg'): the names are taken",
+        "the category_id of 1 of 4 detections is not that of the class they name (the first: 5 for "
+        "'dog'): the names are taken",
+    )
+
+
+def test_of_files_of_one_name_the_folders_decide(tmp_path: Path) -> None:
+    table = names_of(["left/a.jpg", "right/a.jpg", "x/b.jpg", "y/b.jpg"], [1, 2, 3, 4])
+    path = tmp_path / "r.json"
+    rows: list[dict[str, Any]] = [{"image_id": 9, "file_name": "/d/right/a.jpg"}]
+    assert read_rows(path, table, rows).image_ids.tolist() == [2]
+    found = read_rows(path, table, [{"image_id": 4, "file_name": "b.jpg"}, *rows])
+    assert found.image_ids.tolist() == [4, 2]  # the name alone means two: the id decides
+    with pytest.raises(UserError, match="is of image_id 9, which the annotations do not have"):
+        read_rows(path, table, [{"image_id": 9, "file_name": "b.jpg"}, *rows])
+
+
+def test_files_that_are_not_annotated_are_refused(tmp_path: Path) -> None:
+    table = names_of(["a.jpg", "b.jpg"], [1, 2])
+    rows = [{"image_id": 1, "file_name": "a.jpg"}, {"image_id": 2, "file_name": "c.jpg"}]
+    with pytest.raises(UserError, match=r"detection 1 .* is of the file 'c.jpg', which the annot"):
+        read_rows(tmp_path / "r.json", table, rows)
+    rows = [{"image_id": 1, "category_name": "dog"}, {"image_id": 1, "category_name": "cow"}]
+    with pytest.raises(UserError, match=r"detection 1 .* is of the class 'cow', which the annot"):
+        read_rows(tmp_path / "r.json", table, rows)
+
+
+def test_names_of_another_kind_leave_the_ids_alone(tmp_path: Path) -> None:
+    table = names_of(["a.jpg", "b.jpg"], [1, 2])
+    found = read_rows(
+        tmp_path / "r.json", table, [{"image_id": 2, "file_name": "0002", "category_name": "C5"}]
+    )
+    assert (found.image_ids.tolist(), found.labels.tolist(), found.findings) == ([2], [1], ())
+
+
+@pytest.mark.parametrize("image_id", ["left", "42", 42, 42.0, "42.0"])
+def test_results_take_the_ids_that_annotations_take(tmp_path: Path, image_id: Any) -> None:
+    table = names_of(["a.jpg", "b.jpg"], ["left", 42])
+    expected = 1 if image_id == "left" else 2
+    rows = [{"image_id": image_id, "category_id": "5"}]
+    assert read_rows(tmp_path / "r.json", table, rows).image_ids.tolist() == [expected]
+    for strange in (1, 2, "right"):  # 1 and 2 number the images here, the file does not
+        with pytest.raises(UserError, match=f"is of image_id {strange}, which the annotations"):
+            read_rows(tmp_path / "r.json", table, [{"image_id": strange}])
+
+
+def test_an_image_that_was_listed_twice_is_scored_once(tmp_path: Path) -> None:
+    table = replace(names_of(["a.jpg"], [1]), image_aliases={7: 1})
+    rows = [
+        {"image_id": 1, "score": 0.5},
+        {"image_id": 7, "score": 0.5},
+        {"image_id": 7, "score": 0.25},
+    ]
+    found = read_rows(tmp_path / "r.json", table, rows)
+    assert found.image_ids.tolist() == [1, 1]
+    assert found.scores.tolist() == [0.5, 0.25]
+    assert found.findings[0].startswith("1 of 3 detections repeat another one of an image")
+
+
+def test_ids_are_written_as_their_file_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    categories = Categories(("dog", "cat"), (1, 2), {1: "d", 2: 'c"'})
+    found = Detections(torch.tensor([[1.0, 2, 4, 8.5]]), torch.tensor([0.5]), torch.tensor([1]))
+    write_results(path, ["left"], [found], categories)
+    (row,) = json.loads(path.read_text())
+    assert (row["image_id"], row["category_id"]) == ("left", 'c"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,3 +218,99 @@ def test_classes_and_expected_categories(write_voc: VocWriter) -> None:
     assert read.targets(2).labels.tolist() == [1, 0]
     with pytest.raises(UserError, match=r"does not have: ape .*, cat"):
         read_voc(*folders, categories=Categories(("dog",), (1,)))
+
+
+def with_fields(path: Path, **fields: str) -> None:
+    """Give the first object of an XML file, or its size, other values."""
+    text = path.read_text()
+    for tag, value in fields.items():
+        text = re.sub(f"<{tag}>[^<]*</{tag}>", f"<{tag}>{value}</{tag}>", text, count=1)
+        if f"<{tag}>" not in text:
+            text = text.replace("</name>", f"</name><{tag}>{value}</{tag}>", 1)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "is_crowd"),
+    [
+        *(("difficult", value, False) for value in ("Unspecified", "", "2", "-1", "no", "0.0")),
+        *(("difficult", value, True) for value in ("1", "true", "Yes", "1.0")),
+        *((tag, "?", False) for tag in ("pose", "truncated", "occluded", "depth", "segmented")),
+        *(("width", value, False) for value in ("-1", "0", "nan", "wide", "60.5", "")),
+    ],
+)
+def test_what_decides_little_may_be_anything(
+    write_voc: VocWriter, tag: str, value: str, is_crowd: bool
+) -> None:
+    images, annotations = write_voc(TWO)
+    with_fields(annotations / "img_0010.xml", **{tag: value})
+    dataset = read_voc(images, annotations)
+    assert dataset.targets(2).is_crowd.tolist() == [is_crowd, True]
+    assert dataset.image_sizes.tolist() == [[40, 60]] * 3
+    if value == "Unspecified":
+        assert (
+            "1 value of an optional field makes no sense: taken as not given (the first: "
+            "img_0010.xml, <difficult> of object 1 is 'Unspecified')"
+        ) in dataset.report.findings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gbk"])
+def test_any_encoding(write_voc: VocWriter, encoding: str) -> None:
+    images, annotations = write_voc(TWO)
+    path = annotations / "img_0010.xml"
+    declared = '<?xml version="1.0" encoding="gbk"?>' if encoding == "gbk" else ""
+    text = declared + path.read_text().replace("<name>dog</name>", "<name>狗</name>")
+    path.write_bytes(text.encode(encoding))
+    assert read_voc(images, annotations).categories.names == ("ape", "cat", "狗")
+
+
+def test_what_machines_leave_lying_around_is_no_annotation(write_voc: VocWriter) -> None:
+    images, annotations = write_voc(TWO)
+    (annotations / "._img_0002.xml").write_bytes(b"\0\5\x16\7\0\2")
+    (annotations / ".ipynb_checkpoints").mkdir()
+    (annotations / ".ipynb_checkpoints" / "img_0002-checkpoint.xml").write_text("<a/>")
+    (images / "._img_0002.png").write_bytes(b"\0\5\x16\7\0\2")
+    (annotations / "img_0005.xml").rename(annotations / "img_0005.XML")
+    assert read_voc(images, annotations).image_ids.tolist() == [2, 5, 10]
+
+
+def test_a_list_may_name_the_files_and_repeat_itself(write_voc: VocWriter, tmp_path: Path) -> None:
+    split = tmp_path / "train.txt"
+    split.write_bytes("img_0010.png\n./img_0002\nimg_0010\nimg_0005.xml".encode("utf-16"))
+    dataset = read_voc(*write_voc(TWO), split=split)
+    assert dataset.image_ids.tolist() == [10, 2, 5]
+    assert "1 line repeats a name of the list: read once" in dataset.report.findings
+
+
+def test_files_of_one_image_are_one_image(write_voc: VocWriter) -> None:
+    images, annotations = write_voc(TWO)
+    text = (annotations / "img_0002.xml").read_text()
+    text = re.sub("<filename>[^<]*</filename>", "", text)
+    named = text.replace("<annotation>", "<annotation><filename>img_0002.png</filename>")
+    (annotations / "object_7.xml").write_text(named.replace("ape", "cat"))
+    dataset = read_voc(images, annotations)
+    assert len(dataset) == 3
+    assert dataset.targets(0).labels.tolist() == [0, 1]
+    assert (
+        "1 of 4 entries list an image that is listed before: merged, with all their annotations "
+        "(the first: object_7.xml, 'img_0002.jpg')"
+    ) in dataset.report.findings
+
+
+def test_all_broken_files_are_told_at_once(write_voc: VocWriter) -> None:
+    images, annotations = write_voc(TWO)
+    (annotations / "img_0002.xml").write_text("<annotation>")
+    (annotations / "img_0010.xml").write_text("<html></html>")
+    with pytest.raises(UserError) as caught:
+        read_voc(images, annotations)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{annotations}: 2 problems"
+    assert lines[1].startswith(f"  {annotations / 'img_0002.xml'}: not readable as XML")
+    assert lines[2].endswith("is no Pascal VOC annotation: its root is <html>")
+
+
+def test_the_image_of_a_stem_in_another_spelling(write_voc: VocWriter) -> None:
+    images, annotations = write_voc(TWO)
+    (images / "img_0010.jpg").rename(images / "IMG_0010.JPG")
+    dataset = read_voc(images, annotations)
+    assert dataset.file_path(2) == str(images / "IMG_0010.JPG")
