@@ -29,6 +29,7 @@ def command(
     print_lines(console, *(f"  {finding}" for finding in check.findings))
     if check.broken_images:
         print_lines(console, f"{len(check.broken_images)} images cannot be used:")
-        print_lines(console, *(f"  {message}" for message in check.broken_images))
+        print_lines(console, *(f"  {message}" for message in check.broken_images.values()))
+        print_lines(console, "retina data fix writes a copy of the annotations without them")
         raise SystemExit(1)
     print_lines(console, "every image can be used")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,12 +24,12 @@ class DatasetCheck:
     Attributes:
         report: what reading the annotations found.
         findings: what decoding the images and counting the boxes found beyond that.
-        broken_images: one message for every image that cannot be used, naming its file.
+        broken_images: by index, what is wrong with each image that cannot be used, naming its file.
     """
 
     report: DatasetReport
     findings: tuple[str, ...]
-    broken_images: tuple[str, ...]
+    broken_images: Mapping[int, str]
 
 
 def check_dataset(
@@ -46,11 +46,11 @@ def check_dataset(
         num_threads: images decoded at a time.
         on_progress: called with 1 after every image.
     """
-    broken: list[str] = []
+    broken: dict[int, str] = {}
     turned: list[bool] = []
-    for message, turn in _outcomes(dataset, num_threads):
+    for index, (message, turn) in enumerate(_outcomes(dataset, num_threads)):
         if message is not None:
-            broken.append(message)
+            broken[index] = message
         if turn is not None:
             turned.append(turn)
         if on_progress is not None:
@@ -58,7 +58,7 @@ def check_dataset(
     return DatasetCheck(
         report=dataset.report,
         findings=(*orientation_findings(turned, len(dataset)), *_rare_classes(dataset)),
-        broken_images=tuple(broken),
+        broken_images=broken,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
-from retina.structures import BoolArray, FloatArray, IntArray
+from retina.structures import BoolArray, IntArray
 
 NOTICEABLE_OVERHANG = 0.01
 """Boxes that reach out of their image by less, in pixels, are clipped without a word: rounding."""
@@ -35,8 +35,23 @@ class ImageObjects:
         return slice(int(self.starts[image_index]), int(self.starts[image_index + 1]))
 
 
-def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:
-    """The objects for training, and what had to be done, one sentence each.
+@dataclass(frozen=True, slots=True)
+class BoxRepair:
+    """What becomes of the boxes of a table, G of them.
+
+    Attributes:
+        boxes: ``(G, 4)`` float32 (x1, y1, x2, y2), inside their image.
+        usable: ``(G,)`` whether each has an area.
+        faults: what was wrong with some, and what was done; and which of them, ``(G,)`` bool.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    usable: BoolArray
+    faults: tuple[tuple[str, BoolArray], ...]
+
+
+def repair_of(table: AnnotationTable) -> BoxRepair:
+    """How the boxes of a table are made usable.
 
     - A box whose width or height is -1, which is how tools write that they do not know it, is
       dropped.
@@ -59,25 +74,32 @@ def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]
     is_flat = ((width == 0) | (height == 0)) & ~is_unknown
     usable = ~is_unknown & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
-    findings = (
-        _finding(table, is_unknown, "of a width or height of -1 (unknown): dropped"),
-        _finding(table, is_flat, "without a width or a height: dropped"),
-        _finding(table, ~usable & ~is_flat & ~is_unknown, "outside of the image: dropped"),
-        _finding(
-            table, usable & ((width < 0) | (height < 0)), "with swapped corners: turned round"
-        ),
-        _clip_finding(table, usable & (overhang > NOTICEABLE_OVERHANG), overhang),
-        _finding(table, _repeats(table), "repeating another one exactly (same class): kept"),
+    is_clipped = usable & (overhang > NOTICEABLE_OVERHANG)
+    furthest = overhang[is_clipped].max(initial=0)
+    faults = (
+        ("of a width or height of -1 (unknown): dropped", is_unknown),
+        ("without a width or a height: dropped", is_flat),
+        ("outside of the image: dropped", ~usable & ~is_flat & ~is_unknown),
+        ("with swapped corners: turned round", usable & ((width < 0) | (height < 0))),
+        (f"reaching out of the image (by up to {furthest:.4g} pixels): clipped", is_clipped),
+        ("repeating another one exactly (same class): kept", _repeats(table)),
     )
-    order = np.flatnonzero(usable)
+    return BoxRepair(clipped, usable, faults)
+
+
+def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:
+    """The objects for training, and what had to be done, one sentence each: see `repair_of`."""
+    repair = repair_of(table)
+    order = np.flatnonzero(repair.usable)
     order = order[np.argsort(table.image_indices[order], kind="stable")]
     counts = np.bincount(table.image_indices[order], minlength=table.num_images)
     objects = ImageObjects(
-        boxes=clipped[order],
+        boxes=repair.boxes[order],
         labels=table.labels[order],
         is_crowd=table.is_crowd[order],
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+    findings = (_finding(table, which, what) for what, which in repair.faults)
     return objects, tuple(filter(None, findings))
 
 
@@ -91,15 +113,6 @@ def _repeats(table: AnnotationTable) -> BoolArray:
     repeats = np.zeros(len(order), dtype=bool)
     repeats[order[1:][same_as_previous]] = True
     return repeats
-
-
-def _clip_finding(table: AnnotationTable, clipped: BoolArray, overhang: FloatArray) -> str:
-    if not clipped.any():
-        return ""
-    furthest = overhang[clipped].max()
-    return _finding(
-        table, clipped, f"reaching out of the image (by up to {furthest:.4g} pixels): clipped"
-    )
 
 
 def _finding(table: AnnotationTable, which: BoolArray, what: str) -> str:

@@ -248,9 +248,7 @@ class _Stems:
     def __init__(self, folder: Path) -> None:
         rank = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
         paths = list(list_files(folder, IMAGE_SUFFIXES, deep=False).files)
-        paths.sort(
-            key=lambda path: -rank[path.suffix.lower()]
-        )  # a JPEG wins
+        paths.sort(key=lambda path: -rank[path.suffix.lower()])  # a JPEG wins
         self._files = {path.stem: path.name for path in paths}
         self._alike: dict[str, list[str]] = defaultdict(list)
         for stem, name in self._files.items():

@@ -101,13 +101,9 @@ ANNOTATION_MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], list[st
         lambda t: t["annotations"][5].update(category_id=555),
         ["annotations.json", "annotations[5]", "555"],
     ),
-    "an image id that stands twice": (
-        lambda t: t["images"].append(dict(t["images"][0])),
-        ["annotations.json", "image", "id"],
-    ),
-    "an annotation id that stands twice": (
-        lambda t: t["annotations"][1].update(id=t["annotations"][0]["id"]),
-        ["annotations.json", "annotation", "id"],
+    "an image id that stands for two images": (
+        lambda t: t["images"].append({**t["images"][0], "file_name": "another.jpg"}),
+        ["annotations.json", "has the id of images[0] too", "another.jpg"],
     ),
     "no images at all": (
         lambda t: t.update(images=[], annotations=[]),

@@ -242,6 +242,41 @@ def test_evaluate_gives_the_numbers_of_the_training(
     assert json.loads((tmp_path / "rescored/metrics.json").read_text()) == mine
 
 
+def test_what_predict_writes_is_scored_by_the_names_of_its_files(
+    run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    """`predict` counts the files, and knows its own classes; the annotations number both anew."""
+    folder = synthetic_data / "validation"
+    detector = trained / "checkpoints/best.safetensors"
+    tree = json.loads((folder / "annotations.json").read_text())
+    for record in (*tree["images"], *tree["categories"]):
+        record["id"] = 50 - record["id"]
+    for record in tree["annotations"]:
+        record.update(image_id=50 - record["image_id"], category_id=50 - record["category_id"])
+    truth = tmp_path / "turned.json"
+    truth.write_text(json.dumps(tree))
+    done = run_retina(
+        "predict", detector, folder / "images", "--output", tmp_path / "out",
+        "--score-threshold", "0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scored, expected = tmp_path / "scored", tmp_path / "expected"
+    done = run_retina(
+        "evaluate", "--detections", tmp_path / "out/detections.json", "--annotations", truth,
+        "--output", scored,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "is not that of the file they name" in done.stdout
+    assert "is not that of the class they name" in done.stdout
+    run_retina(
+        "evaluate", detector, "--annotations", truth, "--images", folder / "images",
+        "--output", expected,
+    )  # fmt: skip
+    metrics, wanted = (json.loads((at / "metrics.json").read_text()) for at in (scored, expected))
+    assert metrics["AP"] == pytest.approx(wanted["AP"], abs=1e-6)
+    assert metrics["AR100"] == pytest.approx(wanted["AR100"], abs=1e-6) != 0
+
+
 def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
     run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
 ) -> None:
@@ -271,4 +306,6 @@ def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
     assert not np.array_equal(picture[::2, ::2], image)
     rows = json.loads((tmp_path / "out/detections.json").read_text())
     assert {row["file_name"] for row in rows} <= {str(p) for p in [*folder.iterdir(), images[3]]}
-    assert set(rows[0]) == {"image_id", "category_id", "bbox", "score", "file_name"}
+    assert set(rows[0]) == {
+        *("image_id", "category_id", "bbox", "score", "category_name", "file_name")
+    }

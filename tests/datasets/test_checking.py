@@ -36,13 +36,14 @@ def test_every_broken_image_is_listed_in_order(write_coco: CocoWriter) -> None:
     Image.fromarray(noise[:20]).save(folder / "44.jpg")
     progress: list[int] = []
     check = check_dataset(read_coco(folder, path, check_images=False), on_progress=progress.append)
-    assert [message.split(": ")[0] for message in check.broken_images] == [
+    assert [message.split(": ")[0] for message in check.broken_images.values()] == [
         str(folder / f"{index}.jpg") for index in (3, 17, 30, 44)
     ]
-    assert "no such image file" in check.broken_images[0]
-    assert "breaks off" in check.broken_images[1]
-    assert "empty (0 bytes)" in check.broken_images[2]
-    assert "is 20×60 pixels" in check.broken_images[3]
+    messages = list(check.broken_images.values())
+    assert "no such image file" in messages[0]
+    assert "breaks off" in messages[1]
+    assert "empty (0 bytes)" in messages[2]
+    assert "is 20×60 pixels" in messages[3]
     assert sum(progress) == 50
     assert check.findings == (
         "1 of 50 images checked have an EXIF orientation that is not applied, since the "

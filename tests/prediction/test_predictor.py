@@ -100,11 +100,12 @@ def test_sources_are_files_folders_and_globs_each_image_once(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = find_images([str(tmp_path / "b.jpg"), str(tmp_path), str(tmp_path / "**" / "*.tif")])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
         "b.jpg",
         "a.PNG",
         "deep/c.tif",
     ]
+    assert found.passed_over == ("deep/notes.txt",)
     with pytest.raises(UserError, match=r"missing\.jpg: no such file, folder or pattern"):
         find_images([str(tmp_path / "missing.jpg")])
 

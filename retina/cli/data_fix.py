@@ -1,0 +1,69 @@
+"""``retina data fix``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from retina.cli.options import (
+    Annotations,
+    DataConfig,
+    Images,
+    Source,
+    TrainSplit,
+    labelled_data,
+    output_option,
+)
+from retina.cli.output import make_console, print_lines, progress
+
+
+def command(
+    output: Annotated[
+        Path,
+        output_option("Folder for annotations.json (COCO) and changes.txt, each change a line."),
+    ],
+    source: Source = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: TrainSplit = None,
+) -> None:
+    """Write a copy of annotations as a training reads them, without images that are broken.
+
+    Boxes are clipped or dropped, images listed several times merged, ids made whole. The images
+    are not touched, and stay where they are.
+
+    Example: `retina data fix --images photos --annotations labels.json --output fixed`
+    """
+    from retina.datasets.checking import check_dataset
+    from retina.datasets.coco_export import write_coco
+    from retina.datasets.fixing import fix_annotations
+    from retina.datasets.folder import FolderDataset
+    from retina.errors import UserError
+    from retina.storage import make_folder, write_text
+
+    console = make_console()
+    resolved = labelled_data(source, annotations, images, config, split)
+    dataset = resolved.dataset
+    if not isinstance(dataset, FolderDataset):
+        raise UserError("several data sets in one are fixed one by one: name one of them")
+    path = output / "annotations.json"
+    if any(path.resolve() == file.resolve() for file in resolved.part.annotation_files()):
+        raise UserError(f"{path}: is what shall be fixed; choose another --output")
+    make_folder(output)
+    with progress(console, "decoding", len(dataset)) as advance:
+        check = check_dataset(dataset, on_progress=advance)
+    table, changes = fix_annotations(dataset.table, check.broken_images)
+    fixed = FolderDataset(table, images=dataset.images)
+    write_coco(fixed, path, images=dataset.images)
+    write_text(output / "changes.txt", "".join(f"{change}\n" for change in changes))
+    print_lines(console, f"{resolved.full_name}:", *(f"  {change}" for change in changes[:10]))
+    if len(changes) > 10:
+        print_lines(console, f"  … {len(changes)} changes in all: {output / 'changes.txt'}")
+    print_lines(
+        console,
+        f"{path}: {fixed.report.num_images} images, {fixed.report.num_boxes} boxes; its images are "
+        f"in {dataset.images}"
+        if changes
+        else f"nothing to fix; {path} says the same",
+    )

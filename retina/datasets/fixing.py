@@ -1,0 +1,59 @@
+"""A copy of annotations in which everything is as a training would read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from retina.datasets.annotations import AnnotationTable
+from retina.datasets.repair import repair_of
+from retina.structures import BoolArray
+
+
+def fix_annotations(
+    table: AnnotationTable, broken_images: Mapping[int, str]
+) -> tuple[AnnotationTable, tuple[str, ...]]:
+    """The annotations with their boxes repaired, and without the images that cannot be read.
+
+    Args:
+        table: with finite boxes, areas and image sizes.
+        broken_images: by index, what is wrong with each image that is left out.
+
+    Returns:
+        The repaired annotations, and every change: what the reader did, then a line for each box
+        and each image.
+    """
+    changes = [*table.findings, *_box_changes(table), *_image_changes(table, broken_images)]
+    repair = repair_of(table)
+    boxes = repair.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    written = np.where(_is_changed(table)[:, None], boxes, table.boxes_xywh)
+    # An area that is not the box's is the mask's, which nobody has clipped.
+    ours = table.areas == np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3])
+    areas = np.where(ours, written[:, 2] * written[:, 3], table.areas)
+    fixed = replace(table, boxes_xywh=written, areas=areas, findings=())
+    kept = np.setdiff1d(np.arange(table.num_images), list(broken_images))
+    return fixed.take_annotations(repair.usable).take_images(kept), tuple(changes)
+
+
+def _is_changed(table: AnnotationTable) -> BoolArray:
+    changed = np.zeros(len(table.labels), dtype=bool)
+    for what, which in repair_of(table).faults:
+        changed |= which & (not what.endswith("kept"))
+    return changed
+
+
+def _box_changes(table: AnnotationTable) -> Iterator[str]:
+    for what, which in repair_of(table).faults:
+        for annotation in np.flatnonzero(which):
+            box = ", ".join(f"{side:.6g}" for side in table.boxes_xywh[annotation])
+            yield f"{table.describe(int(annotation))}: box [{box}] {what}"
+
+
+def _image_changes(table: AnnotationTable, broken_images: Mapping[int, str]) -> Iterator[str]:
+    counts = np.bincount(table.image_indices, minlength=table.num_images)
+    for index, reason in sorted(broken_images.items()):
+        boxes = f"{counts[index]} annotation{'' if counts[index] == 1 else 's'}"
+        yield f"image '{table.file_name(index)}' with {boxes} left out: {reason}"
