@@ -241,13 +241,8 @@ def test_a_jpeg_that_lacks_more_breaks_off(
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     expected = decode_image(path)
-    scans = data.rindex(b"\xff\xda")
-    cuts = {
-        *range(len(data) // 2, len(data) - 2, len(data) // 20),
-        len(data) - 20,
-        scans,
-        scans + 2,
-    }
+    size, last_scan = len(data), data.rindex(b"\xff\xda")
+    cuts = {*range(size // 2, size - 2, size // 20), size - 20, last_scan, last_scan + 2}
     for cut in cuts:
         for filling in (b"", bytes(size - cut)):
             path.write_bytes(data[:cut] + filling)
