@@ -73,7 +73,7 @@ def command(
     if run.failures:
         print_lines(
             Console(stderr=True, highlight=False),
-            f"{len(run.failures)} failures:",
+            f"{len(run.failures)} failure{'s' * (len(run.failures) > 1)}:",
             *(f"  {failure}" for failure in run.failures),
         )
         raise SystemExit(1)
