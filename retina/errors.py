@@ -1,9 +1,15 @@
-"""The two kinds of failure that the command line turns into an exit code, and a hint in words."""
+"""The two kinds of failure that the command line turns into an exit code, and checks of arguments.
+
+The checks are for what a program may give from Python, where nothing else looks at the types.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from operator import index
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 _MOST_PROBLEMS = 20
@@ -59,3 +65,45 @@ def one_of(word: str, choices: Sequence[str], option: str) -> Any:
         hint = did_you_mean(word, choices)
         raise UserError(f"{option}: '{word}' is none of {', '.join(choices)}{hint}")
     return word
+
+
+def path_given(given: object, argument: str) -> Path:
+    """``given`` as a path.
+
+    Raises:
+        UserError: it is none; names the argument.
+    """
+    if isinstance(given, str | PathLike):
+        return Path(given)
+    raise UserError(f"{argument}: {_shown(given)} is no path; give one as text or a Path")
+
+
+def list_given(given: object, argument: str) -> list[Any]:
+    """``given`` as a list; a text alone would be read letter by letter.
+
+    Raises:
+        UserError: it is a text or no list; names the argument.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return list(given)
+    raise UserError(f"{argument}: {_shown(given)} is no list; put what is meant into [ ]")
+
+
+def count_given(given: object, argument: str, *, least: int) -> int:
+    """``given`` as a whole number.
+
+    Raises:
+        UserError: it is none, or less than ``least``; names the argument.
+    """
+    try:
+        count = index(given)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if count < least or isinstance(given, bool):
+        raise UserError(f"{argument}: {_shown(given)} is no whole number from {least} on")
+    return count
+
+
+def _shown(given: object) -> str:
+    is_short = given is None or isinstance(given, str | bytes | int | float)
+    return repr(given) if is_short else f"a {type(given).__name__}"

@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        prefix = f".{path.name[:40]}."  # a name has at most 255 bytes, this one's end included
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_PART)
         os.close(handle)
     except OSError as error:
         raise _as_ours(path, error) from None

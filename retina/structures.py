@@ -125,6 +125,10 @@ class Targets:
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
+    def rescaled(self, from_size: Size, to_size: Size) -> Self:
+        """The same objects on an image of another size."""
+        return replace(self, boxes=_rescaled(self.boxes, from_size, to_size))
+
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
@@ -519,12 +523,7 @@ class Detections:
         """
         if from_size == to_size:
             return self
-        ratio_y, ratio_x = (
-            torch.tensor(to, dtype=torch.float32) / torch.tensor(of, dtype=torch.float32)
-            for to, of in zip(to_size, from_size, strict=True)
-        )
-        factors = torch.stack([ratio_x, ratio_y, ratio_x, ratio_y]).to(self.boxes.device)
-        return replace(self, boxes=self.boxes * factors)
+        return replace(self, boxes=_rescaled(self.boxes, from_size, to_size))
 
     def above(self, score_threshold: float) -> Self:
         """Only the detections with a score above the threshold."""
@@ -534,3 +533,11 @@ class Detections:
     def cpu(self) -> Self:
         """The same detections in host memory."""
         return type(self)(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+
+
+def _rescaled(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    ratio_y, ratio_x = (
+        torch.tensor(to, dtype=torch.float32) / torch.tensor(of, dtype=torch.float32)
+        for to, of in zip(to_size, from_size, strict=True)
+    )
+    return boxes * torch.stack([ratio_x, ratio_y, ratio_x, ratio_y]).to(boxes.device)

@@ -39,7 +39,11 @@ def command(
 ) -> None:
     """Find objects in images: writes annotated pictures and one detections.json.
 
-    A broken image is reported and the rest goes on; the exit code is then 1.
+    A picture has the size of its image: small ones are enlarged, and those with a side of more than
+    8192 pixels made smaller.
+
+    A broken image is reported and the rest goes on; the exit code is then 1. So is a picture that
+    cannot be written: its objects are in detections.json.
 
     Example: `retina predict runs/demo/checkpoints/best.safetensors photos/ --output found`
     """
@@ -75,7 +79,7 @@ def command(
     if run.failures:
         print_lines(
             Console(stderr=True, highlight=False),
-            f"{len(run.failures)} images could not be read:",
+            f"{len(run.failures)} failure{'s' * (len(run.failures) > 1)}:",
             *(f"  {failure}" for failure in run.failures),
         )
         raise SystemExit(1)

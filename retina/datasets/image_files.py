@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -43,14 +45,20 @@ open files, no memory, a storage that does not answer) is a fault of the machine
 whole, and must not be passed over."""
 
 
+_OF_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+"""As an entry of `warnings.filters`."""
+
+
 @contextmanager
-def one_clear_error(path: Path) -> Iterator[None]:
+def one_clear_error(path: Path | str) -> Iterator[None]:
     """Whatever a decoder raises on a broken file (it may be anything) becomes one message.
 
-    Faults of the machine pass: a `MemoryError`, and an `OSError` that is not the file's.
+    Faults of the machine pass: a `MemoryError`, and an `OSError` that is not the file's. What
+    Pillow warns of (a large image, damaged EXIF data, odd tags) is read all the same.
     """
     try:
-        yield
+        with _without_warnings_of_pillow():
+            yield
     except (MemoryError, UserError):
         raise
     except OSError as error:  # decoders raise some without a number
@@ -63,6 +71,21 @@ def one_clear_error(path: Path) -> Iterator[None]:
         raise broken(path, error.err or "its data are damaged") from None
     except Exception as error:
         raise broken(path, error) from None
+
+
+@contextmanager
+def _without_warnings_of_pillow() -> Iterator[None]:
+    """For `warnings.catch_warnings`, which makes every other warning be shown anew.
+
+    It may be entered from several threads at a time: each puts in and takes out an entry.
+    """
+    filters: list[object] = warnings.filters  # type: ignore[assignment]
+    filters.insert(0, _OF_PILLOW)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # someone has put other filters in the place of all
+            filters.remove(_OF_PILLOW)
 
 
 def open_image_file(path: Path) -> IO[bytes]:
@@ -128,12 +151,12 @@ def identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
     return opened
 
 
-def _about(path: Path, error: OSError) -> OSError:
+def _about(path: Path | str, error: OSError) -> OSError:
     """The same, naming the file: reading does not, only opening."""
     return OSError(error.errno, error.strerror, str(path))
 
 
-def too_large(path: Path) -> UnreadableImageError:
+def too_large(path: Path | str) -> UnreadableImageError:
     """The error of an image with more than `MAX_PIXELS`."""
     return UnreadableImageError(
         f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; it is broken, or has to "
@@ -141,7 +164,7 @@ def too_large(path: Path) -> UnreadableImageError:
     )
 
 
-def broken(path: Path, error: Exception | str) -> UnreadableImageError:
+def broken(path: Path | str, error: Exception | str) -> UnreadableImageError:
     """The error of an image whose decoder says ``error``."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UnreadableImageError(

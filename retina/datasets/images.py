@@ -6,7 +6,8 @@
   within 0 … 255, else 16-bit values; 32-bit integers are 8-bit values where all lie within 0 … 255,
   else 16-bit values. Anything beyond has no agreed meaning and is refused.
 - The EXIF orientation is applied unless the annotation gives the size of the unrotated image.
-- A file that breaks off is refused, although decoders would fill the rest with grey.
+- A file that breaks off is refused, although decoders would fill the rest with grey. One that lacks
+  nothing but its end marker is whole.
 - How many pixels a file claims to hold is read from its head and bounded before any is decoded.
 """
 
@@ -33,13 +34,14 @@ from retina.datasets.image_files import (
     open_image_file,
     too_large,
 )
+from retina.datasets.jpeg import whole_jpeg
+from retina.datasets.png import png_of_pixels
 from retina.errors import UnreadableImageError
 from retina.structures import Size
 
 _ORIENTATION = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
-_FRAME_HEADERS = frozenset(bytes([n]) for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC8, 0xCC))
 _BREAKS_OFF = "the JPEG breaks off in the middle"
 
 
@@ -77,6 +79,26 @@ def read_header(path: Path) -> ImageHeader:
             return header
         pixels = _decode_other(file.read(), path)
     return ImageHeader((int(pixels.shape[0]), int(pixels.shape[1])), 1)
+
+
+def convert_image(opened: PilImage.Image, name: str) -> Image:
+    """The pixels of an image that Pillow holds, by the rules for files; it is not changed.
+
+    Args:
+        opened: of any mode, decoded or not.
+        name: for messages.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        UnreadableImageError: it is broken, cut off, too large or has no pixels.
+    """
+    with one_clear_error(name):
+        if not 0 < opened.width * opened.height <= MAX_PIXELS:
+            raise too_large(name) if opened.width else broken(name, "it has no pixels")
+        orientation = _header(opened, name).orientation
+        return np.ascontiguousarray(_oriented(_pixels_of_pillow(opened, name), orientation))
 
 
 def decode_image(path: Path, expected_size: Size | None = None) -> Image:
@@ -128,7 +150,7 @@ def _size_error(path: Path, size: Size, expected_size: Size) -> UnreadableImageE
     )
 
 
-def _header(opened: PilImage.Image, path: Path) -> ImageHeader:
+def _header(opened: PilImage.Image, path: Path | str) -> ImageHeader:
     orientation = 1
     # Pillow turns TIFF images by itself. A PNG whose EXIF data follow the pixels would have to be
     # decoded to find them.
@@ -144,12 +166,20 @@ def _header(opened: PilImage.Image, path: Path) -> ImageHeader:
 def _pixels(opened: PilImage.Image, data: bytes, path: Path) -> npt.NDArray[np.uint8]:
     """``(h, w, 3)`` uint8 RGB as stored, not turned."""
     if opened.format in ("JPEG", "MPO"):
-        if not _jpeg_is_whole(data):
+        whole = whole_jpeg(data)
+        if whole is None:
             raise broken(path, _BREAKS_OFF)
         if opened.mode in ("L", "RGB"):
-            return _decode_jpeg(data, path)
+            return _decode_jpeg(whole, path)
+        opened = PilImage.open(io.BytesIO(whole), formats=("JPEG",))
     if _has_deep_colour(opened, data):
-        return _as_rgb(_decode_unchanged(data, path), path)
+        content = png_of_pixels(data, path) if opened.format == "PNG" else data
+        return _as_rgb(_decode_unchanged(content, path), path)
+    return _pixels_of_pillow(opened, path)
+
+
+def _pixels_of_pillow(opened: PilImage.Image, path: Path | str) -> npt.NDArray[np.uint8]:
+    """The same of an image that Pillow holds, whatever its mode."""
     if opened.mode[0] in "IF":
         values = np.asarray(opened)
         if opened.mode == "I" and opened.format in ("PNG", "PPM"):
@@ -172,28 +202,8 @@ def _require_end(file: IO[bytes], path: Path) -> None:
     file.seek(-min(64, file.seek(0, os.SEEK_END)), os.SEEK_END)
     if b"\xff\xd9" not in file.read():
         file.seek(0)
-        if not _jpeg_is_whole(file.read()):
+        if whole_jpeg(file.read()) is None:
             raise broken(path, _BREAKS_OFF)
-
-
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Whether the first scan of a JPEG is followed by an end-of-image marker.
-
-    Compressed pixels never contain that marker; a thumbnail in the headers does, so these are
-    stepped over.
-    """
-    position, num_frames = 2, 0
-    while data[position : position + 1] == b"\xff":
-        marker = data[position + 1 : position + 2]
-        if marker == b"\xff":  # fill bytes may stand before a marker
-            position += 1
-            continue
-        if marker == b"\xda":
-            # Of two frame headers one reader would take the first size, another the second.
-            return num_frames == 1 and data.find(b"\xff\xd9", position) >= 0
-        num_frames += marker in _FRAME_HEADERS
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
 
 
 def _has_deep_colour(opened: PilImage.Image, data: bytes) -> bool:
@@ -237,7 +247,7 @@ def _decode_unchanged(data: bytes, path: Path) -> npt.NDArray[np.generic]:
 
 
 def _as_rgb(
-    values: npt.NDArray[np.generic], path: Path, *, is_bgr: bool = True
+    values: npt.NDArray[np.generic], path: Path | str, *, is_bgr: bool = True
 ) -> npt.NDArray[np.uint8]:
     scaled = _to_uint8(values, path)
     if scaled.ndim == 2:
@@ -247,11 +257,11 @@ def _as_rgb(
     return scaled[:, :, 2::-1] if is_bgr else scaled[:, :, :3]
 
 
-def _to_uint8(values: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.uint8]:
+def _to_uint8(values: npt.NDArray[np.generic], path: Path | str) -> npt.NDArray[np.uint8]:
     """By the rules that the head of this file states."""
     if values.dtype == np.uint8:
         return values.astype(np.uint8, copy=False)
-    if values.dtype == np.uint16:
+    if values.dtype.newbyteorder("=") == np.uint16:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     numbers = values.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())

@@ -13,6 +13,7 @@ from retina.datasets import AnyDatasetConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.sampling import SamplingConfig
+from retina.errors import list_given, path_given
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
@@ -102,5 +103,7 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
 
     Raises:
         ConfigError: with every problem of the file in one message.
+        UserError: an argument is of another kind.
     """
-    return load_config(path, overrides, ExperimentConfig)
+    overrides = list_given(overrides, "overrides")
+    return load_config(path_given(path, "config"), overrides, ExperimentConfig)

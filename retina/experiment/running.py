@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retina.devices import PrecisionChoice, pick_device
 from retina.distributed import process_group
-from retina.errors import UserError
+from retina.errors import UserError, count_given, path_given
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.experiment.building import Experiment, build_experiment
@@ -42,12 +42,11 @@ def train(
         UserError: config, data, weights, device or run folder are not as they should be.
         RunError: the machine or the run failed; the last checkpoint is intact. `DivergedError` is
             one: the loss or the weights are not finite.
-        ValueError: overrides of a config that is read already.
     """
     if not isinstance(config, ExperimentConfig):
         config = load_experiment(config, overrides)
     elif overrides:
-        raise ValueError("overrides change a config file; give them to load_experiment")
+        raise UserError("overrides change a config file; give them to load_experiment")
     minutes = config.training.collective_timeout_minutes
     with process_group(pick_device(config.device).type, timeout_minutes=minutes):
         experiment = build_experiment(config, resume=resume, quiet=quiet)
@@ -95,6 +94,8 @@ def evaluate(
         UserError: the detector or the data cannot be read, or it is not said which data is meant.
         RunError: memory ran out, or a process that loads images failed.
     """
+    batch_size = count_given(batch_size, "batch_size", least=1)
+    num_workers = count_given(num_workers, "num_workers", least=0)
     predictor = detector
     if not isinstance(predictor, Predictor):
         predictor = load(predictor, device=device, precision=precision)
@@ -102,10 +103,10 @@ def evaluate(
         raise UserError("say what to evaluate on: data, annotations with images, or a config")
     resolved = resolve_data(
         DataOptions(
-            source=_path(data),
-            annotations=_path(annotations),
-            images=_path(images),
-            config=_path(config),
+            source=_path(data, "data"),
+            annotations=_path(annotations, "annotations"),
+            images=_path(images, "images"),
+            config=_path(config, "config"),
             split=split,
             detector=None if isinstance(detector, Predictor) else Path(detector),
         ),
@@ -122,5 +123,5 @@ def evaluate(
     return evaluator.run(predictor.runtime, on_progress=on_progress)
 
 
-def _path(name: Path | str | None) -> Path | None:
-    return None if name is None else Path(name)
+def _path(given: Path | str | None, argument: str) -> Path | None:
+    return None if given is None else path_given(given, argument)

@@ -133,7 +133,7 @@ class Preprocess(nn.Module):
             UserError: a resized image is larger than ``pad_to``.
             ValueError: an image is of another shape or type.
         """
-        sizes = tuple(self.input_size(_size_of(image)) for image in images)
+        sizes = tuple(self.input_size(size_of(image)) for image in images)
         height, width = padded_size(sizes, size_divisor=self.size_divisor, pad_to=self.pad_to)
         # Allocated as (B, H, W, 3): channels-last in memory.
         batch = self.mean.new_zeros(len(images), height, width, 3).permute(0, 3, 1, 2)
@@ -191,12 +191,14 @@ class Preprocess(nn.Module):
         )
 
 
-def _size_of(image: Tensor) -> Size:
+def size_of(image: Tensor) -> Size:
     """Height and width of an image.
 
     Raises:
         ValueError: it is no ``(3, h, w)`` uint8 tensor.
     """
+    if not isinstance(image, Tensor):
+        raise ValueError(f"an image must be a tensor, this one is a {type(image).__name__}")
     is_image = image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8
     if not is_image or not image.numel():
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,7 @@ from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.prediction.drawing import Picture, draw_detections
-from retina.prediction.image_grids import enlarged
+from retina.prediction.picture_size import WRITTEN_SIDE, scaled, size_of
 from retina.prediction.predictor import Predictor
 from retina.storage import make_folder, replacing
 from retina.structures import Categories, Detections
@@ -77,7 +77,8 @@ class PredictionRun:
     Attributes:
         num_images: files that were predicted on.
         num_detections: over all of them.
-        failures: one message for each file that could not be read.
+        failures: one message for each file that could not be read, or whose picture could not be
+            drawn or written.
     """
 
     num_images: int
@@ -96,11 +97,13 @@ def predict_files(
 ) -> PredictionRun:
     """Write an annotated picture of every image, and one ``detections.json`` over all.
 
-    A small image is enlarged by a whole factor for its picture, so that the names can be read; the
-    JSON is in pixels of the image itself.
+    A small image is enlarged by a whole factor for its picture, so that the names can be read, and
+    one longer than `WRITTEN_SIDE` is made smaller; the JSON is in pixels of the image itself.
 
     The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``, which counts
-    the files from 1. A file that cannot be read is one of the failures, and the rest goes on.
+    the files from 1. A file that cannot be read is one of the failures, and the rest goes on; so is
+    a picture that cannot be made, and what was found is in the JSON all the same. Where the run
+    breaks off, the JSON holds what was found until then.
 
     Args:
         predictor: finds the objects.
@@ -121,29 +124,34 @@ def predict_files(
     ids: list[int] = []
     detections: list[Detections] = []
     failures: list[str] = []
-    for chunk in _chunks(range(len(paths)), batch_size):
-        images: dict[int, npt.NDArray[np.uint8]] = {}
-        for index in chunk:
-            try:
-                images[index] = decode_image(paths[index])
-            except UserError as error:
-                failures.append(str(error))
-        found = predictor.predict(
-            list(images.values()), score_threshold, batch_size=max(1, len(images))
+    try:
+        for chunk in _chunks(range(len(paths)), batch_size):
+            images: dict[int, npt.NDArray[np.uint8]] = {}
+            for index in chunk:
+                try:
+                    images[index] = decode_image(paths[index])
+                except UserError as error:
+                    failures.append(str(error))
+            found = predictor.predict(
+                list(images.values()), score_threshold, batch_size=max(1, len(images))
+            )
+            ids += [index + 1 for index in images]
+            detections += found
+            for (index, image), one in zip(images.items(), found, strict=True):
+                try:
+                    _write_picture(output / names[index], image, one, predictor.categories)
+                except Exception as error:  # whatever it is, the results are worth more
+                    failures.append(_without_picture(paths[index], error))
+            if on_progress is not None:
+                on_progress(len(chunk))
+    finally:
+        write_results(
+            output / "detections.json",
+            ids,
+            detections,
+            predictor.categories,
+            file_names=[str(paths[image_id - 1]) for image_id in ids],
         )
-        for (index, image), one in zip(images.items(), found, strict=True):
-            _write_picture(output / names[index], _picture(image, one, predictor.categories))
-            ids.append(index + 1)
-            detections.append(one)
-        if on_progress is not None:
-            on_progress(len(chunk))
-    write_results(
-        output / "detections.json",
-        ids,
-        detections,
-        predictor.categories,
-        file_names=[str(paths[image_id - 1]) for image_id in ids],
-    )
     return PredictionRun(len(ids), sum(map(len, detections)), tuple(failures))
 
 
@@ -165,13 +173,16 @@ def _picture_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _picture(image: Picture, found: Detections, categories: Categories) -> Picture:
-    large, factor = enlarged(image, SMALLEST_PICTURE)
-    return draw_detections(large, replace(found, boxes=found.boxes * factor), categories)
-
-
-def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+def _write_picture(path: Path, image: Picture, found: Detections, categories: Categories) -> None:
+    ground = scaled(image, smallest_side=SMALLEST_PICTURE, longest_side=WRITTEN_SIDE)
+    found = found.rescaled(size_of(image), size_of(ground))
+    picture = draw_detections(ground, found, categories)
     encoded, content = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert encoded
     with replacing(path) as aside:
         aside.write_bytes(content.tobytes())
+
+
+def _without_picture(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{path}: no picture of it (its objects are in detections.json): {reason}"

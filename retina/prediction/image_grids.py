@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -12,6 +11,7 @@ from PIL import ImageDraw, ImageFont
 
 from retina.geometry.resizing import fit_into
 from retina.prediction.drawing import Picture, draw_detections, draw_targets, font_size
+from retina.prediction.picture_size import scaled, size_of
 from retina.structures import Categories, Detections, Size, Targets
 
 _BACKGROUND = 32
@@ -28,8 +28,7 @@ def draw_comparison(
 ) -> Picture:
     """What is annotated on the left, what was found on the right, with a line of text above each.
 
-    A picture whose shorter side is under 256 pixels is enlarged by a whole factor first, so that
-    the names can be read.
+    An image is made larger or smaller first, so that the names can be read: see `scaled`.
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -38,30 +37,19 @@ def draw_comparison(
         categories: give the names.
         score_threshold: leaves out detections that do not score more.
     """
-    large, factor = enlarged(image, _SMALLEST_SIDE)
-    targets = replace(targets, boxes=targets.boxes * factor)
-    detections = replace(detections, boxes=detections.boxes * factor)
+    picture = scaled(image, smallest_side=_SMALLEST_SIDE)
+    targets = targets.rescaled(size_of(image), size_of(picture))
+    detections = detections.rescaled(size_of(image), size_of(picture))
     shown = detections if score_threshold is None else detections.above(score_threshold)
     num_crowds = int(targets.is_crowd.sum())
     truth = f"truth: {len(targets) - num_crowds}" + (f" and {num_crowds} crowd" * bool(num_crowds))
     above = "" if score_threshold is None else f" above {score_threshold:g}"
-    left = _captioned(draw_targets(large, targets, categories), truth)
+    left = _captioned(draw_targets(picture, targets, categories), truth)
     right = _captioned(
-        draw_detections(large, shown, categories), f"predictions{above}: {len(shown)}"
+        draw_detections(picture, shown, categories), f"predictions{above}: {len(shown)}"
     )
     gap = np.full((left.shape[0], max(4, left.shape[1] // 160), 3), _BACKGROUND, dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)
-
-
-def enlarged(image: Picture, smallest_side: int) -> tuple[Picture, int]:
-    """A picture large enough to write on: enlarged by a whole factor, and the factor.
-
-    Args:
-        image: ``(H, W, 3)``.
-        smallest_side: what the shorter side has at least, in pixels.
-    """
-    factor = math.ceil(smallest_side / min(image.shape[:2]))
-    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), factor
 
 
 def image_grid(
@@ -96,11 +84,12 @@ def image_grid(
 
 
 def _captioned(picture: Picture, text: str) -> Picture:
+    """The picture below a line of text; a narrow one stands on a ground as wide as the text."""
     height, width = picture.shape[:2]
     size = font_size((height, width), num_boxes=1)
-    bar = PIL.Image.new("RGB", (width, round(1.8 * size)), (_BACKGROUND,) * 3)
     font = ImageFont.load_default(size=size)
-    while text and font.getlength(text) > width - size:
-        text = text[1:]  # the end matters more: the counts stand there
-    ImageDraw.Draw(bar).text((size // 2, round(0.3 * size)), text, fill=(235, 235, 235), font=font)
-    return np.concatenate([np.array(bar), picture], axis=0)
+    bar, least = round(1.8 * size), math.ceil(font.getlength(text)) + size
+    whole = PIL.Image.new("RGB", (max(width, least), bar + height), (_BACKGROUND,) * 3)
+    ImageDraw.Draw(whole).text((size // 2, round(0.3 * size)), text, (235, 235, 235), font)
+    whole.paste(PIL.Image.fromarray(picture), (0, bar))
+    return np.array(whole)

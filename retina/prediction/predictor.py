@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from retina.artifact import Artifact, load_artifact
-from retina.datasets.images import decode_image
 from retina.devices import PrecisionChoice, pick_device, pick_precision
-from retina.errors import UserError
+from retina.errors import UserError, count_given, path_given
+from retina.prediction.given_images import ImageSource, as_tensor, listed
 from retina.runtime import Runtime, TorchRuntime
 from retina.structures import Categories, Detections
-
-ImageSource = npt.NDArray[np.uint8] | Path | str
 
 
 class Predictor:
@@ -57,47 +53,53 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[ImageSource],
+        images: ImageSource | Sequence[ImageSource],
         score_threshold: float | None = None,
         *,
         batch_size: int = 16,
     ) -> list[Detections]:
-        """Detect objects.
+        """Detect objects in one image or many.
 
         Args:
-            images: uint8 RGB arrays ``(height, width, 3)``, or paths of image files.
+            images: an image, a list of images, or a batch (an array or a tensor of four
+                dimensions). An image is the path of a file; a Pillow image; a uint8 array
+                ``(height, width, 3)`` in RGB order, grey ``(height, width)`` or RGBA ``(height,
+                width, 4)``; or a tensor ``(C, height, width)``, uint8 or float in 0 … 1, of 3, 1 or
+                4 channels. Alpha is dropped, and EXIF orientation applied, as in files.
             score_threshold: keep detections with a higher score; None keeps those above
                 ``display_threshold``. Below the detector's own threshold (0.05 as a rule) nothing
                 is found.
             batch_size: how many images the network sees at a time, padded to one size.
 
         Returns:
-            One `Detections` per image, in pixels of the image, highest score first.
+            A list with one `Detections` per image, also of a single image: in pixels of the image,
+            highest score first.
 
         Raises:
-            UserError: an image file cannot be read.
+            UserError: an image cannot be read or is none, or another argument is not as it should
+                be; the message says which image by its position.
             RunError: memory ran out.
-            ValueError: an array is no uint8 RGB image.
         """
-        threshold = self.display_threshold if score_threshold is None else score_threshold
+        threshold = (
+            self.display_threshold
+            if score_threshold is None
+            else _checked_threshold(score_threshold)
+        )
+        batch_size = count_given(batch_size, "batch_size", least=1)
+        given = listed(images)
         found: list[Detections] = []
-        for start in range(0, len(images), batch_size):
-            found += self.runtime.detect(
-                [_as_tensor(image) for image in images[start : start + batch_size]]
-            )
+        for start in range(0, len(given), batch_size):
+            rows = range(start, min(start + batch_size, len(given)))
+            found += self.runtime.detect([as_tensor(given[row], f"images[{row}]") for row in rows])
         return [detections.above(threshold) for detections in found]
 
 
-def _as_tensor(image: ImageSource) -> Tensor:
-    """``(3, h, w)`` uint8."""
-    if isinstance(image, str | Path):
-        image = decode_image(Path(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"an image must be a uint8 array (height, width, 3) in RGB order, this one is "
-            f"{image.dtype} {image.shape}"
-        )
-    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+def _checked_threshold(threshold: float) -> float:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number):
+        raise UserError(f"score_threshold: {threshold!r} is no number; give one from 0 to 1")
+    if not 0 <= threshold <= 1:
+        raise UserError(f"score_threshold: {threshold} does not lie within 0 … 1")
+    return float(threshold)
 
 
 def load(
@@ -116,6 +118,7 @@ def load(
     Raises:
         UserError: the file is missing, empty, damaged or no detector of this project.
     """
+    path = path_given(path, "path")
     try:
         return Predictor.from_artifact(load_artifact(path), device=device, precision=precision)
     except UserError as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 from retina.artifact import Artifact, make_artifact
 from retina.configuration import merge, read_preset, validate
 from retina.devices import PrecisionChoice
-from retina.errors import UserError
+from retina.errors import UserError, list_given
 from retina.modeling.importers.torchvision import (
     Variant,
     convert_state_dict,
@@ -68,6 +68,12 @@ def torchvision_artifact(
     Raises:
         UserError: the weights are not of this variant, or the number of categories is not theirs.
     """
+    if not isinstance(state_dict, Mapping):
+        raise UserError(
+            f"state_dict: a {type(state_dict).__name__} is no state dict; give what torch.load "
+            "reads of the file, or model.state_dict()"
+        )
+    categories = list_given(categories, "categories")
     num_classes = num_classes_of(state_dict)
     if len(categories) != num_classes:
         raise UserError(

@@ -15,7 +15,7 @@ from retina.artifact import DISPLAY_THRESHOLD, Artifact
 from retina.devices import Precision, autocast, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
-from retina.modeling.preprocess import PreparedImages, Preprocess
+from retina.modeling.preprocess import PreparedImages, Preprocess, size_of
 from retina.runtime.runtime import Runtime
 from retina.structures import Anchors, Batch, Categories, DensePredictions, Detections, Size
 
@@ -114,7 +114,7 @@ class TorchRuntime(Runtime):
 
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`."""
-        return self.detections(self.forward(images)) if images else []
+        return self.detections(self.forward(images)) if len(images) else []
 
     def forward(self, images: Sequence[Tensor]) -> DenseOutput:
         """Run the network, in evaluation mode and without gradients.
@@ -125,7 +125,7 @@ class TorchRuntime(Runtime):
         Raises:
             RunError: memory ran out.
         """
-        image_sizes = tuple((int(image.shape[1]), int(image.shape[2])) for image in images)
+        image_sizes = tuple(size_of(image) for image in images)
         with self.naming_the_images(image_sizes):
             return self._run(self.preprocess.prepare(images), image_sizes)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from retina.datasets.images import decode_image, read_header
 from retina.errors import UserError
@@ -202,6 +205,198 @@ def test_bytes_after_the_end_of_a_jpeg_do_not_matter(tmp_path: Path) -> None:
     assert read_header(path).stored_size == (12, 20)
 
 
+PICTURES = {
+    "noise": np.random.default_rng(1).integers(0, 256, (90, 130, 3), dtype=np.uint8),
+    "smooth": SMOOTH,
+    "flat": np.full((90, 130, 3), 128, dtype=np.uint8),
+    "grey": np.random.default_rng(2).integers(0, 256, (50, 70), dtype=np.uint8),
+    "one pixel": np.full((1, 1, 3), 200, dtype=np.uint8),
+}
+
+
+@pytest.mark.parametrize("interval", [0, 3])  # blocks between the marks to start again from
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_jpeg_that_lacks_only_its_end_marker_is_whole(
+    tmp_path: Path, name: str, progressive: bool, interval: int
+) -> None:
+    data = jpeg(PICTURES[name], progressive=progressive, restart_marker_blocks=interval)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    expected = decode_image(path)
+    for cut in (1, 2):
+        path.write_bytes(data[:-cut])
+        assert np.array_equal(decode_image(path), expected)
+        assert read_header(path).stored_size == expected.shape[:2]
+
+
+@pytest.mark.parametrize("interval", [0, 3])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("name", ["noise", "flat", "grey"])
+def test_a_jpeg_that_lacks_more_breaks_off(
+    tmp_path: Path, name: str, progressive: bool, interval: int
+) -> None:
+    """Wherever it is cut: between two scans, behind a mark to start again from, or elsewhere."""
+    data = jpeg(PICTURES[name], progressive=progressive, restart_marker_blocks=interval)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    expected = decode_image(path)
+    size, last_scan = len(data), data.rindex(b"\xff\xda")
+    cuts = {*range(size // 2, size - 2, size // 20), size - 20, last_scan, last_scan + 2}
+    for cut in cuts:
+        for filling in (b"", bytes(size - cut)):
+            path.write_bytes(data[:cut] + filling)
+            try:
+                pixels = decode_image(path)
+            except UserError as error:
+                assert str(error).startswith(f"{path}: ")  # noqa: PT017
+            else:  # of a flat picture the last bytes may say nothing
+                assert name != "noise"
+                assert np.array_equal(pixels, expected)
+
+
+def test_zeros_after_a_jpeg_without_its_end_marker(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(big_jpeg())
+    expected = decode_image(path)
+    path.write_bytes(big_jpeg()[:-2] + bytes(500))
+    assert np.array_equal(decode_image(path), expected)
+    path.write_bytes(big_jpeg()[:-2] + b"<html>the server broke off</html>")
+    with pytest.raises(UserError, match="breaks off"):
+        decode_image(path)
+
+
+def test_a_cmyk_jpeg_without_its_end_marker(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(SMOOTH).convert("CMYK").save(path)
+    expected = decode_image(path)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert np.array_equal(decode_image(path), expected)
+
+
+def test_every_photo_without_its_end_marker_is_as_before(shared_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    photos = sorted(shared_data.rglob("*.jpg"))[::100]
+    assert photos
+    for photo in photos:
+        data = photo.read_bytes()
+        path.write_bytes(data[: data.rindex(b"\xff\xd9")])
+        assert np.array_equal(decode_image(path), decode_image(photo)), photo
+        path.write_bytes(data[: len(data) * 9 // 10])
+        with pytest.raises(UserError, match="breaks off"):
+            read_header(path)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("end", [b"", bytes(300), b"\0\0\0\0IEND\0\0\0\0", b"\0\0\0\0IE"])
+def test_a_png_without_a_sound_end_chunk_is_whole(tmp_path: Path, deep: bool, end: bytes) -> None:
+    path = tmp_path / "a.png"
+    assert cv2.imwrite(str(path), RGB.astype(np.uint16) * 257 if deep else RGB)
+    expected = decode_image(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-12] + end)
+    assert np.array_equal(decode_image(path), expected)
+    path.write_bytes(data[:-40])
+    with pytest.raises(UserError, match=r"a\.png: the image cannot be decoded"):
+        decode_image(path)
+
+
+def test_a_gif_without_its_trailer_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    Image.fromarray(RGB).quantize(16).save(path)
+    expected = decode_image(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert np.array_equal(decode_image(path), expected)
+
+
+def test_a_dark_16_bit_tiff_of_either_byte_order(tmp_path: Path) -> None:
+    values = np.arange(240, dtype=np.uint16).reshape(12, 20)
+    Image.frombytes("I;16", (20, 12), values.tobytes()).save(tmp_path / "little.tif")
+    Image.frombytes("I;16B", (20, 12), values.byteswap().tobytes()).save(tmp_path / "big.tif")
+    for name in ("little", "big"):
+        assert decode_image(tmp_path / f"{name}.tif").max() == 1  # 239 of 65535
+
+
+# -- What libraries print beside it ----------------------------------------------------------------
+
+
+def odd_files(folder: Path) -> list[Path]:
+    """Files of which Pillow or libpng say something, and which can be read all the same."""
+    noisy = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+    made = {"large.png": io.BytesIO(), "palette.png": io.BytesIO(), "tags.tif": io.BytesIO()}
+    Image.new("1", (9_500, 9_500)).save(made["large.png"], "PNG")  # 90 million pixels
+    palette = Image.fromarray(noisy).quantize(16)
+    palette.save(made["palette.png"], "PNG", transparency=bytes(range(0, 256, 16)))
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tags[282], tags.tagtype[282] = (1.0, 2.0, 3.0), 5
+        Image.fromarray(noisy).save(made["tags.tif"], "TIFF", tiffinfo=tags)
+    files = {name: content.getvalue() for name, content in made.items()}
+    photo = jpeg(noisy, exif=exif(6))
+    directory = photo.index(b"\0\x2a\0\0\0\x08") + 6  # of its EXIF data: one entry is there
+    files["exif.jpg"] = photo[:directory] + b"\0\x09" + photo[directory + 2 :]
+    index = b"MPF\0II*\0\x08\0\0\0\x05\0" + b"\xff" * 40
+    part = b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index
+    files["several.jpg"] = photo[:2] + part + photo[2:]
+    for name, values in (("8.png", noisy), ("16.png", noisy.astype(np.uint16) * 257)):
+        data = cv2.imencode(".png", values)[1].tobytes()
+        profile = png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"no profile" * 20))
+        animation = png_chunk(b"acTL", bytes(8))
+        files[f"profile{name}"] = data[:33] + profile + data[33:]
+        files[f"animation{name}"] = data[:33] + animation + data[33:]
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+READ_ALL = """
+import sys, threading, warnings
+from pathlib import Path
+import PIL.Image
+from retina.datasets.images import decode_image, read_header
+def read():
+    for path in map(Path, sys.argv[1:]):
+        height, width = read_header(path).oriented_size
+        assert decode_image(path).shape == (height, width, 3), path
+before = PIL.Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+others = [threading.Thread(target=read) for _ in range(2)]
+for thread in others: thread.start()
+read()
+for thread in others: thread.join()
+assert before == (PIL.Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+"""
+
+
+@pytest.mark.parametrize("option", ["default", "error"])
+def test_odd_files_are_read_without_a_word_of_libraries(tmp_path: Path, option: str) -> None:
+    paths = odd_files(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", option, "-c", READ_ALL, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+def test_warnings_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    """Shown once for each place, not again after each image."""
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            decode_image(tmp_path / "a.png")
+            warnings.warn("said once", stacklevel=1)
+    assert [str(one.message) for one in seen] == ["said once"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
 def test_truncated_files_of_other_formats_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -249,18 +444,13 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_without_being_decoded(tmp_path: Path) -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
     path = tmp_path / "bomb.png"
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + png_chunk(b"IEND", b"")
     )
     with pytest.raises(UserError, match="claims to hold more than 178956970 pixels"):
         decode_image(path)

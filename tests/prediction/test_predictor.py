@@ -56,24 +56,6 @@ def test_the_shell_imports_what_python_imports(
         assert torch.equal(artifact.state_dict[name], value), name
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-    ],
-)
-def test_arrays_that_are_no_images_are_refused(
-    v2_weights: dict[str, torch.Tensor], image: np.ndarray
-) -> None:
-    detector = retina.load_torchvision(
-        v2_weights, variant="v2", categories=NAMES, min_size=32, max_size=64, device="cpu"
-    )
-    with pytest.raises(ValueError, match=r"uint8 array \(height, width, 3\) in RGB order"):
-        detector.predict([image])
-
-
 def test_paths_and_arrays_give_the_same_and_batches_do_not_matter(
     v2_weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

@@ -18,10 +18,11 @@ from retina.instruments.doctor.trial import batch_sampler_of
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.preprocess import Preprocess, PreprocessConfig
 from retina.prediction.drawing import Picture, draw_targets
-from retina.prediction.image_grids import enlarged, image_grid
+from retina.prediction.image_grids import image_grid
+from retina.prediction.picture_size import scaled, size_of
 from retina.runtime.splits import spread_indices
 from retina.storage import replacing
-from retina.structures import Categories, Sample, Targets
+from retina.structures import Categories, Sample
 
 _IMAGES = 32
 _WIDEST = 5.0
@@ -223,7 +224,8 @@ def draw_batch(context: CheckContext) -> CheckResult:
     samples = [context.train[request] for request in requests]
     pictures = [_drawn(sample, context.train.categories) for sample in samples]
     ratio = float(np.median([picture.shape[0] / picture.shape[1] for picture in pictures]))
-    grid = image_grid(pictures, columns=_COLUMNS, cell=(round(400 * ratio), 400))
+    height = round(400 * min(max(ratio, 0.25), 4.0))  # a strip is shown as far as it fits
+    grid = image_grid(pictures, columns=_COLUMNS, cell=(height, 400))
     with replacing(context.folder / "batch.png") as aside:
         PIL.Image.fromarray(grid).save(aside, format="PNG")
     boxes = sum(len(sample.targets) for sample in samples)
@@ -236,10 +238,6 @@ def draw_batch(context: CheckContext) -> CheckResult:
 
 def _drawn(sample: Sample, categories: Categories) -> Picture:
     image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
-    large, factor = enlarged(image, _SMALLEST_SIDE)
-    targets = Targets(
-        boxes=sample.targets.boxes * factor,
-        labels=sample.targets.labels,
-        is_crowd=sample.targets.is_crowd,
-    )
-    return draw_targets(large, targets, categories)
+    picture = scaled(image, smallest_side=_SMALLEST_SIDE)
+    targets = sample.targets.rescaled(size_of(image), size_of(picture))
+    return draw_targets(picture, targets, categories)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from retina.datasets.dataset import DetectionDataset
 from retina.distributed import is_main_process
 from retina.evaluation.evaluator import EvaluationResult
+from retina.prediction.drawing import Picture
 from retina.prediction.image_grids import draw_comparison
 from retina.runtime.splits import spread_indices
 from retina.training.run import Hook, TrainingRun
@@ -25,26 +23,30 @@ class ValidationImages(Hook):
         self._dataset, self._count = dataset, count
 
     def end_epoch(self, run: TrainingRun, result: EvaluationResult | None) -> None:
-        """Draw what was found."""
+        """Draw what was found; a picture that fails is a warning, the training goes on."""
         if result is None or not is_main_process():
             return
-        for name, image in draw_images(self._dataset, result, count=self._count):
-            run.log.image(f"validation/{name}", image, run.step)
+        for index in spread_indices(len(result.image_ids), self._count):
+            image_id = result.image_ids[index]
+            try:
+                picture = draw_image(self._dataset, result, index)
+            except Exception as error:
+                message = f"validation image {image_id} could not be drawn: {error}"
+                run.progress.message(f"warning: {message}")
+                run.log.record("warning", run.step, message)
+            else:
+                run.log.image(f"validation/{image_id}", picture, run.step)
         run.log.flush()
 
 
-def draw_images(
-    dataset: DetectionDataset, result: EvaluationResult, *, count: int, score_threshold: float = 0.3
-) -> list[tuple[str, npt.NDArray[np.uint8]]]:
-    """Names and drawings of up to ``count`` images, spread evenly over the split."""
-    pictures = []
-    for index in spread_indices(len(result.image_ids), count):
-        picture = draw_comparison(
-            dataset.load(index).image,
-            dataset.targets(index),
-            result.detections[index],
-            dataset.categories,
-            score_threshold=score_threshold,
-        )
-        pictures.append((str(result.image_ids[index]), picture))
-    return pictures
+def draw_image(
+    dataset: DetectionDataset, result: EvaluationResult, index: int, *, score_threshold: float = 0.3
+) -> Picture:
+    """One image of the split, with its truth and what was found beside each other."""
+    return draw_comparison(
+        dataset.load(index).image,
+        dataset.targets(index),
+        result.detections[index],
+        dataset.categories,
+        score_threshold=score_threshold,
+    )
