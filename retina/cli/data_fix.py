@@ -20,7 +20,7 @@ from retina.cli.output import make_console, print_lines, progress
 def command(
     output: Annotated[
         Path,
-        output_option("Folder for annotations.json (COCO) and changes.txt, each change a line."),
+        output_option("Folder for annotations.json (COCO) and changes.txt, a line for each."),
     ],
     source: Source = None,
     annotations: Annotations = None,

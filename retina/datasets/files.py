@@ -17,6 +17,9 @@ MAX_HEADERS = 2000
 every one."""
 
 
+_FIX = "retina data fix writes a copy of the annotations without such images"
+
+
 def require_files(
     table: AnnotationTable, missing: Sequence[str], folder: Path, *, max_missing: int = 0
 ) -> None:
@@ -29,7 +32,7 @@ def require_files(
     hint = (
         "correct the path of the images"
         if len(missing) == table.num_images
-        else ("add them, or remove them from the annotations")
+        else f"add them ({_FIX})"
     )
     raise UserError(
         f"{table.source}: {len(missing)} of {table.num_images} images are not in {folder}: "
@@ -75,7 +78,7 @@ def check_headers(
         except UnreadableImageError as error:
             refusals.append(str(error))
             if len(refusals) > max_unreadable:
-                raise
+                raise UnreadableImageError(f"{error} ({_FIX})") from None
         else:
             turned += [] if turn is None else [turn]
     finding = (
