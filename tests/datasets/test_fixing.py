@@ -61,10 +61,8 @@ def test_the_copy_needs_no_fix(
     annotations = ("--annotations", tmp_path / "fixed/annotations.json", "--images", folder)
     done = run_retina("data", "fix", *annotations, "--output", tmp_path / "again")
     assert "nothing to fix" in done.stdout
-    one, two = (
-        json.loads((tmp_path / name / "annotations.json").read_text())
-        for name in ("fixed", "again")
-    )
+    folders = (tmp_path / "fixed", tmp_path / "again")
+    one, two = (json.loads((folder / "annotations.json").read_text()) for folder in folders)
     assert one == two
 
 
