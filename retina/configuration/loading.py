@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from retina.configuration.composition import apply_override, merge, read_preset, read_tree
 from retina.configuration.errors import ConfigError, explained
-from retina.configuration.schema import Config, field_type, has_kinds, union_member, unwrap
+from retina.configuration.schema import Config, OneOf, field_type, has_kinds, union_member, unwrap
 from retina.configuration.shipped import find_config
 from retina.configuration.yaml_text import dump_yaml
 
@@ -83,7 +83,8 @@ def _with_default_kinds(tree: Any, schema: type[BaseModel]) -> Any:
                 value = {"kind": getattr(default, "kind", None), **value}
         inner = unwrap(field_type(field))
         if has_kinds(field):
-            inner = union_member(inner, value.get("kind", ""))
+            kind = inner.kind_of(value) if isinstance(inner, OneOf) else value.get("kind", "")
+            inner = union_member(inner, kind)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             value = _with_default_kinds(value, inner)
         filled[name] = value

@@ -44,25 +44,40 @@ class OneOf:
     Args:
         kinds: the configs.
         default: the ``kind`` that is meant where a mapping gives none; None makes it required.
+        by_key: keys that alone say which config a mapping is, whatever its ``kind``; and the kind
+            of that config.
     """
 
-    def __init__(self, *kinds: type[Config], default: str | None = None) -> None:
+    def __init__(
+        self,
+        *kinds: type[Config],
+        default: str | None = None,
+        by_key: Mapping[str, str] | None = None,
+    ) -> None:
         self.kinds = kinds
         self.default = default
+        self.by_key = by_key or {}
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {
-            tag: handler.generate_schema(kind)
-            for kind in self.kinds
-            for tag in get_args(kind.model_fields["kind"].annotation)
+            tag: handler.generate_schema(kind) for kind in self.kinds for tag in kinds_of(kind)
         }
-        discriminator = "kind" if self.default is None else self._kind_of
+        discriminator = "kind" if self.default is None else self.kind_of
         return core_schema.tagged_union_schema(choices, discriminator=discriminator)
 
-    def _kind_of(self, value: Any) -> Any:
+    def kind_of(self, value: Any) -> Any:
+        """The kind of a mapping, or of a config that is validated already."""
         if isinstance(value, dict):
-            return value.get("kind", self.default)
-        return getattr(value, "kind", self.default)
+            by_key = (kind for key, kind in self.by_key.items() if value.get(key) is not None)
+            return next(by_key, value.get("kind", self.default))
+        own = (kinds_of(kind)[0] for kind in self.kinds if type(value) is kind)
+        return next(own, getattr(value, "kind", self.default))
+
+
+def kinds_of(config: type[BaseModel]) -> tuple[str, ...]:
+    """The values of ``kind`` that mean a config: of its Literal, or else the default."""
+    field = config.model_fields["kind"]
+    return get_args(field.annotation) or (field.default,)
 
 
 def field_type(field: FieldInfo) -> Any:
@@ -108,7 +123,7 @@ def union_member(annotation: Any, step: str | int) -> Any:
             ):
                 return plain
             continue
-        kind = plain.model_fields.get("kind")
-        if plain.__name__ == step or (kind is not None and step in get_args(kind.annotation)):
+        has_kind = "kind" in plain.model_fields
+        if plain.__name__ == step or (has_kind and step in kinds_of(plain)):
             return plain
     return None

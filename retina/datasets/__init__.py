@@ -5,19 +5,25 @@ from __future__ import annotations
 from typing import Annotated
 
 from retina.configuration import OneOf
+from retina.datasets.auto import KEYS, SourceConfig, tell_source
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
-from retina.datasets.formats import FORMATS, find_dataset, format_of, known_layouts
+from retina.datasets.formats import FORMATS, format_of
+from retina.datasets.sources import SPLITS, FoundSource, find_source, split_called
 from retina.datasets.voc import VocConfig
 
-AnyDatasetConfig = Annotated[DatasetConfig, OneOf(*FORMATS, ConcatenatedConfig, default="coco")]
-"""A data set of any kind; without a ``kind`` it is in COCO's format."""
+AnyDatasetConfig = Annotated[
+    DatasetConfig,
+    OneOf(*FORMATS, ConcatenatedConfig, SourceConfig, default="coco", by_key=KEYS),
+]
+"""A data set of any kind: with a ``source`` what is found there, without a ``kind`` COCO's."""
 
 __all__ = [
     "FORMATS",
+    "SPLITS",
     "AnyDatasetConfig",
     "CocoConfig",
     "ConcatenatedConfig",
@@ -27,10 +33,13 @@ __all__ = [
     "DetectionDataset",
     "FolderConfig",
     "FolderDataset",
+    "FoundSource",
     "RefusalCause",
+    "SourceConfig",
     "VocConfig",
-    "find_dataset",
+    "find_source",
     "format_of",
-    "known_layouts",
     "read_coco_ground_truth",
+    "split_called",
+    "tell_source",
 ]

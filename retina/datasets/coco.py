@@ -21,6 +21,7 @@ class CocoConfig(FolderConfig):
     kind: Literal["coco"] = "coco"
     """A folder of images and one JSON file; the kind that is meant if none is said."""
 
+    title: ClassVar[str] = "COCO"
     layout: ClassVar[str] = "annotations.json with images/"
 
     @property

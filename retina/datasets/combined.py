@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from retina.datasets.auto import AnySingleConfig
 from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
-from retina.datasets.formats import AnyFormatConfig
 from retina.errors import UserError
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
@@ -158,7 +158,7 @@ class ConcatenatedConfig(DatasetConfig):
     kind: Literal["concatenated"] = "concatenated"
     """Several data sets with the same classes."""
 
-    parts: tuple[AnyFormatConfig, ...] = Field(min_length=1)
+    parts: tuple[AnySingleConfig, ...] = Field(min_length=1)
     """The data sets; the first defines the classes."""
 
     @property

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import Field
+
 from retina.configuration import Config
-from retina.datasets.categories import UnknownCategories
+from retina.datasets.categories import UnknownCategories, UnusedCategories
 from retina.datasets.dataset import DetectionDataset
 from retina.structures import Categories
 
@@ -82,3 +84,31 @@ class DatasetConfig(Config, ABC):
             split: the name of the split, for the sentences.
         """
         return None
+
+
+class SplitOptions(DatasetConfig):
+    """What can be said of any data set, whatever its format."""
+
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Names of the categories to learn, in the order of the labels; annotations of others are left
+    out. Unset: all of them."""
+
+    unused_categories: UnusedCategories = "keep"
+    """Whether categories that no annotation of the training set uses are kept as classes or
+    dropped; does not matter where `classes` is given. Decided on the whole split, before a part of
+    its images is chosen."""
+
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    """Use only this part of the images, chosen at random."""
+
+    max_images: int | None = Field(default=None, ge=1)
+    """Use at most so many images, chosen at random."""
+
+    subset_seed: int = Field(default=0, ge=0)
+    """Seed of the choice that `fraction` and `max_images` make; smaller parts lie within larger."""
+
+    cache_images: bool = False
+    """Keep decoded images in memory, shared by the workers of a process."""
+
+    cache_limit_gb: float = Field(default=8.0, gt=0)
+    """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""

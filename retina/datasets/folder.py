@@ -8,26 +8,31 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from retina.datasets.annotations import AnnotationTable, complete_areas, random_subset
 from retina.datasets.cache import ImageCache
 from retina.datasets.categories import (
     UnknownCategories,
-    UnusedCategories,
     choose_categories,
     match_categories,
 )
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
-from retina.datasets.dataset_config import DatasetConfig
+from retina.datasets.dataset_config import SplitOptions
 from retina.datasets.file_names import find_files
 from retina.datasets.files import check_headers, read_missing_sizes, require_files
 from retina.datasets.images import decode_image
 from retina.datasets.repair import repair_boxes
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+"""The splits, and what folders and lists of each are called."""
 
-class FolderConfig(DatasetConfig):
+
+class FolderConfig(SplitOptions):
     """A format: image files in a folder, and annotations that `read` turns into a table.
 
     A new format is a class that derives from this one in a file of its own, with a field ``kind``
@@ -40,29 +45,8 @@ class FolderConfig(DatasetConfig):
     annotations: Path
     """What describes them: a file (COCO's JSON) or a folder (of Pascal VOC's XML files)."""
 
-    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Names of the categories to learn, in the order of the labels; annotations of others are left
-    out. Unset: all of them."""
-
-    unused_categories: UnusedCategories = "keep"
-    """Whether categories that no annotation of the training set uses are kept as classes or
-    dropped; does not matter where `classes` is given. Decided on the whole split, before a part of
-    its images is chosen."""
-
-    fraction: float | None = Field(default=None, gt=0, le=1)
-    """Use only this part of the images, chosen at random."""
-
-    max_images: int | None = Field(default=None, ge=1)
-    """Use at most so many images, chosen at random."""
-
-    subset_seed: int = Field(default=0, ge=0)
-    """Seed of the choice that `fraction` and `max_images` make; smaller parts lie within larger."""
-
-    cache_images: bool = False
-    """Keep decoded images in memory, shared by the workers of a process."""
-
-    cache_limit_gb: float = Field(default=8.0, gt=0)
-    """The most memory that the cache takes, in gigabytes (10⁹ bytes)."""
+    title: ClassVar[str] = ""
+    """What people call the format."""
 
     layout: ClassVar[str] = ""
     """What `find_in` looks for, for messages; empty where it looks for nothing."""
@@ -87,6 +71,32 @@ class FolderConfig(DatasetConfig):
     def find_in(cls, folder: Path) -> Self | None:
         """The data set in a folder that is laid out as is usual for this format, else None."""
         return None
+
+    @classmethod
+    def splits_in(cls, folder: Path) -> dict[str, Self]:
+        """The splits in a folder: its subfolders, or lists that `split_named` finds."""
+        whole = cls.find_in(folder)
+        found: dict[str, Self] = {}
+        for split, names in SPLIT_NAMES.items():
+            for name in names:
+                part = cls.find_in(folder / name) if whole is None else whole.split_named(name)
+                if part is not None:
+                    found.setdefault(split, part)
+        return found
+
+    @classmethod
+    def splits_of(cls, file: Path) -> dict[str, Self]:
+        """The splits that an annotation file names by itself, with the folders of their images."""
+        return {}
+
+    @classmethod
+    def images_of(cls, annotations: Path) -> Path | None:
+        """The folder of the images of annotations, where none is named; None where it is not clear.
+
+        That is ``images/`` beside them.
+        """
+        beside = annotations.parent / "images"
+        return beside if beside.is_dir() else None
 
     def split_listed_in(self, file: Path) -> Self | None:
         """The images that a file lists; None where the format has no such files."""

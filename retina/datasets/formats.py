@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from retina.configuration import OneOf
 from retina.datasets.coco import CocoConfig
 from retina.datasets.folder import FolderConfig
 from retina.datasets.voc import VocConfig
+from retina.errors import one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
@@ -17,19 +16,14 @@ FORMATS: tuple[type[FolderConfig], ...] = (
 """A new format is one more line here."""
 
 
-AnyFormatConfig = Annotated[FolderConfig, OneOf(*FORMATS, default="coco")]
-"""A data set in any of these formats."""
+def format_called(kind: str) -> type[FolderConfig]:
+    """The format of a ``kind``.
 
-
-def find_dataset(folder: Path) -> FolderConfig | None:
-    """The data set in a folder that is laid out as is usual for one of the formats, else None."""
-    found = (config.find_in(folder) for config in FORMATS)
-    return next((config for config in found if config is not None), None)
-
-
-def known_layouts() -> list[str]:
-    """What `find_dataset` looks for in a folder, for messages."""
-    return [config.layout for config in FORMATS if config.layout]
+    Raises:
+        UserError: there is none of this name.
+    """
+    by_kind = {config.model_fields["kind"].default: config for config in FORMATS}
+    return by_kind[one_of(kind, list(by_kind), "kind")]
 
 
 def format_of(annotations: Path) -> type[FolderConfig]:

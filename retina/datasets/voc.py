@@ -47,6 +47,7 @@ class VocConfig(FolderConfig):
     are. (VOC's own evaluation ignores them as well, though it pairs them with detections by IoU,
     where COCO's takes the share of the detection inside the region.)"""
 
+    title: ClassVar[str] = "Pascal VOC"
     layout: ClassVar[str] = "Annotations/ with JPEGImages/"
 
     @classmethod

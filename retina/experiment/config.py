@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from retina.configuration import PRESETS, Config, load_config
-from retina.datasets import AnyDatasetConfig
+from retina.datasets import AnyDatasetConfig, DatasetConfig, SourceConfig
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.loading import LoaderConfig
 from retina.datasets.sampling import SamplingConfig
@@ -37,6 +37,16 @@ class SplitsConfig(Config):
     """What is scored during training and chooses the best detector; null trains without."""
     test: AnyDatasetConfig | None = None
     """A split kept for `retina evaluate --split test`; the training never reads it."""
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _name_its_split(
+        cls, part: DatasetConfig | None, info: ValidationInfo
+    ) -> DatasetConfig | None:
+        """Of a source with several splits, each is the one that it is here."""
+        if isinstance(part, SourceConfig) and part.split is None:
+            return part.model_copy(update={"split": info.field_name})
+        return part
 
 
 class InitializedModelConfig(ModelConfig):

@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retina.datasets import (
+    FORMATS,
+    SPLITS,
     DatasetConfig,
     DetectionDataset,
     FolderConfig,
-    find_dataset,
+    find_source,
     format_of,
-    known_layouts,
+    split_called,
+    tell_source,
 )
 from retina.datasets.categories import UnknownCategories
-from retina.errors import UserError, one_of
+from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.parts import build_dataset
 from retina.structures import Categories
-
-SPLITS = ("train", "validation", "test")
-
-_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""The names that the folders and the lists of a split have, and that ``--split`` takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +53,12 @@ class DataOptions:
 
     @property
     def named_config(self) -> Path | None:
-        """The config that ``config`` or ``source`` names."""
+        """The config that ``config`` or ``source`` names; some formats have YAML files, too."""
         source = self.source
-        return source if source is not None and source.suffix in (".yaml", ".yml") else self.config
+        if source is None or source.suffix not in (".yaml", ".yml"):
+            return self.config
+        is_data = any(format_.recognises(source) for format_ in FORMATS)
+        return None if is_data else source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def resolve_data(
     _refuse_contradictions(options)
     config_path = options.named_config
     if config_path is not None or (options.source is None and options.annotations is None):
-        split = _split_called(options.split or default_split, SPLITS, "--split")
+        split = split_called(options.split or default_split, SPLITS, "--split")
         config_path = config_path or _config_of_run(options, purpose)
         config = load_experiment(config_path, options.overrides)
         return ResolvedData(
@@ -127,17 +128,21 @@ def resolve_data(
         )
     if options.overrides:
         raise UserError(f"{options.overrides[0]}: changes a config, and no config was given")
+    source = None
     if options.annotations is not None:
         part = _annotated(options.annotations, options.images, options.split)
         name = part.display_name
     else:
         assert options.source is not None
-        part, name = _source(options.source, options.images, options.split, default_split)
+        source = find_source(options.source, images=options.images)
+        part, name = source.split(options.split, default_split)
     dataset = part.build(
         categories,
         check_images=check_images,
         unknown_categories=unknown_categories,
     )
+    if source is not None:
+        tell_source(dataset, source)
     run_config, why = _training_config(options.detector)
     return ResolvedData(
         dataset=dataset,
@@ -219,54 +224,3 @@ def _annotated(annotations: Path, images: Path | None, split: str | None) -> Fol
     if not annotations.exists():
         raise UserError(f"{annotations}: no such annotation file or folder")
     return part
-
-
-def _source(
-    source: Path, images: Path | None, split: str | None, default_split: str
-) -> tuple[FolderConfig, str]:
-    """The data set in a file or folder, and its name."""
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
-    if source.is_file():
-        beside = source.parent / "images"
-        part = _annotated(source, beside if images is None and beside.is_dir() else images, split)
-        return part, part.display_name
-    if images is not None:
-        raise UserError(f"--images {images}: {source} is a folder that holds its own images")
-    whole = find_dataset(source)
-    splits = _splits_in(source, whole)
-    if whole is not None and not splits:
-        if split is not None:
-            raise UserError(f"--split {split}: {source} holds a single data set; leave it away")
-        return whole, str(source)
-    if not splits:
-        raise UserError(
-            f"{source}: holds no data set that can be read: {', '.join(known_layouts())}, or "
-            "train/, validation/ and test/ with these"
-        )
-    if split is not None:
-        split = _split_called(split, list(splits), f"--split (of {source})")
-        return splits[split], f"{source}, {split}"
-    wanted = ("test", "validation") if default_split == "validation" else (default_split,)
-    for name in wanted:
-        if name in splits:
-            return splits[name], f"{source}, {name}"
-    raise UserError(f"{source}: say which split of it: --split {' or '.join(splits)}")
-
-
-def _split_called(name: str, splits: Sequence[str], where: str) -> str:
-    """The split among these that a name of `_NAMES` means."""
-    meant = (split for split, names in _NAMES.items() if name in names)
-    split: str = one_of(next(meant, name), splits, where)
-    return split
-
-
-def _splits_in(folder: Path, whole: FolderConfig | None) -> dict[str, FolderConfig]:
-    """The splits of a folder, by name: its subfolders, or lists of the images of each."""
-    found: dict[str, FolderConfig] = {}
-    for split, names in _NAMES.items():
-        for name in names:
-            part = find_dataset(folder / name) if whole is None else whole.split_named(name)
-            if part is not None:
-                found.setdefault(split, part)
-    return found

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from retina.configuration import Config, OneOf, validate
-from retina.datasets import ConcatenatedConfig, DatasetConfig, VocConfig, formats
+from retina.datasets import ConcatenatedConfig, DatasetConfig, VocConfig, find_source, formats
 from retina.datasets.coco import CocoConfig
+from retina.errors import UserError
 from tests.newcomers.lines import LinesConfig  # type: ignore[import-not-found]
 
 Writer = Callable[..., tuple[Path, Path]]
@@ -68,14 +69,19 @@ def test_a_format_is_found_by_its_files(
 def test_a_data_set_is_found_in_the_usual_layout_of_its_format(
     write_coco: Writer, write_voc: Writer, tmp_path: Path
 ) -> None:
-    assert formats.find_dataset(tmp_path) is None
+    with pytest.raises(UserError, match=r"holds no data set that can be read: annotations\.json"):
+        find_source(tmp_path)
     folder, path = write_coco()
-    coco = formats.find_dataset(folder.parent)
+    coco = find_source(folder.parent).whole
+    assert coco is not None
     assert coco == CocoConfig(images=folder, annotations=path)
     assert coco.split_named("train") is None
     assert coco.split_listed_in(path) is None
     images, annotations = write_voc({"a": [], "b": []})
-    voc = formats.find_dataset(tmp_path)
+    source = find_source(tmp_path)
+    assert source.describe() == f"{tmp_path} is taken for Pascal VOC"
+    voc = source.whole
+    assert voc is not None
     assert voc == VocConfig(images=images, annotations=annotations)
     assert voc.split_named("train") is None
     listed = tmp_path / "ImageSets" / "Main" / "train.txt"
@@ -84,6 +90,10 @@ def test_a_data_set_is_found_in_the_usual_layout_of_its_format(
     train = voc.split_named("train")
     assert train == voc.split_listed_in(listed)
     assert train.display_name == f"{annotations}, {listed}"
+    source = find_source(tmp_path)
+    assert source.whole is None
+    assert source.splits == {"train": train}
+    assert source.describe() == f"{tmp_path} is taken for Pascal VOC: train"
 
 
 def test_coco_finds_category_ids_that_are_off_by_one(write_coco: Writer) -> None:
