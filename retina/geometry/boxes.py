@@ -40,11 +40,6 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return _divide(intersection, union).to(_ratio_type(a, b))
 
 
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of each box with its partner: twice ``(..., 4)`` to ``(...)``."""
-    return pairwise_iou(a.unsqueeze(-2), b.unsqueeze(-2))[..., 0, 0]
-
-
 def pairwise_iof(boxes: Tensor, regions: Tensor) -> Tensor:
     """How much of each box lies in each region: N boxes and M regions to ``(..., N, M)``.
 
