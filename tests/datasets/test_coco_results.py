@@ -171,3 +171,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, truth: GroundTruth) 
         write_results(path, [42, 7], [_random_detections(5, seed=0)], truth.categories)
     assert path.read_text() == "[]"
     assert [item.name for item in tmp_path.iterdir()] == ["detections.json"]
+
+
+@pytest.mark.parametrize("field", ["boxes", "scores"])
+def test_what_is_not_finite_is_not_written(field: str, tmp_path: Path, truth: GroundTruth) -> None:
+    found = _random_detections(5, seed=0)
+    getattr(found, field)[3] = float("nan")
+    with pytest.raises(ValueError, match="image id 42: a box or score that is not finite"):
+        write_results(tmp_path / "detections.json", [42], [found], truth.categories)
+    assert list(tmp_path.iterdir()) == []
