@@ -32,8 +32,8 @@ def suppress(
         limit: how many are wanted.
     """
     order = scores.sort(descending=True, stable=True).indices
-    # Which of the best boxes stay is decided among them, so mostly few have to be looked at.
-    best = order[: 4 * limit]
+    # Which of the best boxes stay is decided among them: of thousands few have to be looked at.
+    best = order[: 4 * limit] if len(order) > 10 * limit else order
     kept = best[_stays(boxes[best].double(), labels[best], iou_threshold)]
     if len(kept) < limit and len(best) < len(order):
         kept = order[_stays(boxes[order].double(), labels[order], iou_threshold)]
