@@ -95,7 +95,7 @@ class Targets:
     """The annotated objects of one image.
 
     Attributes:
-        boxes: ``(N, 4)`` float32.
+        boxes: ``(N, 4)`` float32, finite.
         labels: ``(N,)`` int64.
         is_crowd: ``(N,)`` bool; the region of a crowd is neither object nor background.
     """
@@ -112,6 +112,13 @@ class Targets:
             f"targets disagree: boxes {tuple(self.boxes.shape)}, labels "
             f"{tuple(self.labels.shape)}, is_crowd {tuple(self.is_crowd.shape)}",
         )
+        is_finite = self.boxes.isfinite().all(dim=1)
+        if not bool(is_finite.all()):
+            row = int(is_finite.int().argmin())
+            raise ValueError(
+                f"object {row} (from 0) has the box {self.boxes[row].tolist()}, which is not "
+                "finite: leave such objects out"
+            )
 
     @classmethod
     def empty(cls) -> Self:
@@ -278,6 +285,11 @@ class BatchedTargets:
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    @property
+    def is_matchable(self) -> Tensor:
+        """``(B, M)`` bool, the objects that anchors may answer for: no crowd, and a finite box."""
+        return self.is_object & ~self.is_crowd & self.boxes.isfinite().all(dim=-1)
 
     @classmethod
     def from_targets(cls, targets: Sequence[Targets]) -> Self:

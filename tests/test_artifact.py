@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import retina
 from retina.artifact import Artifact, load_artifact, make_artifact
@@ -107,3 +109,14 @@ def test_a_description_with_unknown_keys_is_refused(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
     with pytest.raises(UserError, match="preproces: unknown key, did you mean 'preprocess'"):
         load_artifact(path)
+
+
+def test_a_file_of_before_a_key_of_the_postprocessing_takes_its_default(tmp_path: Path) -> None:
+    now, before = tmp_path / "now.safetensors", tmp_path / "before.safetensors"
+    make().save(now)
+    with safe_open(str(now), "pt") as file:
+        about = json.loads(file.metadata()["retina"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del about["config"]["postprocess"]["smallest_side"]
+    save_file(weights, before, {"retina": json.dumps(about)})
+    assert load_artifact(before).config.postprocess == make().config.postprocess

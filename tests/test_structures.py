@@ -85,3 +85,16 @@ def test_only_scores_above_the_threshold_stay() -> None:
 def test_shapes_that_disagree_are_refused(make: object) -> None:
     with pytest.raises(ValueError, match=r"\d"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_objects_without_a_finite_box_are_refused(value: float) -> None:
+    boxes = torch.ones(3, 4)
+    boxes[1, 2] = value
+    with pytest.raises(ValueError, match=r"object 1 \(from 0\) has the box \[1.0, 1.0, .*finite"):
+        Targets(boxes, torch.zeros(3).long(), torch.zeros(3).bool())
+
+
+def test_a_score_that_is_no_number_is_above_no_threshold() -> None:
+    found = Detections(torch.zeros(2, 4), torch.tensor([float("nan"), 0.5]), torch.zeros(2).long())
+    assert found.above(-1.0).scores.tolist() == [0.5]

@@ -93,6 +93,8 @@ class AnnotationTable:
         original_image_ids: what stands in the files in the place of a number of ``image_ids``,
             where that is another thing.
         image_aliases: further ids that the files give an image, and its id here.
+        in_fractions: whether the boxes are in fractions of the image's width and height, until the
+            sizes of the images are known: see `in_pixels`.
     """
 
     source: str
@@ -110,6 +112,7 @@ class AnnotationTable:
     findings: tuple[str, ...] = ()
     original_image_ids: Mapping[int, OriginalId] = field(default_factory=dict)
     image_aliases: Mapping[int, int] = field(default_factory=dict)
+    in_fractions: bool = False
 
     @property
     def num_images(self) -> int:
@@ -205,6 +208,18 @@ def random_subset(
     return table.take_images(np.sort(order[:wanted])).with_findings(
         f"{wanted} of {table.num_images} images are used, chosen by the subset seed {seed}"
     )
+
+
+def in_pixels(table: AnnotationTable) -> AnnotationTable:
+    """The table with its boxes in pixels.
+
+    Args:
+        table: with known image sizes.
+    """
+    if not table.in_fractions:
+        return table
+    sides = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]]
+    return replace(table, boxes_xywh=table.boxes_xywh * sides, in_fractions=False)
 
 
 def complete_areas(table: AnnotationTable) -> AnnotationTable:

@@ -349,6 +349,7 @@ def write_results(
     Raises:
         UserError: the file may not be written.
         RunError: the disk is full.
+        ValueError: a detection is not finite.
     """
     names: Sequence[str | None] = file_names if file_names is not None else [None] * len(image_ids)
     with replacing(path) as aside, aside.open("w", encoding="utf-8") as file:
@@ -364,6 +365,8 @@ def _rows(
     image_id: OriginalId, detections: Detections, categories: Categories, file_name: str | None
 ) -> list[str]:
     found = detections.cpu()
+    if not bool(found.boxes.isfinite().all() and found.scores.isfinite().all()):
+        raise ValueError(f"image id {image_id}: a box or score that is not finite has no JSON")
     # In float64, as `CocoMetrics.update` takes the differences.
     columns = zip(
         found.boxes.double().tolist(), found.scores.tolist(), found.labels.tolist(), strict=True

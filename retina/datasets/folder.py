@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
-from retina.datasets.annotations import AnnotationTable, complete_areas, random_subset
+from retina.datasets.annotations import AnnotationTable, complete_areas, in_pixels, random_subset
 from retina.datasets.cache import ImageCache
 from retina.datasets.categories import (
     UnknownCategories,
@@ -138,7 +138,7 @@ class FolderConfig(SplitOptions):
         table, missing = find_files(table, self.images)
         if check_images:
             require_files(table, missing, self.images, max_missing=max_unreadable)
-        table = read_missing_sizes(table, self.images)
+        table = in_pixels(read_missing_sizes(table, self.images))
         if check_images:
             table = check_headers(table, self.images, max_unreadable=max_unreadable)
         return FolderDataset(

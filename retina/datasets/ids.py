@@ -100,3 +100,13 @@ class Ids:
         found = order[rank]
         known = (self.numbers[found] == values) & (values != NO_ID)
         return np.where(known, found, -1)
+
+
+def numbers_of_names(names: Sequence[str]) -> IntArray:
+    """The image ids: the digits of each name as a number, or 1, 2, … if that is not unique."""
+    digits = [re.sub("[^0-9]", "", name) for name in names]
+    numbers = [int(text) if 0 < len(text) <= 15 else -1 for text in digits]
+    if min(numbers) >= 0 and len(set(numbers)) == len(numbers):
+        return np.array(numbers, dtype=np.int64)
+    ranks = {name: rank for rank, name in enumerate(sorted(names), start=1)}
+    return np.array([ranks[name] for name in names], dtype=np.int64)

@@ -9,7 +9,6 @@ convention.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,11 +20,11 @@ from retina.datasets.annotations import AnnotationTable, name_array, path_fault,
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.file_names import in_lower_case
 from retina.datasets.folder import FolderConfig
-from retina.datasets.ids import Ids
+from retina.datasets.ids import Ids, numbers_of_names
 from retina.datasets.repeated import merge_images, plain_path
 from retina.datasets.voc_file import VocImage, read_voc_file
 from retina.errors import UserError, all_problems
-from retina.structures import Categories, IntArray
+from retina.structures import Categories
 from retina.text_files import read_text
 
 
@@ -135,16 +134,6 @@ class VocConfig(FolderConfig):
             _senseless_finding(names, parsed),
             _difficult_finding(int(is_difficult.sum()), self.difficult_as_crowd),
         )
-
-
-def numbers_of_names(names: Sequence[str]) -> IntArray:
-    """The image ids: the digits of each name as a number, or 1, 2, … if that is not unique."""
-    digits = [re.sub("[^0-9]", "", name) for name in names]
-    numbers = [int(text) if 0 < len(text) <= 15 else -1 for text in digits]
-    if min(numbers) >= 0 and len(set(numbers)) == len(numbers):
-        return np.array(numbers, dtype=np.int64)
-    ranks = {name: rank for rank, name in enumerate(sorted(names), start=1)}
-    return np.array([ranks[name] for name in names], dtype=np.int64)
 
 
 def _xml_files(annotations: Path) -> dict[str, Path]:

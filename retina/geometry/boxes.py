@@ -1,4 +1,8 @@
-"""Arithmetic on boxes ``(x1, y1, x2, y2)``: areas, overlaps, clipping, conversions."""
+"""Arithmetic on boxes ``(x1, y1, x2, y2)``: areas, overlaps, clipping, conversions.
+
+Areas and overlaps are computed in float32 at least, since the area of 256 × 256 pixels is beyond
+float16. Integers are computed in float64, which holds their areas; their ratios are float32.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from retina.structures import Size
 
 def box_areas(boxes: Tensor) -> Tensor:
     """The area of each box: ``(..., 4)`` to ``(...)``."""
+    boxes = _computable(boxes)
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -19,7 +24,7 @@ def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
     The largest thing in memory is a few matrices of the result's size, never one with a trailing
     axis of 2 or 4; who has many rows calls it in parts.
     """
-    a, b = a[..., :, None, :], b[..., None, :, :]
+    a, b = _computable(a)[..., :, None, :], _computable(b)[..., None, :, :]
     width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
     height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
     return width.clamp_(min=0).mul_(height.clamp_(min=0))
@@ -32,7 +37,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """
     intersection = pairwise_intersection(a, b)
     union = (box_areas(a)[..., :, None] + box_areas(b)[..., None, :]).sub_(intersection)
-    return _divide(intersection, union)
+    return _divide(intersection, union).to(_ratio_type(a, b))
 
 
 def pairwise_iof(boxes: Tensor, regions: Tensor) -> Tensor:
@@ -41,7 +46,18 @@ def pairwise_iof(boxes: Tensor, regions: Tensor) -> Tensor:
     A box without any area has no part anywhere: 0.
     """
     intersection = pairwise_intersection(boxes, regions)
-    return _divide(intersection, box_areas(boxes)[..., :, None])
+    whole = box_areas(boxes)[..., :, None]
+    return _divide(intersection, whole).to(_ratio_type(boxes, regions))
+
+
+def _computable(boxes: Tensor) -> Tensor:
+    if not boxes.is_floating_point():
+        return boxes.double()
+    return boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+
+
+def _ratio_type(a: Tensor, b: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 
 
 def _divide(part: Tensor, whole: Tensor) -> Tensor:

@@ -20,11 +20,16 @@ DEFAULT_BETA = 1 / 9
 _EPSILON = 1e-7
 """Keeps the quotients of boxes without any area finite."""
 
+_FAR = 1e15
+"""In pixels; the square of what is much farther away overflows float32."""
+
 
 def box_loss(
     predicted: Tensor, wanted: Tensor, kind: BoxLoss, *, beta: float = DEFAULT_BETA
 ) -> Tensor:
-    """The loss of every box; never waits for the device.
+    """The loss of every box, in float32 at least; never waits for the device.
+
+    Finite boxes have a finite loss with a finite gradient, also without width or height.
 
     Args:
         predicted: ``(..., 4)`` boxes (x1, y1, x2, y2) for the IoU losses, else encoded deltas.
@@ -36,6 +41,9 @@ def box_loss(
     Returns:
         ``(...)``, the sum over the four coordinates for l1 and smooth_l1.
     """
+    predicted, wanted = _at_least_float32(predicted), _at_least_float32(wanted)
+    if kind in COMPARES_BOXES:
+        predicted, wanted = _within_reach(predicted), _within_reach(wanted)
     match kind:
         case "l1":
             return F.l1_loss(predicted, wanted, reduction="none").sum(dim=-1)
@@ -51,8 +59,18 @@ def box_loss(
             assert_never(kind)
 
 
-# The three below are torchvision's to the last bit, gradients too. Torchvision's own pick the pairs
-# that overlap by a boolean index, so that the host waits for a GPU to count them.
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _within_reach(boxes: Tensor) -> Tensor:
+    """Finite coordinates cut off at `_FAR`; others stay, since a divergence is to be seen."""
+    return torch.where(boxes.isfinite(), boxes.clamp(-_FAR, _FAR), boxes)
+
+
+# The three below are torchvision's to the last bit, gradients too, for boxes with width and height.
+# Torchvision's own pick the pairs that overlap by a boolean index, so that the host waits for a GPU
+# to count them, and its CIoU is not finite for a box without height.
 
 
 def _giou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
@@ -82,12 +100,23 @@ def _ciou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     diou_loss, iou = _diou_loss(predicted, wanted)
     x1, y1, x2, y2 = predicted.unbind(dim=-1)
     wanted_x1, wanted_y1, wanted_x2, wanted_y2 = wanted.unbind(dim=-1)
-    angle = torch.atan((x2 - x1) / (y2 - y1))
-    wanted_angle = torch.atan((wanted_x2 - wanted_x1) / (wanted_y2 - wanted_y1))
+    angle = _aspect_angle(x2 - x1, y2 - y1)
+    wanted_angle = _aspect_angle(wanted_x2 - wanted_x1, wanted_y2 - wanted_y1)
     aspect = (4 / math.pi**2) * torch.pow(wanted_angle - angle, 2)
     with torch.no_grad():
         weight = aspect / (1 - iou + aspect + _EPSILON)
     return diou_loss + weight * aspect
+
+
+def _aspect_angle(width: Tensor, height: Tensor) -> Tensor:
+    """The angle of the diagonal, ``(...)``; without any height a constant, 0 for a point.
+
+    The quotient's gradient is infinite there and the arctangent's 0, which gives NaN.
+    """
+    is_high = height.abs() > _EPSILON
+    quotient = width / torch.where(is_high, height, 1.0)
+    constant = (width / height).detach().nan_to_num()
+    return torch.atan(torch.where(is_high, quotient, constant))
 
 
 def _intersection_and_union(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from retina.configuration import Config
 from retina.geometry.box_coder import BoxCoder
 from retina.geometry.boxes import clip_boxes
+from retina.geometry.suppression import suppress
 from retina.structures import Anchors, DensePredictions, Detections, Size
 
 
@@ -30,24 +30,22 @@ class PostprocessConfig(Config):
     """How many detections of an image are kept, best first."""
     clip_before_nms: bool = True
     """Cut boxes off at the image's border before their overlaps are measured, else afterwards."""
+    smallest_side: Annotated[float, Field(ge=0)] = 0.01
+    """A box that is narrower or lower than this within the image, in pixels of the network's input,
+    is dropped before it could suppress another; 0 keeps empty boxes."""
 
     def build(self, box_coder: BoxCoder) -> Postprocess:
         """The function, for a detector with this box coder."""
         return Postprocess(box_coder=box_coder, **dict(self))
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """The best (anchor, class) pairs of each image: C of them, best first on every level."""
-
-    logits: Tensor  # (B, C)
-    labels: Tensor  # (B, C)
-    deltas: Tensor  # (B, C, 4)
-    anchors: Tensor  # (B, C, 4)
-
-
 class Postprocess:
     """Scores, thresholds, decodes, clips and suppresses; other arguments as `PostprocessConfig`.
+
+    A prediction whose logit, deltas or box is not finite is none: the others are as without it.
+    Of equal logits the anchor that comes first is the better one, then the lower class; of equal
+    scores the finer level. So the order, and with it what is suppressed, is the same on every
+    device for the same outputs of the network.
 
     Args:
         box_coder: what the box deltas mean.
@@ -56,6 +54,7 @@ class Postprocess:
         nms_iou_threshold: the overlap that suppresses.
         max_detections: the most for one image.
         clip_before_nms: whether boxes are clipped before the suppression or after it.
+        smallest_side: of the boxes within the image.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class Postprocess:
         nms_iou_threshold: float,
         max_detections: int,
         clip_before_nms: bool,
+        smallest_side: float,
     ) -> None:
         self.box_coder = box_coder
         self.score_threshold = score_threshold
@@ -74,6 +74,7 @@ class Postprocess:
         self.nms_iou_threshold = nms_iou_threshold
         self.max_detections = max_detections
         self.clip_before_nms = clip_before_nms
+        self.smallest_side = smallest_side
 
     @torch.no_grad()
     def __call__(
@@ -82,15 +83,20 @@ class Postprocess:
         anchors: Anchors,
         valid_sizes: Tensor | Sequence[Size],
     ) -> list[Detections]:
-        """The detections of each image, highest score first, in pixels of the network's input.
+        """The detections of each image in host memory, highest score first.
+
+        The device is waited for once, when the candidates of all images come to the host.
 
         Args:
             predictions: of a batch of B images.
             anchors: what they are about.
             valid_sizes: ``(B, 2)`` (height, width) of the images without their padding.
+
+        Returns:
+            In pixels of the network's input.
         """
         levels = [
-            self._candidates(logits, deltas, boxes)
+            self._candidates(logits.flatten(1, 3), deltas.flatten(1, 3), boxes)
             for logits, deltas, boxes in zip(
                 predictions.class_logits,
                 predictions.box_deltas,
@@ -98,44 +104,96 @@ class Postprocess:
                 strict=True,
             )
         ]
-        boxes = self.box_coder.decode(
-            torch.cat([level.deltas for level in levels], dim=1),
-            torch.cat([level.anchors for level in levels], dim=1),
-        )  # (B, C, 4)
-        sizes = torch.as_tensor(valid_sizes, device=boxes.device)
-        if self.clip_before_nms:
-            boxes = clip_boxes(boxes, sizes)
-        # Only the candidates ever meet a sigmoid, and they do in float32.
-        scores = torch.cat([level.logits for level in levels], dim=1).float().sigmoid()  # (B, C)
-        labels = torch.cat([level.labels for level in levels], dim=1)  # (B, C)
-        return [self._suppress(*image) for image in zip(boxes, scores, labels, sizes, strict=True)]
+        if not bool(torch.stack([level.are_all_finite for level in levels]).all()):
+            return self(_with_chances_of_finite(predictions), anchors, valid_sizes)
+        boxes = torch.cat([level.boxes for level in levels], dim=1).cpu()  # (B, C, 4)
+        labels = torch.cat([level.labels for level in levels], dim=1).cpu()  # (B, C)
+        # Only the candidates ever meet a sigmoid, and they do in float64: in float32 its last bit
+        # depends on the place in memory, and on the device.
+        logits = torch.cat([level.logits for level in levels], dim=1).cpu()
+        scores = logits.double().sigmoid().float()  # (B, C)
+        sizes = torch.as_tensor(valid_sizes).cpu()
+        return [
+            self._detections(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
+        ]
 
     def _candidates(self, logits: Tensor, deltas: Tensor, anchors: Tensor) -> _Candidates:
-        """The best pairs of one level ``(B, H, W, A, …)``; shapes depend on no value: no sync.
+        """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync.
 
         The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
         anchor's best class is among the best n of these: the second, small search replaces one over
         all pairs.
         """
-        logits, deltas = logits.flatten(1, 3), deltas.flatten(1, 3)  # (B, R, K), (B, R, 4)
-        num_anchors, num_classes = logits.shape[1:]
-        best_anchors = logits.amax(dim=2).topk(min(self.candidates_per_level, num_anchors)).indices
+        num_classes = logits.shape[2]
+        best_of_anchor = logits.amax(dim=2)  # (B, R)
+        # In their own order, so that of equal pairs that of the first anchor comes first.
+        best_anchors = _first_of_best(best_of_anchor, self.candidates_per_level).sort(dim=1).values
         pairs = logits.gather(1, best_anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
-        best = pairs.topk(min(self.candidates_per_level, pairs.shape[1]))  # (B, C)
-        rows = best_anchors.gather(1, best.indices // num_classes)
+        best = _first_of_best(pairs, self.candidates_per_level)  # (B, C)
+        rows = best_anchors.gather(1, best // num_classes)
+        best_deltas = deltas.gather(1, rows[:, :, None].expand(-1, -1, 4))
         return _Candidates(
-            logits=best.values,
-            labels=best.indices % num_classes,
-            deltas=deltas.gather(1, rows[:, :, None].expand(-1, -1, 4)),
-            anchors=anchors[rows],
+            logits=pairs.gather(1, best),
+            labels=best % num_classes,
+            boxes=self.box_coder.decode(best_deltas, anchors[rows]),
+            are_all_finite=best_of_anchor.isfinite().all() & deltas.isfinite().all(),
         )
 
-    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor) -> Detections:
+    def _detections(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor
+    ) -> Detections:
         """The detections among the candidates of one image."""
-        kept = scores > self.score_threshold
-        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        kept = batched_nms(boxes, scores, labels, self.nms_iou_threshold)[: self.max_detections]
-        boxes = boxes[kept]
-        if not self.clip_before_nms:
-            boxes = clip_boxes(boxes, size)
-        return Detections(boxes, scores[kept], labels[kept])
+        clipped = clip_boxes(boxes, size)
+        sides = clipped[:, 2:] - clipped[:, :2]
+        usable = scores > self.score_threshold
+        usable &= boxes.isfinite().all(dim=1) & (sides >= self.smallest_side).all(dim=1)
+        boxes, clipped, scores, labels = (
+            values[usable] for values in (boxes, clipped, scores, labels)
+        )
+        kept = suppress(
+            clipped if self.clip_before_nms else boxes,
+            scores,
+            labels,
+            self.nms_iou_threshold,
+            limit=self.max_detections,
+        )
+        return Detections(clipped[kept], scores[kept], labels[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The best (anchor, class) pairs of each image on a level: C of them, best first."""
+
+    logits: Tensor  # (B, C)
+    labels: Tensor  # (B, C)
+    boxes: Tensor  # (B, C, 4)
+    are_all_finite: Tensor  # () bool, the logits and deltas of the whole level
+
+
+def _first_of_best(values: Tensor, count: int) -> Tensor:
+    """Where the highest ``count`` of each row are, highest first, of equal ones the first in it.
+
+    Which of equal values `Tensor.topk` takes is its own choice, another one on another device, and
+    bfloat16 has many equal values. As integers that end in the place no two are equal.
+    """
+    bits = (values.float() + 0.0).view(torch.int32)  # 0.0 for -0.0, which is equal
+    in_order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # as the floats they stand for
+    places = torch.arange(values.shape[1], device=values.device)
+    keys = (in_order.long() << 32) - places
+    return keys.topk(min(count, values.shape[1])).indices
+
+
+def _with_chances_of_finite(predictions: DensePredictions) -> DensePredictions:
+    """The same predictions, with the lowest logit where that or the box is not finite."""
+    pairs = list(zip(predictions.class_logits, predictions.box_deltas, strict=True))
+    return DensePredictions(
+        class_logits=tuple(
+            torch.where(
+                logits.isfinite() & deltas.isfinite().all(dim=-1, keepdim=True),
+                logits,
+                torch.finfo(logits.dtype).min,
+            )
+            for logits, deltas in pairs
+        ),
+        box_deltas=tuple(torch.where(deltas.isfinite(), deltas, 0.0) for _, deltas in pairs),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from retina.datasets.batch_sampling import plain_batches
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig, collate_images
@@ -69,11 +71,22 @@ def forward_split(
 
 def _forwarded(runtime: TorchRuntime, batch: ImageBatch) -> ForwardedBatch:
     output = runtime.forward(batch.images)
-    if not all(logits.isfinite().all() for logits in output.predictions.class_logits):
-        raise UserError(
-            "the detector's logits are not finite (among the images "
-            f"{', '.join(map(str, batch.image_ids))}): its training has diverged; take an "
-            "earlier checkpoint"
-        )
+    refuse_diverged(output, f"among the images {', '.join(map(str, batch.image_ids))}")
     targets = targets_of_input(batch, output)
     return ForwardedBatch(output.predictions, output.anchors, targets, batch.image_ids)
+
+
+def refuse_diverged(output: DenseOutput, where: str) -> None:
+    """For those who measure at every anchor, where a value that is none would spoil all.
+
+    Raises:
+        UserError: a logit or a box is not finite.
+    """
+    for what in ("class_logits", "box_deltas"):
+        levels: tuple[Tensor, ...] = getattr(output.predictions, what)
+        if not all(values.isfinite().all() for values in levels):
+            name = what.removeprefix("class_").replace("_", " ")
+            raise UserError(
+                f"the detector's {name} are not finite ({where}): its training has diverged; take "
+                "an earlier checkpoint"
+            )

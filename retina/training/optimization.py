@@ -121,16 +121,23 @@ class WarmUp(Config):
     start_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.001
     """Where it starts, as a factor of the peak."""
 
+    def steps_of(self, total_steps: int) -> int:
+        """How many of a training's steps are warm-up; the one after them is the first at the peak.
+
+        None of a training of a single step.
+        """
+        return min(self.steps, total_steps // 2)
+
     def factor(self, step: int, total_steps: int) -> float:
         """The factor at a step: ``start_factor`` at step 0, 1 from the last warm-up step on."""
-        steps = min(self.steps, total_steps // 2)
+        steps = self.steps_of(total_steps)
         if step >= steps:
             return 1.0
         return self.start_factor + (1 - self.start_factor) * step / steps
 
 
 class MultiStepConfig(Config):
-    """Warm-up, then drops at fractions of the training."""
+    """Warm-up, then drops at fractions of the training; the first step after it has the peak."""
 
     kind: Literal["multi_step"] = "multi_step"
     warm_up: WarmUp = WarmUp()
@@ -142,7 +149,8 @@ class MultiStepConfig(Config):
 
     def build(self, total_steps: int) -> LRFactor:
         """The learning rate at every step, as a factor of the peak."""
-        at = [round(fraction * total_steps) for fraction in self.drops]
+        peak = self.warm_up.steps_of(total_steps)
+        at = [max(round(fraction * total_steps), peak + 1) for fraction in self.drops]
 
         def factor(step: int) -> float:
             passed = sum(step >= drop for drop in at)
@@ -162,7 +170,7 @@ class CosineConfig(Config):
 
     def build(self, total_steps: int) -> LRFactor:
         """The learning rate at every step, as a factor of the peak."""
-        warm = min(self.warm_up.steps, total_steps // 2)
+        warm = self.warm_up.steps_of(total_steps)
 
         def factor(step: int) -> float:
             if step < warm:
@@ -174,7 +182,9 @@ class CosineConfig(Config):
 
 
 class OneCycleConfig(Config):
-    """Up and down again in half cosines (Smith and Topin 2018), as torch's OneCycleLR."""
+    """Up and down again in half cosines (Smith and Topin 2018), as torch's OneCycleLR; the way up
+    takes a step at least, so that a short training reaches the peak as well.
+    """  # noqa: D205
 
     kind: Literal["one_cycle"] = "one_cycle"
     warm_up_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
@@ -186,12 +196,14 @@ class OneCycleConfig(Config):
 
     def build(self, total_steps: int) -> LRFactor:
         """The learning rate at every step, as a factor of the peak."""
-        top = max(1e-9, self.warm_up_fraction * total_steps - 1)
+        last = total_steps - 1
+        # A step up and one down; of two steps the second, of one the only one is the top.
+        top = min(max(self.warm_up_fraction * total_steps - 1, 1), max(last - 1, 1), last)
 
         def factor(step: int) -> float:
-            if step <= top:
+            if step < top:
                 return _half_cosine(self.start_factor, 1.0, step / top)
-            progress = min(1.0, (step - top) / max(1e-9, total_steps - 1 - top))
+            progress = min(1.0, (step - top) / max(1e-9, last - top))
             return _half_cosine(1.0, self.final_factor, progress)
 
         return factor

@@ -136,19 +136,26 @@ def test_alpha_must_make_sense(invoke: Invoke, run_folder: Path) -> None:
     assert "--alpha: write a number in (0, 1), or none" in done.err
 
 
-@pytest.mark.parametrize("command", ["anatomy", "lab"])
+@pytest.mark.parametrize(
+    ("command", "part", "what"),
+    [
+        ("anatomy", "classification", "logits"),
+        ("lab", "classification", "logits"),
+        ("lab", "box_regression", "box deltas"),
+    ],
+)
 def test_a_diverged_detector_is_told(
-    command: str, invoke: Invoke, run_folder: Path, tmp_path: Path
+    command: str, part: str, what: str, invoke: Invoke, run_folder: Path, tmp_path: Path
 ) -> None:
     with safe_open(run_folder / "checkpoints" / "last.safetensors", "pt") as file:
         metadata = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    weights["head.classification.output.bias"].fill_(float("nan"))
+    weights[f"head.{part}.output.bias"].fill_(float("nan"))
     save_file(weights, tmp_path / "nan.safetensors", metadata)
     data = ("--config", run_folder / "config.yaml", "--num-workers", 0, "--output", tmp_path / "o")
     done = invoke("loss", command, tmp_path / "nan.safetensors", *data)
     assert done.code == 2
-    assert "the detector's logits are not finite (among the images 1, 2, 3, 4)" in done.err
+    assert f"the detector's {what} are not finite (among the images 1, 2, 3, 4)" in done.err
     assert "take an earlier checkpoint" in done.err
 
 

@@ -291,3 +291,12 @@ def test_ids_are_written_as_their_file_has_them(tmp_path: Path) -> None:
     write_results(path, ["left"], [found], categories)
     (row,) = json.loads(path.read_text())
     assert (row["image_id"], row["category_id"]) == ("left", 'c"')
+
+
+@pytest.mark.parametrize("field", ["boxes", "scores"])
+def test_what_is_not_finite_is_not_written(field: str, tmp_path: Path, truth: GroundTruth) -> None:
+    found = _random_detections(5, seed=0)
+    getattr(found, field)[3] = float("nan")
+    with pytest.raises(ValueError, match="image id 42: a box or score that is not finite"):
+        write_results(tmp_path / "detections.json", [42], [found], truth.categories)
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retina.datasets.voc import numbers_of_names
+from retina.datasets.ids import numbers_of_names
 from retina.errors import UserError
 from retina.structures import Categories
 from tests.reading import read_voc  # type: ignore[import-not-found]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 from retina.geometry.boxes import (
     box_areas,
     clip_boxes,
+    pairwise_intersection,
     pairwise_iof,
     pairwise_iou,
     xywh_to_xyxy,
@@ -122,3 +124,39 @@ def test_no_intermediate_is_larger_than_the_result() -> None:
         with LargestStorage() as largest:
             result = overlap(many, anchors)
         assert largest.num_bytes == result.untyped_storage().nbytes() == 2000 * 5000 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_overlaps_of_half_precision_boxes_are_those_of_the_same_in_float32(
+    dtype: torch.dtype,
+) -> None:
+    boxes = torch.tensor([[0, 0, 300, 300], [0, 0, 300, 150], [0, 0, 4000, 4000]], dtype=dtype)
+    assert box_areas(boxes).tolist() == [90_000, 45_000, 16e6]
+    for overlap in (pairwise_iou, pairwise_iof):
+        found = overlap(boxes, boxes)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, overlap(boxes.float(), boxes.float()))
+        assert torch.equal(overlap(boxes, boxes.float()), found)
+    assert pairwise_iou(boxes, boxes)[0].tolist() == pytest.approx([1, 0.5, 90_000 / 16e6])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
+def test_overlaps_of_whole_numbers_neither_overflow_nor_are_cut(dtype: torch.dtype) -> None:
+    side = 200 if dtype == torch.uint8 else 30_000
+    boxes = torch.tensor([[0, 0, side, side], [0, 0, side, side // 2]], dtype=dtype)
+    assert box_areas(boxes).tolist() == [side**2, side**2 // 2]
+    assert pairwise_intersection(boxes, boxes).tolist() == [
+        [side**2, side**2 // 2],
+        [side**2 // 2, side**2 // 2],
+    ]
+    assert pairwise_iou(boxes, boxes).tolist() == [[1, 0.5], [0.5, 1]]
+    assert pairwise_iof(boxes, boxes).tolist() == [[1, 0.5], [1, 1]]
+    apart = torch.tensor([[150, 150, 160, 160]], dtype=dtype)  # of unsigned numbers, too
+    assert pairwise_iou(apart, apart - 50).tolist() == [[0]]
+    assert pairwise_iou(boxes, boxes.float()).dtype == torch.float32
+
+
+def test_areas_beyond_the_whole_numbers_of_float32_are_exact() -> None:
+    boxes = torch.tensor([[0, 0, 100_003, 100_019], [0, 0, 2**31 - 1, 2**31 - 1]])
+    assert box_areas(boxes).tolist() == [100_003 * 100_019, float((2**31 - 1) ** 2)]
+    assert pairwise_iou(boxes, boxes).diagonal().tolist() == [1, 1]

@@ -399,6 +399,17 @@ def test_several_checkpoints_are_averaged(checkpoint: Path):
     assert torch.equal(both.anchors, first.anchors)
 
 
+@pytest.mark.parametrize("part", ["classification", "box_regression"])
+def test_a_diverged_detector_is_refused(checkpoint: Path, part: str):
+    artifact = load_artifact(checkpoint)
+    name = f"head.{part}.output.bias"
+    broken = torch.full_like(artifact.state_dict[name], float("nan"))
+    diverged = replace(artifact, state_dict={**artifact.state_dict, name: broken})
+    detector = AveragedDetector([diverged], device=torch.device("cpu"), precision="fp32")
+    with pytest.raises(UserError, match=r"not finite \(in an image of 60 × 90.*diverged"):
+        detector(np.zeros((60, 90, 3), dtype=np.uint8))
+
+
 def test_detectors_of_different_input_are_refused(checkpoint: Path):
     artifact = load_artifact(checkpoint)
     preprocess = artifact.config.preprocess.model_copy(update={"min_size": 32})

@@ -46,7 +46,7 @@ def random_predictions(
 
 
 def torchvision_postprocess(
-    predictions: DensePredictions, settings: Postprocess
+    predictions: DensePredictions, settings: Postprocess, reference: ModuleType
 ) -> list[dict[str, Tensor]]:
     backbone = torch.nn.Identity()
     backbone.out_channels = 8
@@ -65,7 +65,8 @@ def torchvision_postprocess(
         "bbox_regression": [level.flatten(1, 3) for level in predictions.box_deltas],
     }
     sizes = list(VALID_SIZES)
-    result: list[dict[str, Tensor]] = model.postprocess_detections(heads, [levels] * 2, sizes)
+    with reference.exact_suppression(settings.smallest_side):
+        result: list[dict[str, Tensor]] = model.postprocess_detections(heads, [levels] * 2, sizes)
     return result
 
 
@@ -87,7 +88,7 @@ def test_equal_to_torchvision(
     postprocess = build(**fields)
     predictions = random_predictions(num_classes, bias, seed=num_classes)
     ours = postprocess(predictions, anchors(), VALID_SIZES)
-    reference = torchvision_postprocess(predictions, postprocess)
+    reference = torchvision_postprocess(predictions, postprocess, torchvision_reference)
     assert len(ours) == 2
     for detections, expected in zip(ours, reference, strict=True):
         # The last bit of a sigmoid depends on its place in memory; boxes are equal to the bit.
@@ -191,3 +192,140 @@ def test_the_sizes_of_a_batch_may_be_a_tensor() -> None:
 def test_settings_without_sense_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         build(**fields)
+
+
+def with_value(
+    levels: tuple[Tensor, ...], level: int, place: tuple[int, ...], value: float
+) -> tuple[Tensor, ...]:
+    changed = list(levels)
+    changed[level] = changed[level].clone()
+    changed[level][place] = value
+    return tuple(changed)
+
+
+def are_equal(ours: list[Detections], theirs: list[Detections]) -> bool:
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for a, b in zip(ours, theirs, strict=True)
+        for name in ("boxes", "scores", "labels")
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "fields", [{}, {"clip_before_nms": False}, {"candidates_per_level": 3}, {"max_detections": 5}]
+)
+def test_what_is_not_finite_is_no_detection_and_changes_no_other(
+    value: float, dtype: torch.dtype, fields: dict[str, object]
+) -> None:
+    postprocess = build(**fields)
+    for level in range(len(SHAPES)):
+        predictions = random_predictions(4, -1.0, seed=level)
+        anchor = (level % 2, SHAPES[level][0] // 2, SHAPES[level][1] // 2, 4)
+        logits = tuple(part.to(dtype) for part in predictions.class_logits)
+        logits = with_value(logits, level, anchor, 9.0)  # the best of all, if it counted
+        deltas = tuple(part.to(dtype) for part in predictions.box_deltas)
+        place = (*anchor, level % 4)
+        for broken, without in (
+            (
+                DensePredictions(with_value(logits, level, place, value), deltas),
+                DensePredictions(with_value(logits, level, place, -60.0), deltas),
+            ),
+            (
+                DensePredictions(logits, with_value(deltas, level, place, value)),
+                DensePredictions(with_value(logits, level, anchor, -60.0), deltas),
+            ),
+        ):
+            found = postprocess(broken, anchors(), VALID_SIZES)
+            assert are_equal(found, postprocess(without, anchors(), VALID_SIZES))
+            assert all(bool(image.boxes.isfinite().all()) for image in found)
+            assert min(len(image) for image in found) > 2
+
+
+def test_a_network_that_has_diverged_finds_nothing() -> None:
+    nothing = DensePredictions(
+        tuple(torch.full((2, *shape, 9, 3), math.nan) for shape in SHAPES),
+        tuple(torch.full((2, *shape, 9, 4), math.nan) for shape in SHAPES),
+    )
+    for fields in ({}, {"score_threshold": 0.0}):
+        found = build(**fields)(nothing, anchors(), VALID_SIZES)
+        assert [len(image) for image in found] == [0, 0]
+
+
+@pytest.mark.parametrize("clip_before_nms", [True, False])
+@pytest.mark.parametrize("delta", [1e30, 3e38, -3e38])
+def test_a_box_that_overflows_is_no_detection(delta: float, clip_before_nms: bool) -> None:
+    detections = one_cell(
+        [[2.0], [1.0]], [[delta, 0.0, 0.0, 0.0], [0.0] * 4], clip_before_nms=clip_before_nms
+    )
+    assert detections.boxes.tolist() == [[0, 0, 36, 36]]
+
+
+@pytest.mark.parametrize("clip_before_nms", [True, False])
+def test_a_box_without_a_part_in_the_image_is_no_detection(clip_before_nms: bool) -> None:
+    # 32 pixels wide, 100 pixels left of the image: nothing of it is in there, nor does it take the
+    # one place or suppress the box of 64 pixels that it is moved onto.
+    outside = [-3.5, 0.0, 0.0, 0.0]
+    there_too = [-1.75, 0.0, math.log(0.5), math.log(0.5)]
+    for deltas in ([outside, [0.0] * 4], [outside, there_too]):
+        detections = one_cell(
+            [[2.0], [1.0]], deltas, clip_before_nms=clip_before_nms, max_detections=1
+        )
+        assert len(detections) == (1 if deltas[1] == [0.0] * 4 else 0)
+
+
+@pytest.mark.parametrize("clip_before_nms", [True, False])
+def test_the_smallest_side_is_that_within_the_image(clip_before_nms: bool) -> None:
+    # Moved so that 2 of its 32 pixels are left in the image.
+    deltas = [[-18 / 32, 0.0, 0.0, 0.0], [0.0] * 4]
+    for smallest_side, count in ((0.0, 2), (0.01, 2), (2.0, 2), (2.1, 1)):
+        detections = one_cell(
+            [[2.0], [1.0]], deltas, smallest_side=smallest_side, clip_before_nms=clip_before_nms
+        )
+        assert len(detections) == count
+    collapsed = [[0.0, 0.0, 0.0, -14.0], [0.0] * 4]
+    assert len(one_cell([[2.0], [1.0]], collapsed)) == 1
+    assert len(one_cell([[2.0], [1.0]], collapsed, smallest_side=0.0)) == 2
+
+
+def test_of_equal_logits_the_first_anchor_and_the_lowest_class_come_first() -> None:
+    everywhere = DensePredictions(
+        tuple(torch.zeros(1, *shape, 9, 3) for shape in SHAPES),
+        tuple(torch.zeros(1, *shape, 9, 4) for shape in SHAPES),
+    )
+    (found,) = build(nms_iou_threshold=1.0, candidates_per_level=30, max_detections=60)(
+        everywhere, anchors(), VALID_SIZES[:1]
+    )
+    finest, second = anchors().boxes.split(list(anchors().num_per_level))[:2]
+    expected = torch.cat([finest[:10], second[:10]]).repeat_interleave(3, dim=0)
+    inside = expected.clamp(min=0)
+    inside = inside[(inside[:, 2:] - inside[:, :2] > 0.01).all(dim=1)]
+    assert torch.equal(found.boxes[: len(inside)], inside[: len(found)])
+    assert found.labels[:6].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_coarse_logits_are_chosen_among_as_by_a_stable_sort(num_classes: int) -> None:
+    """As those of bfloat16, of which many are equal."""
+    predictions = random_predictions(num_classes, 0.0, 7, batch=1)
+    logits = tuple((level * 4).round() / 4 for level in predictions.class_logits)
+    found = build(
+        candidates_per_level=40, nms_iou_threshold=1.0, max_detections=1000, smallest_side=0
+    )(DensePredictions(logits, predictions.box_deltas), anchors(), VALID_SIZES[:1])[0]
+    flat = [level.flatten() for level in logits]
+    chosen = [level.sort(descending=True, stable=True).indices[:40] for level in flat]
+    best = torch.cat([level[rows] for level, rows in zip(flat, chosen, strict=True)])
+    labels = torch.cat([rows % num_classes for rows in chosen])
+    order = best.sort(descending=True, stable=True).indices
+    order = order[best[order].sigmoid() > 0.05]
+    assert found.labels.tolist() == labels[order].tolist()
+
+
+def test_the_last_bit_of_a_score_is_the_same_at_every_place() -> None:
+    logits = torch.full((1, 1, 1, 1, 37), 1.2345)
+    predictions = DensePredictions((logits,), (torch.zeros(1, 1, 1, 1, 4),))
+    generator = AnchorConfig(sizes=(32.0,), scales=(1.0,), ratios=(1.0,)).build((8,))
+    (found,) = build()(predictions, generator([(1, 1)], (64, 64), "cpu"), [(64, 64)])
+    assert len(found) == 37
+    assert found.scores.unique().numel() == 1

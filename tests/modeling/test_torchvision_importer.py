@@ -61,7 +61,7 @@ def test_random_weights_detect_what_torchvision_detects(
 ) -> None:
     ours = torchvision_reference.detect_with_ours(networks[variant], images, variant)
     assert all_differences(torchvision_reference, ours, expected[variant]) == []
-    assert [len(detections) for detections in expected[variant]] == [300, 300, 300]
+    assert min(len(detections) for detections in expected[variant]) > 250
     scores = torch.cat([detections.scores for detections in expected[variant]])
     assert float(scores.max()) < 0.995
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, boxes, remove_small_boxes
 
 from retina.configuration import merge, read_preset, validate
 from retina.modeling.importers.torchvision import Variant, convert_state_dict, model_config
@@ -122,10 +124,29 @@ def train_torchvision(model: nn.Module, *, steps: int, optimizer: str, lr: float
     return model.eval()
 
 
+@contextmanager
+def exact_suppression(smallest_side: float) -> Iterator[None]:
+    """torchvision with its own loop over the classes, whatever the number of boxes.
+
+    Else up to 1000 boxes meet in one call, kept apart by float32 offsets, which round. Boxes that
+    are too small are removed before, by torchvision's own function too, which its RetinaNet never
+    calls.
+    """
+
+    def batched_nms(candidates: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+        rows = remove_small_boxes(candidates, smallest_side)
+        kept = boxes._batched_nms_vanilla(candidates[rows], scores[rows], labels[rows], threshold)
+        return rows[kept]
+
+    with patch.object(boxes, "batched_nms", batched_nms):
+        yield
+
+
 @torch.no_grad()
 def detect_with_torchvision(model: nn.Module, images: Sequence[Tensor]) -> list[Detections]:
     """torchvision's detections for uint8 images."""
-    outputs = model([image / 255 for image in images])
+    with exact_suppression(PostprocessConfig().smallest_side):
+        outputs = model([image / 255 for image in images])
     return [Detections(out["boxes"], out["scores"], out["labels"]) for out in outputs]
 
 

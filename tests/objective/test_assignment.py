@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from retina.objective.assignment import ATSSConfig, MaxIoUConfig, max_iou
+from retina.objective.assignment import AssignerConfig, ATSSConfig, MaxIoUConfig, max_iou
 from retina.structures import Anchors, BatchedTargets, Targets
 
 
@@ -180,3 +182,58 @@ def test_two_thousand_objects_stay_within_the_block_memory() -> None:
 def test_thresholds_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="must not exceed foreground_iou"):
         MaxIoUConfig(foreground_iou=0.3, background_iou=0.4)
+
+
+EVERY_RULE = [
+    MaxIoUConfig(low_quality="none"),
+    MaxIoUConfig(low_quality="anchor_best"),
+    MaxIoUConfig(low_quality="object"),
+    ATSSConfig(),
+]
+
+
+@pytest.mark.parametrize("config", EVERY_RULE)
+@pytest.mark.parametrize("num_anchors", [0, 1, 7])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("num_objects", [0, 1, 4])
+def test_any_number_of_anchors_images_and_objects(
+    config: AssignerConfig, num_anchors: int, batch: int, num_objects: int
+) -> None:
+    anchors = Anchors(grid_anchors().boxes[:num_anchors], (num_anchors,), (1,))
+    rows = torch.zeros(batch, num_objects)
+    boxes = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(batch, num_objects, 4)
+    found = config.build()(
+        anchors, BatchedTargets(boxes, rows.long(), rows.bool(), ~rows.bool(), ())
+    )
+    for values in (found.target_index, found.is_foreground, found.is_ignored):
+        assert values.shape == (batch, num_anchors)
+    if num_objects == 0:
+        assert not found.is_foreground.any()
+
+
+@pytest.mark.parametrize("config", EVERY_RULE)
+def test_the_only_anchor_of_an_object_matches_it(config: AssignerConfig) -> None:
+    found = config.build()(
+        make_anchors([[0, 0, 10, 10]]), BatchedTargets.from_targets([targets_of([0, 0, 10, 8])])
+    )
+    assert found.is_foreground.tolist() == [[True]]
+
+
+@pytest.mark.parametrize("config", EVERY_RULE)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_object_without_a_finite_box_changes_no_other(
+    config: AssignerConfig, value: float
+) -> None:
+    """`Targets` refuses it; on a device, where looking would wait, nothing matches it."""
+    anchors, image = grid_anchors(), random_targets(5, 6)
+    without = BatchedTargets.from_targets([image, image])
+    expected = config.build()(anchors, without)
+    for place in range(4):
+        broken = torch.tensor([10.0, 10.0, 60.0, 60.0])
+        broken[place] = value
+        boxes = torch.cat([without.boxes, broken.expand(2, 1, 4)], dim=1)
+        labels = torch.arange(6).expand(2, 6)
+        none, is_object = torch.zeros(2, 6).bool(), torch.ones(2, 6).bool()
+        found = config.build()(anchors, BatchedTargets(boxes, labels, none, is_object, ()))
+        for name in ("target_index", "is_foreground", "is_ignored"):
+            assert torch.equal(getattr(found, name), getattr(expected, name))

@@ -96,7 +96,8 @@ def test_a_batch_of_the_training_is_judged_as_its_images_are(detector: RetinaNet
 def test_tiny_images(detector: RetinaNet, size: tuple[int, int]) -> None:
     (found,) = run(detector, images(size), score_threshold=0.0)
     assert bool(found.boxes.isfinite().all())
-    assert len(found) == 100
+    assert bool((found.boxes[:, 2:] > found.boxes[:, :2]).all())
+    assert 50 < len(found) <= 100  # what lies outside of the image is no detection
     assert float(found.boxes[:, 2].max()) == pytest.approx(size[1])
 
 

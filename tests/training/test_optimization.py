@@ -72,3 +72,29 @@ def test_optimizers_are_built_with_the_rate_and_follow_it(config: SGDConfig | Ad
 def test_linear_scaling_is_an_option() -> None:
     assert peak_learning_rate(SGDConfig(lr=0.01), 4) == 0.01
     assert peak_learning_rate(SGDConfig(lr=0.01, reference_batch_size=16), 4) == 0.0025
+
+
+@pytest.mark.parametrize("total", range(1, 21))
+@pytest.mark.parametrize(
+    "config",
+    [
+        OneCycleConfig(),
+        MultiStepConfig(),
+        MultiStepConfig(warm_up=WarmUp(steps=0)),
+        MultiStepConfig(drops=(0.01, 0.3)),  # within the warm-up
+        CosineConfig(),
+        CosineConfig(warm_up=WarmUp(steps=0)),
+    ],
+)
+def test_a_training_of_few_steps_reaches_its_peak(
+    config: OneCycleConfig | MultiStepConfig | CosineConfig, total: int
+) -> None:
+    factor = config.build(total)
+    assert max(factor(step) for step in range(total)) == 1.0
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.5, 0.99])
+def test_one_cycle_of_up_to_three_steps(fraction: float) -> None:
+    config = OneCycleConfig(warm_up_fraction=fraction, start_factor=0.2, final_factor=0.1)
+    factors = [[config.build(total)(step) for step in range(total)] for total in (1, 2, 3)]
+    assert factors == [[1.0], pytest.approx([0.2, 1.0]), pytest.approx([0.2, 1.0, 0.1])]

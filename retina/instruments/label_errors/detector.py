@@ -14,6 +14,7 @@ from retina.errors import UserError
 from retina.geometry.boxes import clip_boxes
 from retina.instruments.label_errors.evidence import DenseEvidence
 from retina.runtime import TorchRuntime
+from retina.runtime.splits import refuse_diverged
 
 
 class AveragedDetector:
@@ -45,12 +46,17 @@ class AveragedDetector:
         ]
 
     def __call__(self, image: Image) -> DenseEvidence:
-        """The evidence about one ``(H, W, 3)`` uint8 image, in host memory."""
+        """The evidence about one ``(H, W, 3)`` uint8 image, in host memory.
+
+        Raises:
+            UserError: what a detector says of it is not finite: its training has diverged.
+        """
         pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
         size = height, width = int(image.shape[0]), int(image.shape[1])
         scores, codes = [], []
         for runtime in self._runtimes:
             output = runtime.forward([pixels])
+            refuse_diverged(output, f"in an image of {height} × {width} pixels")
             logits, deltas = output.predictions.flatten()  # (1, R, K), (1, R, 4)
             scores.append(logits[0].float().sigmoid())
             codes.append(deltas[0].float())

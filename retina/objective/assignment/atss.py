@@ -53,17 +53,19 @@ class ATSSAssigner(Assigner):
 
         Memory grows with the candidates of all objects, not with objects × anchors.
         """
-        matchable = targets.is_object & ~targets.is_crowd  # (B, M)
         boxes = targets.boxes.float()
         candidates = self._candidates(anchors, boxes)  # (B, M, C) anchor rows
         candidate_boxes = anchors.boxes[candidates]  # (B, M, C, 4)
         iou = pairwise_iou(candidate_boxes, boxes.unsqueeze(2)).squeeze(-1)  # (B, M, C)
-        threshold = iou.mean(dim=2, keepdim=True) + iou.std(dim=2, keepdim=True)
+        # As the authors compute it, divided by the number less 1; that of a single candidate is 0.
+        deviation = iou.std(dim=2, correction=min(1, iou.shape[2] - 1), keepdim=True)
+        threshold = iou.mean(dim=2, keepdim=True) + deviation
         centers = (candidate_boxes[..., :2] + candidate_boxes[..., 2:]) / 2
         is_inside = torch.minimum(
             centers - boxes[:, :, None, :2], boxes[:, :, None, 2:] - centers
         ).amin(dim=-1)
-        is_positive = (iou >= threshold) & (is_inside > 0.01) & matchable.unsqueeze(2)
+        is_positive = (iou >= threshold) & (is_inside > 0.01)
+        is_positive &= targets.is_matchable.unsqueeze(2)
 
         batch, num_objects, num_candidates = candidates.shape
         rows = candidates.flatten(1)  # (B, M*C)
@@ -105,7 +107,7 @@ class ATSSAssigner(Assigner):
                 )
                 .topk(wanted, dim=2, largest=False)
                 .indices
-                for first in range(0, num_objects, block)
+                for first in range(0, max(1, num_objects), block)
             ]
             levels.append(torch.cat(nearest, dim=1) + start)
             start += count

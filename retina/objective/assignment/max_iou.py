@@ -75,7 +75,7 @@ class MaxIoUAssigner(Assigner):
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: BatchedTargets) -> Assignment:
         """The assignment of ``(B, R)`` anchors; no host synchronisation, memory bounded."""
-        matchable = targets.is_object & ~targets.is_crowd  # (B, M)
+        matchable = targets.is_matchable  # (B, M)
         blocks = _IoUBlocks(anchors.boxes, targets.boxes.float(), matchable)
         batch, num_anchors = matchable.shape[0], len(anchors)
         best_iou = targets.boxes.new_full((batch, num_anchors), -1.0, dtype=torch.float32)
@@ -113,14 +113,15 @@ class _IoUBlocks:
     """The IoU of every object with every anchor, a block of objects at a time.
 
     Yields the number of the block's first object and ``(B, m, R)`` IoUs, -1 for rows that are no
-    matchable object. A single block is computed once and kept; several are computed anew for each
-    pass, to the same bits.
+    matchable object; no block without anchors, which have no maximum. A single block is computed
+    once and kept; several are computed anew for each pass, to the same bits.
     """
 
     def __init__(self, anchors: Tensor, boxes: Tensor, matchable: Tensor) -> None:
         self._anchors, self._boxes, self._matchable = anchors, boxes, matchable
-        batch, self._num_objects = matchable.shape
-        per_object = max(1, batch * anchors.shape[0])
+        batch, num_objects = matchable.shape
+        self._num_objects = num_objects if len(anchors) else 0
+        per_object = max(1, batch * len(anchors))
         self._block_size = max(1, BLOCK_ELEMENTS // per_object)
         self._kept: tuple[int, Tensor] | None = None
 
