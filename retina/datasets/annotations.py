@@ -219,7 +219,9 @@ def in_pixels(table: AnnotationTable) -> AnnotationTable:
     if not table.in_fractions:
         return table
     sides = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]]
-    return replace(table, boxes_xywh=table.boxes_xywh * sides, in_fractions=False)
+    boxes = table.boxes_xywh * sides
+    areas = np.abs(boxes[:, 2] * boxes[:, 3])
+    return replace(table, boxes_xywh=boxes, areas=areas, in_fractions=False)
 
 
 def complete_areas(table: AnnotationTable) -> AnnotationTable:

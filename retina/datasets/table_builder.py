@@ -115,9 +115,7 @@ class TableBuilder:
             image_indices=np.array([image for image, _ in self._rows], dtype=np.int64),
             labels=np.array([label_of[name] for _, name in self._rows], dtype=np.int64),
             boxes_xywh=boxes,
-            areas=np.full(len(boxes), np.nan)
-            if self._in_fractions
-            else np.abs(boxes[:, 2] * boxes[:, 3]),
+            areas=np.abs(boxes[:, 2] * boxes[:, 3]),
             is_crowd=np.array(self._crowds, dtype=bool),
             occluded_fractions=np.full(len(boxes), np.nan),
             in_fractions=self._in_fractions,
