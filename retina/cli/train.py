@@ -32,13 +32,21 @@ def command(
     from retina.distributed import is_main_process
     from retina.experiment import load_experiment
     from retina.experiment import train as run_training
+    from retina.training.run_folder import recorded_run
 
     console = make_console()
 
     def introduce(experiment: Experiment) -> None:
         console.quiet = not is_main_process()
+        if run is not None and run.resolve() != loaded.output_dir.resolve():
+            print_lines(
+                console,
+                f"output_dir={loaded.output_dir} is given: the run in {run}, whose config this "
+                "is, stays as it is",
+            )
         print_lines(console, *_introduction(experiment))
 
+    run = recorded_run(config)
     loaded = load_experiment(config, with_device(overrides, device))
     outcome = run_training(loaded, resume=resume, on_start=introduce)
     folder = loaded.output_dir

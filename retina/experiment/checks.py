@@ -14,6 +14,7 @@ from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.structures import Categories
 from retina.training.config import TrainingConfig
+from retina.training.run_folder import CONFIG, holds_run
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
@@ -22,11 +23,13 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
     Raises:
         UserError: names ``--resume`` and another output_dir as the fixes.
     """
-    if not resume and (folder / "config.yaml").exists():
-        raise UserError(
-            f"{folder}: holds a run already; go on with it with --resume, or give another "
-            "output_dir=FOLDER"
-        )
+    if resume or not (holds_run(folder) or (folder / CONFIG).exists()):
+        return
+    about = "" if holds_run(folder) else f" ({CONFIG} stands there, which would be written over)"
+    raise UserError(
+        f"{folder}: holds a run already; go on with it with --resume, or give another "
+        f"output_dir=FOLDER{about}"
+    )
 
 
 def check_shares(training: TrainingConfig) -> None:

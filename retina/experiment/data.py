@@ -19,6 +19,7 @@ from retina.errors import UserError, one_of
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.parts import build_dataset
 from retina.structures import Categories
+from retina.training.run_folder import CONFIG
 
 SPLITS = ("train", "validation", "test")
 
@@ -159,7 +160,7 @@ def run_folder(detector: Path) -> Path | None:
     if folder.absolute().name != "checkpoints":
         return None
     run = folder.parent if folder.name else folder.absolute().parent
-    return run if (run / "config.yaml").is_file() else None
+    return run if (run / CONFIG).is_file() else None
 
 
 def _refuse_contradictions(options: DataOptions) -> None:
@@ -188,7 +189,7 @@ def _config_of_run(options: DataOptions, purpose: str) -> Path:
             f"{options.detector}: lies in no checkpoints/ folder with a run's config.yaml beside "
             f"it; {ask}"
         )
-    return run / "config.yaml"
+    return run / CONFIG
 
 
 def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, str]:
@@ -196,7 +197,7 @@ def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, st
     run = None if detector is None else run_folder(detector)
     if run is None:
         return None, "no config.yaml tells the training's"
-    path = run / "config.yaml"
+    path = run / CONFIG
     try:
         return load_experiment(path, []), ""
     except UserError as error:  # the data was named, and a training has defaults

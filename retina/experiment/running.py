@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retina.devices import PrecisionChoice, pick_device
-from retina.distributed import process_group
+from retina.distributed import is_main_process, process_group
 from retina.errors import UserError
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
@@ -53,6 +53,9 @@ def train(
         experiment = build_experiment(config, resume=resume, quiet=quiet)
         if on_start is not None:
             on_start(experiment)
+        elif not quiet and is_main_process():
+            for line in (*experiment.changes, *experiment.notes):
+                print(line, flush=True)
         return experiment.trainer.run()
 
 
