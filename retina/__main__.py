@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import sys
 
 _LESS_MEMORY = (
@@ -20,9 +19,9 @@ def main() -> None:
     """
     from retina.cli.main import make_app
     from retina.errors import RunError, UserError
+    from retina.wording import write_any_text_to
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows no γ: better a "?"
-        sys.stdout.reconfigure(errors="replace")
+    write_any_text_to(sys.stdout, sys.stderr)
     try:
         make_app(sys.argv[1:])()
     except UserError as error:

@@ -145,12 +145,13 @@ def _table(errors: Sequence[LabelError], dataset: DetectionDataset) -> Table:
     return Table(
         title=f"the first {len(errors)}",
         columns=(
-            Column("score", "score", "{:.2f}".format, justify="right"),
-            Column("kind", "kind", wrap=False),
             Column("image", "image"),
             Column("id", "id", justify="right"),
+            Column("score", "score", "{:.2f}".format, justify="right"),
+            Column("kind", "kind"),
             Column("labelled", "labelled"),
             Column("seen as", "seen"),
         ),
         rows=tuple(rows),
+        num_keys=2,
     )

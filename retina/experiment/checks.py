@@ -15,14 +15,21 @@ from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.structures import Categories
 from retina.training.config import TrainingConfig
 from retina.training.run_folder import CONFIG, holds_run
+from retina.wording import writable
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to write over a run.
+    """Refuse to write over a run, or where not every library can write.
 
     Raises:
         UserError: names ``--resume`` and another output_dir as the fixes.
     """
+    whole = str(folder.absolute())
+    if writable(whole, "utf-8") != whole:
+        raise UserError(
+            f"{folder}: the path holds bytes that are no text, which TensorBoard and safetensors "
+            "cannot open; give another output_dir=FOLDER"
+        )
     if resume or not (holds_run(folder) or (folder / CONFIG).exists()):
         return
     about = "" if holds_run(folder) else f" ({CONFIG} stands there, which would be written over)"

@@ -14,6 +14,7 @@ from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, resolve_data
 from retina.prediction.predictor import Predictor, load
+from retina.training.progress import TrainingProgress
 from retina.training.trainer import TrainingOutcome
 
 
@@ -53,9 +54,9 @@ def train(
         experiment = build_experiment(config, resume=resume, quiet=quiet)
         if on_start is not None:
             on_start(experiment)
-        elif not quiet and is_main_process():
+        else:
             for line in (*experiment.changes, *experiment.notes):
-                print(line, flush=True)
+                TrainingProgress(0, quiet=quiet or not is_main_process()).message(line)
         return experiment.trainer.run()
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from retina.storage import bring_to_disk
 from retina.structures import FloatArray
+from retina.wording import writable
 
 _LINES = "metrics.jsonl"
 _BOARD = "tensorboard"
@@ -154,7 +155,7 @@ class MetricLog(RunLog):
     def record(self, kind: str, step: int, message: str) -> None:
         """Record a sentence for people."""
         self._write({"kind": kind, "step": step, "message": message})
-        self._board.add_text(kind, message, step)
+        self._board.add_text(kind, writable(message, "utf-8"), step)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

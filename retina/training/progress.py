@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from retina.wording import writable
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -111,7 +113,8 @@ class TrainingProgress:
             self.message(f"{where}  {losses}  {waited}  {pace}")
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """A line that stays, on outputs that do not know every character too."""
+        text = writable(text, self._console.encoding)
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _eta(self, step: int) -> str:

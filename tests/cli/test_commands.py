@@ -71,7 +71,7 @@ def test_an_output_that_knows_no_greek_is_written_all_the_same() -> None:
         env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
-    assert "Replay any ? and ?" in done.stdout
+    assert "Replay any gamma and alpha" in done.stdout
 
 
 @pytest.mark.parametrize("words", [[], ["data"], ["loss"], ["train"], ["data", "suspects"]])

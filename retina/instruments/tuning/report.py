@@ -37,6 +37,7 @@ def stage_table(stage: Stage, confidence: float) -> Table:
         ),
         rows=tuple(_row_for_people(row, stage) for row in stage.rows),
         look="tight",
+        num_keys=2,
         row_style=lambda row: "bold" if row["is_chosen"] else "",
     )
 

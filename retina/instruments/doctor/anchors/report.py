@@ -35,7 +35,7 @@ def coverage_table(proposals: Proposals, categories: Categories) -> Table:
         columns=(
             Column("size at the input", "group"),
             Column("objects", "objects", justify="right"),
-            *(Column(name, name, _percents, justify="right", wrap=False) for name in names),
+            *(Column(name, name, _percents, justify="right") for name in names),
         ),
         rows=tuple(
             {"group": group, "objects": shares[0].count, **dict(zip(names, shares, strict=True))}
