@@ -1,9 +1,10 @@
-"""Text for people: counts with their nouns, and characters that an output can write."""
+"""Text for people: counts with their nouns, foreign errors, characters that an output can write."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import re
 import unicodedata
 from typing import TextIO
 
@@ -17,16 +18,35 @@ _STAND_INS = {
 
 _HANDLER = "retina.stand_in"
 
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+"""Colours and other commands to a terminal, but line breaks and tabs."""
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """``1 image``, ``2 images``.
+
+def counted(number: int, noun: str, rest: str = "") -> str:
+    """``1 image``, ``2 images``, ``3 boxes without a class``.
 
     Args:
         number: how many.
-        noun: of one of them; it may be several words.
-        plural: of several, where it is not the noun with an ``s``.
+        noun: of one of them; of several words the last is put in the plural.
+        rest: what stands behind the noun.
     """
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+    if number != 1:
+        if re.search("[^aeiou]y$", noun):
+            noun = f"{noun[:-1]}ies"
+        else:
+            noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{number} {noun} {rest}".rstrip()
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says first, without what it does to terminals.
+
+    Where its first line is only the heading of the next, that one is added.
+    """
+    lines = [line.strip() for line in _CONTROL.sub("", str(error)).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def writable(text: str, encoding: str) -> str:

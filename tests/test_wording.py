@@ -19,10 +19,21 @@ def test_a_count_and_its_noun_agree(number: int, shown: str) -> None:
     assert counted(number, "image") == shown
 
 
-def test_nouns_of_several_words_and_of_another_plural() -> None:
-    assert counted(1, "crowd region") == "1 crowd region"
-    assert counted(3, "category", "categories") == "3 categories"
-    assert counted(1, "category", "categories") == "1 category"
+@pytest.mark.parametrize(
+    ("noun", "several"),
+    [
+        ("box", "boxes"),
+        ("class", "classes"),
+        ("category", "categories"),
+        ("batch", "batches"),
+        ("key", "keys"),
+        ("crowd region", "crowd regions"),
+        ("id", "ids"),
+    ],
+)
+def test_plurals(noun: str, several: str) -> None:
+    assert (counted(1, noun), counted(3, noun)) == (f"1 {noun}", f"3 {several}")
+    assert counted(0, noun, "without x") == f"0 {several} without x"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from retina.datasets.dataset import DetectionDataset
@@ -105,7 +106,8 @@ def command(
     kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts)
     print_lines(
         console,
-        f"{len(errors)} possible label errors with a score of {minimum_score:g} or more: {kinds}",
+        f"{counted(len(errors), 'possible label error')} with a score of {minimum_score:g} or "
+        f"more: {kinds}",
     )
     if errors:
         console.print(_table(errors[:NUM_SHOWN], dataset).to_terminal())

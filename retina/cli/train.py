@@ -8,6 +8,7 @@ import typer
 
 from retina.cli.options import ConfigPath, DeviceOfConfig, Overrides, with_device
 from retina.cli.output import describe_report, make_console, print_lines
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,8 @@ def command(
     best = "" if outcome.best_ap is None else f", best validation AP {outcome.best_ap:.4f}"
     print_lines(
         console,
-        f"done: {outcome.step} steps, {outcome.seconds:.0f} s of training{best}; the detectors are "
-        f"in {folder / 'checkpoints'}",
+        f"done: {counted(outcome.step, 'step')}, {outcome.seconds:.0f} s of training{best}; the "
+        f"detectors are in {folder / 'checkpoints'}",
     )
 
 

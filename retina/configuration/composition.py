@@ -11,6 +11,7 @@ from retina.configuration.schema import Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names
 from retina.configuration.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
 from retina.errors import did_you_mean
+from retina.wording import counted
 
 
 def merge(base: Any, top: Any) -> Any:
@@ -47,8 +48,10 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> Tree:
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no text in UTF-8; save it as such") from None
     tree = parse_yaml(text, str(path))
     if tree is None:
         tree = {}
@@ -103,7 +106,8 @@ def _with(node: Any, keys: Sequence[str], value: Any, override: str) -> Any:
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
             raise ConfigError(
-                f"'{override}': '{key}' is no position of a list with {len(node)} entries (from 0)"
+                f"'{override}': '{key}' is no position of a list with "
+                f"{counted(len(node), 'entry')} (from 0)"
             )
         copy = list(node)
         copy[int(key)] = _with(node[int(key)], rest, value, override)

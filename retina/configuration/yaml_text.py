@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import yaml
 
 from retina.configuration.errors import ConfigError
+from retina.wording import first_line
 
 MAX_CHARACTERS = 200_000
 """Of a YAML file; one that is larger is no config."""
@@ -106,7 +107,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{source}: {_TOO_DEEP}") from None
     except (yaml.YAMLError, LookupError, ValueError, TypeError) as error:
-        raise ConfigError(f"{source}: not readable as YAML: {error}") from None
+        raise ConfigError(f"{source}: not readable as YAML: {first_line(error)}") from None
 
 
 def _not_text(character: str) -> str:

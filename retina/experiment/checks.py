@@ -15,7 +15,7 @@ from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.structures import Categories
 from retina.training.config import TrainingConfig
 from retina.training.run_folder import CONFIG, holds_run
-from retina.wording import writable
+from retina.wording import counted, writable
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
@@ -48,7 +48,8 @@ def check_shares(training: TrainingConfig) -> None:
     parts = world_size() * training.accumulation_steps
     if training.batch_size != "auto" and training.batch_size < parts:
         raise UserError(
-            f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
+            f"training.batch_size: {counted(training.batch_size, 'image')} cannot be shared by "
+            f"{world_size()} "
             f"processes in {training.accumulation_steps} micro-batches each; make it at least "
             f"{parts}, or lower training.accumulation_steps"
         )

@@ -43,7 +43,8 @@ class InitializedModelConfig(ModelConfig):
     """The parts of a detector, and where its weights come from."""
 
     initialize_from: Path | None = None
-    """A detector file whose weights are taken where name and shape fit, for fine-tuning."""
+    """A detector file whose weights are taken where name and shape fit, for fine-tuning; or a state
+    dict or checkpoint (.pt, .pth) of torchvision's RetinaNet."""
 
 
 class EvaluationConfig(Config):

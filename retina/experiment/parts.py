@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from retina.artifact import Artifact, load_artifact
 from retina.configuration import NOT_SET, Tree, differences
@@ -17,7 +18,8 @@ from retina.evaluation.evaluator import Evaluator
 from retina.experiment.config import ExperimentConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
-from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.importers.torchvision import own_names
+from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
 from retina.runtime import TorchRuntime
 from retina.structures import Categories
@@ -89,8 +91,12 @@ def build_detector(
     source = config.model.initialize_from
     if source is None:
         return config.model.build(len(categories)), None, ()
-    artifact = load_artifact(source)
     detector = config.model.without_pretrained_weights().build(len(categories))
+    if source.suffix != ".safetensors":  # another program's
+        weights = read_weights(source)
+        report = load_matching(detector, own_names(weights.state_dict))
+        return detector, replace(report, taken=weights.taken), ()
+    artifact = load_artifact(source)
     theirs, ours = (
         _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
     )

@@ -22,6 +22,7 @@ from retina.prediction.image_grids import enlarged, image_grid
 from retina.runtime.splits import spread_indices
 from retina.storage import replacing
 from retina.structures import Categories, Sample, Targets
+from retina.wording import counted
 
 _IMAGES = 32
 _WIDEST = 5.0
@@ -228,7 +229,7 @@ def draw_batch(context: CheckContext) -> CheckResult:
         PIL.Image.fromarray(grid).save(aside, format="PNG")
     boxes = sum(len(sample.targets) for sample in samples)
     return CheckResult(
-        summary=f"{len(samples)} images with {boxes} boxes: look at batch.png",
+        summary=f"{counted(len(samples), 'image')} with {counted(boxes, 'box')}: look at batch.png",
         numbers={"images": len(samples), "boxes": boxes},
         images=("batch.png",),
     )

@@ -26,6 +26,7 @@ from retina.training.hooks.divergence_report import (
 from retina.training.run import FailedStep, Hook, StepDiagnosis, TrainingRun
 from retina.training.run_folder import kept_checkpoint
 from retina.training.step import StepResult, TrainingStep
+from retina.wording import counted
 
 MAX_OVERFLOWS = 20
 """So many steps in a row may overflow in fp16 while the gradient scaler looks for its scale: it
@@ -155,7 +156,7 @@ class DivergenceWatch(Hook):
                 run.log.record("divergence", failed.step, message)
                 return
             message += (
-                f". {self.state.num_skips} steps were left out before it "
+                f". {counted(self.state.num_skips, 'step')} were left out before it "
                 "(training.on_divergence.max_skips)"
             )
         fixes = "; ".join(dict.fromkeys(finding.fix for finding in findings))
