@@ -62,7 +62,9 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    from retina.cli.options import in_options
+
+    print(in_options(text, sys.argv[1:]), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -91,8 +91,8 @@ def command(
     except UnknownCategoriesError as error:
         # Not left out unasked: an object without its label would pass for one that lacks it.
         raise UserError(
-            f"{error}, in a config that --config names; one of them that resembles a class of the "
-            "detector may then be ranked as a missing label"
+            f"{error}; one of them that resembles a class of the detector may then be ranked as a "
+            "missing label"
         ) from None
     dataset = resolved.dataset
     if output is not None:

@@ -17,7 +17,16 @@ UnknownCategories = Literal["refuse", "leave_out"]
 
 
 class UnknownCategoriesError(UserError):
-    """Annotations use categories that the training set or the detector does not have."""
+    """Annotations use categories that the training set or the detector does not have.
+
+    Args:
+        message: ends with the fix in the file itself; who knows how the data was named adds others.
+        are_all: whether no annotation is of a known one, so that leaving the others out is no fix.
+    """
+
+    def __init__(self, message: str, *, are_all: bool) -> None:
+        super().__init__(message)
+        self.are_all = are_all
 
 
 def choose_categories(
@@ -89,7 +98,8 @@ def match_categories(
     if strange and classes is None:
         all_are = int(counts[strange].sum()) == len(table.labels)
         if unknown == "refuse" or all_are:
-            raise UnknownCategoriesError(_unknown_message(table, strange, counts, expected))
+            message = _unknown_message(table, strange, counts, expected)
+            raise UnknownCategoriesError(message, are_all=all_are)
     new_labels = np.array([-1 if label is None else label for label in target], dtype=np.int64)
     return table.relabelled(_own_ids(listed, target, counts, expected), new_labels).with_findings(
         _left_out_finding(table, [i for i, label in enumerate(target) if label is not None])
@@ -165,8 +175,7 @@ def _unknown_message(
     )
     return (
         f"{table.source}: annotations use categories that the training set or the detector does "
-        f"not have: {names}; it has {_shortened(expected.names)}. Correct the names, or give the "
-        "names to score under 'classes' to leave the others out"
+        f"not have: {names}; it has {_shortened(expected.names)}. Correct the names"
     )
 
 

@@ -87,8 +87,8 @@ def _read_json(path: Path) -> Record:
         raise UserError(f"{path}: no such annotation file") from None
     except IsADirectoryError:
         raise UserError(
-            f"{path}: is a folder, but COCO annotations are one JSON file (a folder of XML files "
-            "is read with kind: voc)"
+            f"{path}: is a folder, but COCO annotations are one JSON file (in a config, a folder "
+            "of XML files is read with kind: voc)"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is no text file in UTF-8 (byte {error.start})") from None

@@ -14,10 +14,10 @@ from retina.datasets import (
     format_of,
     known_layouts,
 )
-from retina.datasets.categories import UnknownCategories
+from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
 from retina.errors import UserError, one_of
 from retina.experiment.config import ExperimentConfig, load_experiment
-from retina.experiment.parts import build_dataset
+from retina.experiment.parts import LEAVE_OUT, build_dataset, with_fix
 from retina.structures import Categories
 from retina.training.run_folder import CONFIG
 
@@ -113,14 +113,18 @@ def resolve_data(
         split = _split_called(options.split or default_split, SPLITS, "--split")
         config_path = config_path or _config_of_run(options, purpose)
         config = load_experiment(config_path, options.overrides)
-        return ResolvedData(
-            dataset=build_dataset(
+        try:
+            dataset = build_dataset(
                 config,
                 split,
                 categories=categories,
                 check_images=check_images,
                 unknown_categories=unknown_categories,
-            ),
+            )
+        except UnknownCategoriesError as error:
+            raise with_fix(error, _IN_CONFIG) from None
+        return ResolvedData(
+            dataset=dataset,
             part=getattr(config.dataset, split),
             name=split,
             full_name=f"{config_path}, {split}",
@@ -134,11 +138,14 @@ def resolve_data(
     else:
         assert options.source is not None
         part, name = _source(options.source, options.images, options.split, default_split)
-    dataset = part.build(
-        categories,
-        check_images=check_images,
-        unknown_categories=unknown_categories,
-    )
+    try:
+        dataset = part.build(
+            categories,
+            check_images=check_images,
+            unknown_categories=unknown_categories,
+        )
+    except UnknownCategoriesError as error:
+        raise with_fix(error, f"{LEAVE_OUT}{_IN_CONFIG}") from None
     run_config, why = _training_config(options.detector)
     return ResolvedData(
         dataset=dataset,
@@ -149,6 +156,9 @@ def resolve_data(
         config=run_config,
         why_no_config=why,
     )
+
+
+_IN_CONFIG = ", in a config that --config names"
 
 
 def run_folder(detector: Path) -> Path | None:

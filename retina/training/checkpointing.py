@@ -152,7 +152,7 @@ class Checkpoints:
             raise ValueError("the optimizer is of another kind")
         problems = misfits(run.detector.state_dict(), state.detector)
         if problems:
-            raise ValueError(described(problems))
+            raise ValueError(f"name or size mismatch in the weights, {described(problems)}")
         run.detector.load_state_dict(state.detector)
         self.step.forward.criterion.load_state_dict(state.criterion)
         optimizer.load_state_dict(state.optimizer)
