@@ -101,10 +101,12 @@ class MetricLog(RunLog):
         }
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Record scalars; a value that is not finite becomes null in the JSON lines."""
-        self._write({"kind": kind, "step": step, **_finite(values)})
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        """Record scalars; one that is not finite is null in the JSON lines, and in no curve."""
+        finite = _finite(values)
+        self._write({"kind": kind, "step": step, **finite})
+        for name, value in finite.items():
+            if value is not None:
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def per_class(
         self,

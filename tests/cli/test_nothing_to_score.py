@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retina.artifact import load_artifact
 from retina.training.checkpoint import load_state
@@ -39,6 +40,10 @@ def test_a_training_says_so_and_counts_nothing_as_a_best(
     rows = [line for line in lines if line["kind"] == "validation"]
     assert [(row["AP"], row["APs"]) for row in rows] == [(None, None)] * 3
     assert all(row["loss"] > 0 for row in rows)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert "validation/loss" in board.Tags()["scalars"]
+    assert "validation/AP" not in board.Tags()["scalars"]
     last, best = (run / "checkpoints" / f"{name}.safetensors" for name in ("last", "best"))
     assert last.read_bytes() == best.read_bytes()
     assert "AP" not in load_artifact(best).training
