@@ -89,7 +89,16 @@ def _find_tensors(content: Mapping[Any, Any]) -> tuple[StateDict, tuple[str, ...
         tensors, names, _ = _find_tensors(content[found[0]])
         return tensors, (found[0], *names), found[1:]
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    whole = [key for key, value in content.items() if _is_state_dict(value)]
+    if not tensors and len(whole) == 1:
+        return _find_tensors(content[whole[0]])[0], (str(whole[0]),), []
     return tensors, (), []
+
+
+def _is_state_dict(value: object) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(one, Tensor) for one in value.values())
 
 
 def _has_tensors(value: object, depth: int = 4) -> bool:

@@ -87,6 +87,14 @@ def test_a_checkpoint_inside_of_another_and_a_part_that_was_compiled(tmp_path: P
     check(path, "the weights under 'state_dict.model'")
 
 
+def test_the_only_state_dict_under_an_unknown_name_is_taken(tmp_path: Path) -> None:
+    one = {"generator": STATE, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(1)}}}}
+    check(saved(tmp_path / "one.pt", one), "the weights under 'generator'")
+    two = saved(tmp_path / "two.pt", {"generator": STATE, "discriminator": STATE})
+    with pytest.raises(UserError, match=r"weights \(but discriminator, generator\)"):
+        read_weights(two)
+
+
 def test_what_scripts_keep_beside_the_weights_is_passed_over(tmp_path: Path) -> None:
     beside = {
         "best": np.float64(0.5),
