@@ -117,7 +117,7 @@ class DivergenceWatch(Hook):
             raise error
         if self.state.num_rewinds >= self._policy.max_rewinds:
             raise DivergedError(
-                f"{error}. The training has gone back {self.state.num_rewinds} times already "
+                f"{error}. The training has gone back {counted(self.state.num_rewinds, 'time')} already "
                 "(training.on_divergence.max_rewinds)"
             ) from None
         return DivergenceState(
@@ -155,8 +155,9 @@ class DivergenceWatch(Hook):
                 run.progress.message(f"warning: {message}")
                 run.log.record("divergence", failed.step, message)
                 return
+            were = "was" if self.state.num_skips == 1 else "were"
             message += (
-                f". {counted(self.state.num_skips, 'step')} were left out before it "
+                f". {counted(self.state.num_skips, 'step')} {were} left out before it "
                 "(training.on_divergence.max_skips)"
             )
         fixes = "; ".join(dict.fromkeys(finding.fix for finding in findings))
