@@ -18,7 +18,7 @@ def make_console() -> Console:
     """The terminal, or the file that it is led to."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)  # a class may be called ":dog:"
 
 
 def print_lines(console: Console, *lines: str) -> None:

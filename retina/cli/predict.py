@@ -69,7 +69,7 @@ def command(
     )
     if run.failures:
         print_lines(
-            Console(stderr=True, highlight=False),
+            Console(stderr=True, highlight=False, emoji=False),
             f"{counted(len(run.failures), 'image')} could not be read:",
             *(f"  {failure}" for failure in run.failures),
         )

@@ -65,7 +65,7 @@ class TrainingProgress:
         quiet: bool = False,
         plain_interval: float = 10.0,
     ) -> None:
-        self._console = console or Console(quiet=quiet)
+        self._console = console or Console(quiet=quiet, emoji=False)
         self._total, self._first = total_steps, first_step
         self._live = self._console.is_terminal and not quiet
         self._interval, self._last_line = plain_interval, float("-inf")

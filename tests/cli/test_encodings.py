@@ -196,3 +196,15 @@ def test_folders_whose_names_are_no_text(
     done = invoke("train", raw / "run/config.yaml", "--resume")
     assert done.code == 2
     assert "raw \\xff/run: the path holds bytes that are no text" in done.err
+
+
+def test_a_name_between_colons_is_no_picture(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / ":dog:"
+    shutil.copytree(synthetic_data / "validation", folder)
+    done = invoke(
+        "data", "check", "--images", folder / "images", "--annotations", folder / "annotations.json"
+    )
+    assert done.code == 0, done.err
+    assert f"{folder}/annotations.json: 8 images" in done.out
