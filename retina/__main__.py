@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import sys
 
 _LESS_MEMORY = (
@@ -20,9 +19,9 @@ def main() -> None:
     """
     from retina.cli.main import make_app
     from retina.errors import RunError, UserError
+    from retina.wording import write_any_text_to
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows no γ: better a "?"
-        sys.stdout.reconfigure(errors="replace")
+    write_any_text_to(sys.stdout, sys.stderr)
     try:
         make_app(sys.argv[1:])()
     except UserError as error:
@@ -63,7 +62,9 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    from retina.cli.options import in_options
+
+    print(in_options(text, sys.argv[1:]), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

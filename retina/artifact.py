@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -24,8 +24,10 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import build_with_weights
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
+from retina.modeling.torch_files import UNREADABLE, why_unreadable
 from retina.storage import replacing
 from retina.structures import Categories
+from retina.wording import first_line
 
 FORMAT_VERSION = 1
 
@@ -151,14 +153,16 @@ def load_artifact(path: Path | str) -> Artifact:
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except UserError:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         hint = ""
         if path.suffix in (".pt", ".pth"):
             hint = (
                 "; a .pt file is a training state or a foreign state dict: predict with the "
                 ".safetensors file beside it, or convert it with 'retina import torchvision'"
             )
-        raise UserError(f"{path}: not a readable detector file ({error}){hint}") from None
+        raise UserError(
+            f"{path}: not a readable detector file ({why_unreadable(error)}){hint}"
+        ) from None
     try:
         about = json.loads(metadata[METADATA_KEY])
         config = validate(about["config"], ArtifactConfig, source=str(path))
@@ -169,5 +173,5 @@ def load_artifact(path: Path | str) -> Artifact:
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: its description cannot be read: {error}") from None
+        raise UserError(f"{path}: its description cannot be read: {first_line(error)}") from None
     return Artifact(config=config, state_dict=state_dict, training=training)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from retina.errors import RunError
+from retina.wording import first_line
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterato
             f"process {rank()} of {world_size()} lost another one, which died or did not answer "
             f"within {timeout_minutes:g} minutes (training.collective_timeout_minutes): see what "
             "the others said last. The last checkpoint is intact; go on with --resume "
-            f"({str(error).splitlines()[0][:200]})"
+            f"({first_line(error)})"
         ) from error
     finally:
         dist.destroy_process_group()

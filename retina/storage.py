@@ -47,9 +47,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of a text file in one step; errors as in `replacing`."""
+    """Replace the content of a text file in one step; errors as in `replacing`.
+
+    It is UTF-8 in any locale; bytes of file names that are no text are written as escapes.
+    """
     with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def remove_parts(folder: Path) -> None:

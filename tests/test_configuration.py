@@ -114,7 +114,7 @@ def test_another_kind_takes_nothing_over_from_the_one_below(tmp_path: Path) -> N
     [
         ("epochs", "'epochs' is no override: write key=value"),
         ("epochs.x.y=1", "the key before 'x' holds 3, not a mapping"),
-        ("names.7=x", "'7' is no position of a list with 1 entries"),
+        ("names.7=x", "'7' is no position of a list with 1 entry "),
         ("epoch=4", "epoch: unknown key, did you mean 'epochs'?"),
         ("names=[a", "the value of the override 'names=[a', line 1"),
     ],

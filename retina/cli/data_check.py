@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retina.cli.options import Annotations, DataConfig, Images, Source, TrainSplit, labelled_data
 from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.wording import counted
 
 
 def command(
@@ -28,7 +29,7 @@ def command(
     print_lines(console, *describe_report(resolved.full_name, check.report))
     print_lines(console, *(f"  {finding}" for finding in check.findings))
     if check.broken_images:
-        print_lines(console, f"{len(check.broken_images)} images cannot be used:")
+        print_lines(console, f"{counted(len(check.broken_images), 'image')} cannot be used:")
         print_lines(console, *(f"  {message}" for message in check.broken_images.values()))
         print_lines(console, "retina data fix writes a copy of the annotations without them")
         raise SystemExit(1)

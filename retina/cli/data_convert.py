@@ -15,6 +15,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import make_console, print_lines
+from retina.wording import counted
 
 
 def command(
@@ -37,6 +38,7 @@ def command(
     write_coco(dataset, output)
     print_lines(
         make_console(),
-        f"{output}: {dataset.report.num_images} images, {dataset.report.num_boxes} boxes, "
-        f"{len(dataset.categories)} categories",
+        f"{output}: {counted(dataset.report.num_images, 'image')}, "
+        f"{counted(dataset.report.num_boxes, 'box')}, "
+        f"{counted(len(dataset.categories), 'category')}",
     )

@@ -17,6 +17,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import describe_report, make_console, print_lines
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from retina.datasets import DatasetConfig
@@ -79,8 +80,8 @@ def command(
     kinds = ", ".join(f"{counts[kind]} {kind.replace('_', ' ')}" for kind in asdict(rates))
     print_lines(
         console,
-        f"{written}: {len(corrupted.corruptions)} errors in {corrupted.num_objects} objects, seed "
-        f"{seed}: {kinds}",
+        f"{written}: {counted(len(corrupted.corruptions), 'error')} in "
+        f"{counted(corrupted.num_objects, 'object')}, seed {seed}: {kinds}",
         f"{listed}: what was done",
     )
 

@@ -20,6 +20,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from retina.datasets.dataset import DetectionDataset
@@ -90,8 +91,8 @@ def command(
     except UnknownCategoriesError as error:
         # Not left out unasked: an object without its label would pass for one that lacks it.
         raise UserError(
-            f"{error}, in a config that --config names; one of them that resembles a class of the "
-            "detector may then be ranked as a missing label"
+            f"{error}; one of them that resembles a class of the detector may then be ranked as a "
+            "missing label"
         ) from None
     dataset = resolved.dataset
     if output is not None:
@@ -105,7 +106,8 @@ def command(
     kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts)
     print_lines(
         console,
-        f"{len(errors)} possible label errors with a score of {minimum_score:g} or more: {kinds}",
+        f"{counted(len(errors), 'possible label error')} with a score of {minimum_score:g} or "
+        f"more: {kinds}",
     )
     if errors:
         console.print(_table(errors[:NUM_SHOWN], dataset).to_terminal())
@@ -145,12 +147,13 @@ def _table(errors: Sequence[LabelError], dataset: DetectionDataset) -> Table:
     return Table(
         title=f"the first {len(errors)}",
         columns=(
-            Column("score", "score", "{:.2f}".format, justify="right"),
-            Column("kind", "kind", wrap=False),
             Column("image", "image"),
             Column("id", "id", justify="right"),
+            Column("score", "score", "{:.2f}".format, justify="right"),
+            Column("kind", "kind"),
             Column("labelled", "labelled"),
             Column("seen as", "seen"),
         ),
         rows=tuple(rows),
+        num_keys=2,
     )

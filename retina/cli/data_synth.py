@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from retina.cli.output import make_console, print_lines, progress
+from retina.wording import counted
 
 _OUTCOMES = {
     "created": "created",
@@ -43,8 +44,9 @@ def command(
     for split, shown in report.statistics.items():
         print_lines(
             console,
-            f"  {split}: {shown.num_images} images ({shown.num_empty_images} empty), "
-            f"{shown.num_boxes} boxes, {shown.num_crowd} crowd regions; commonest to rarest class "
+            f"  {split}: {counted(shown.num_images, 'image')} ({shown.num_empty_images} empty), "
+            f"{counted(shown.num_boxes, 'box')}, "
+            f"{counted(shown.num_crowd, 'crowd region')}; commonest to rarest class "
             f"{shown.imbalance:.0f} : 1, {shown.by_box.small:.0%} of the boxes under 32² pixels, "
             f"{shown.hidden_share or 0:.0%} partly hidden",
         )

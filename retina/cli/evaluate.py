@@ -121,6 +121,8 @@ def command(
         write_metrics(output / "metrics.json", metrics)
     console.print(category_table(metrics).to_terminal())
     console.print(summary_table(metrics).to_terminal())
+    if not metrics.is_scored:
+        print_lines(console, "nothing could be scored: the annotations have no object")
     if output is not None:
         print_lines(console, f"written to {output}")
 

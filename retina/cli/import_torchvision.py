@@ -17,8 +17,8 @@ def command(
     state_dict: Annotated[
         str,
         typer.Argument(
-            help="A state dict (.pt, .pth, .safetensors), or the name of torchvision's own weights "
-            "(COCO_V1), which are then downloaded."
+            help="A state dict or a training's checkpoint (.pt, .pth, .safetensors), or the name "
+            "of torchvision's own weights (COCO_V1), which are then downloaded."
         ),
     ],
     output: Annotated[Path, output_option("The detector file to write.")],
@@ -48,14 +48,18 @@ def command(
     """
     from retina.errors import UserError, one_of
     from retina.modeling.importers.torchvision import num_classes_of
-    from retina.modeling.loading import read_state_dict
+    from retina.modeling.loading import read_weights
     from retina.prediction.torchvision_import import torchvision_artifact
 
     one_of(variant, tuple(_ARCHITECTURES), "--variant")
     if output.suffix != ".safetensors":
         raise UserError(f"--output: {output} must end in .safetensors")
     official = _official_weights(state_dict, variant)
-    weights = read_state_dict(Path(state_dict)) if official is None else _fetch(official)
+    if official is None:
+        read = read_weights(Path(state_dict))
+        weights, taken = read.state_dict, read.taken
+    else:
+        weights, taken = _fetch(official), ""
     if norm_eps is None:
         norm_eps = 0.0 if official is not None and variant == "v1" else 1e-5
     num_classes = num_classes_of(weights)
@@ -68,8 +72,11 @@ def command(
         norm_eps=norm_eps,
     )
     artifact.save(output)
+    console = make_console()
+    if taken:
+        print_lines(console, f"{state_dict}: {taken}")
     print_lines(
-        make_console(),
+        console,
         f"{output}: torchvision {variant}, {num_classes} class outputs, {min_size}–{max_size} "
         f"pixels, norm epsilon {norm_eps:g}",
     )
@@ -79,13 +86,14 @@ def _fetch(official: Any) -> Any:
     import pickle
 
     from retina.errors import UserError
+    from retina.wording import first_line
 
     try:
         return official.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{official.name}: could not be fetched from {official.url} ({error}); give a local "
-            "file"
+            f"{official.name}: could not be fetched from {official.url} "
+            f"({first_line(error)}); give a local file"
         ) from None
 
 
@@ -121,22 +129,22 @@ def _names(source: Path | None, num_classes: int, variant: str) -> list[str]:
 
 
 def _read_names(source: Path, num_classes: int) -> list[str]:
-    import json
-
     from retina.errors import UserError
+    from retina.text_files import read_json, read_text
 
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--categories: {source} cannot be read: {error}") from None
     if source.suffix != ".json":
+        text = read_text(source, "list of names (--categories)")
         return [line.strip() for line in text.splitlines() if line.strip()]
+    tree = read_json(source, "annotation file (--categories)")
     try:
-        rows = sorted(json.loads(text)["categories"], key=lambda row: row["id"])
+        rows = sorted(tree["categories"], key=lambda row: row["id"])
         if len(rows) < num_classes and rows and 0 <= rows[0]["id"] <= rows[-1]["id"] < num_classes:
             # torchvision's COCO weights: the outputs are the original ids, with their gaps.
             by_id = {row["id"]: str(row["name"]) for row in rows}
             return [by_id.get(number, f"unused {number}") for number in range(num_classes)]
         return [str(row["name"]) for row in rows]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"--categories: {source} is no COCO annotation file: {error}") from None
+    except (KeyError, TypeError):
+        raise UserError(
+            f"--categories: {source} is no COCO annotation file with 'categories', each with an "
+            "'id' and a 'name'; or give a text file with one name per line"
+        ) from None

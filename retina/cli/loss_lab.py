@@ -22,6 +22,7 @@ from retina.cli.options import (
     scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,13 +156,15 @@ def _sample(
         where = f"kept in {path}"
     if not len(sample.own_class):
         raise UserError(
-            f"{resolved.full_name}: no anchor of its {sample.num_images} images is foreground: "
-            "there is nothing to weigh against the background; look at images with objects"
+            f"{resolved.full_name}: no anchor of its {counted(sample.num_images, 'image')} is "
+            "foreground: there is nothing to weigh against the background; look at images with "
+            "objects"
         )
     print_lines(
         console,
-        f"{sample.num_images} images, {sample.num_objects} objects, {sample.num_elements:,} "
-        f"anchors × classes, {len(sample.own_class):,} of them positive; {where}",
+        f"{counted(sample.num_images, 'image')}, {counted(sample.num_objects, 'object')}, "
+        f"{sample.num_elements:,} anchors × classes, {len(sample.own_class):,} of them "
+        f"positive; {where}",
     )
     return sample
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -23,6 +24,9 @@ _GROUPS = {
 }
 """The help of the commands that have commands of their own."""
 
+_NARROW = 65
+"""Columns of a terminal below which rich would cut the names of options: plain text cuts none."""
+
 
 def make_app(words: Sequence[str]) -> typer.Typer:
     """The command line, with the commands that its first word calls for.
@@ -38,7 +42,7 @@ def make_app(words: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode="markdown" if get_terminal_size().columns >= _NARROW else None,
         context_settings={"help_option_names": ["-h", "--help"]},
         callback=_with_version,
     )

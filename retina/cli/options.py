@@ -69,6 +69,33 @@ Precision = Annotated[
 ]
 
 
+_KEYS = {
+    "training.num_workers=0": "--num-workers 0",
+    "training.num_workers": "--num-workers",
+    ", loader.prefetch_factor or training.batch_size": " or --batch-size",
+    " or loader.prefetch_factor": "",
+    " (loader.timeout)": "",
+    "raise loader.timeout; ": "copy them to a faster one; ",
+}
+"""What stands for a key of a config in a command that has options instead."""
+
+
+def in_options(text: str, words: Sequence[str]) -> str:
+    """An error message in the words of the command that was called.
+
+    The layers below know the keys of a config alone; a command without one has options for some.
+
+    Args:
+        text: the message.
+        words: the command line without the program's name.
+    """
+    if words[:1] not in (["evaluate"], ["loss"]):
+        return text
+    for key, option in _KEYS.items():
+        text = text.replace(key, option)
+    return text
+
+
 def with_device(overrides: list[str] | None, device: str | None) -> list[str]:
     """The changes of a config, ``--device`` among them."""
     return [*(overrides or []), *([] if device is None else [f"device={device}"])]

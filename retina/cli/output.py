@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from retina.wording import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,7 +18,7 @@ def make_console() -> Console:
     """The terminal, or the file that it is led to."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)  # a class may be called ":dog:"
 
 
 def print_lines(console: Console, *lines: str) -> None:
@@ -37,8 +39,11 @@ def progress(console: Console, what: str, total: int) -> Iterator[Callable[[int]
 
 def describe_report(name: str, report: DatasetReport) -> list[str]:
     """A line for the counts of a split, and one for each finding."""
-    first = (
-        f"{name}: {report.num_images} images, {report.num_boxes} boxes, {report.num_crowd} crowd "
-        f"regions, {report.num_empty_images} images without objects"
+    counts = (
+        counted(report.num_images, "image"),
+        counted(report.num_boxes, "box"),
+        counted(report.num_crowd, "crowd region"),
+        counted(report.num_empty_images, "image", "without objects"),
     )
+    first = f"{name}: {', '.join(counts)}"
     return [first, *(f"  {finding}" for finding in report.findings)]

@@ -16,6 +16,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import make_console, print_lines, progress
+from retina.wording import counted
 
 
 def command(
@@ -73,13 +74,13 @@ def command(
     threshold = predictor.display_threshold if score_threshold is None else score_threshold
     print_lines(
         console,
-        f"{run.num_detections} objects above {threshold:.2f} in {run.num_images} images; pictures "
-        f"and detections.json in {output}",
+        f"{counted(run.num_detections, 'object')} above {threshold:.2f} in "
+        f"{counted(run.num_images, 'image')}; pictures and detections.json in {output}",
     )
     if run.failures:
         print_lines(
-            Console(stderr=True, highlight=False),
-            f"{len(run.failures)} failure{'s' * (len(run.failures) > 1)}:",
+            Console(stderr=True, highlight=False, emoji=False),
+            f"{counted(len(run.failures), 'failure')}:",
             *(f"  {failure}" for failure in run.failures),
         )
         raise SystemExit(1)

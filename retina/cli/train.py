@@ -8,6 +8,7 @@ import typer
 
 from retina.cli.options import ConfigPath, DeviceOfConfig, Overrides, with_device
 from retina.cli.output import describe_report, make_console, print_lines
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +33,21 @@ def command(
     from retina.distributed import is_main_process
     from retina.experiment import load_experiment
     from retina.experiment import train as run_training
+    from retina.training.run_folder import recorded_run
 
     console = make_console()
 
     def introduce(experiment: Experiment) -> None:
         console.quiet = not is_main_process()
+        if run is not None and run.resolve() != loaded.output_dir.resolve():
+            print_lines(
+                console,
+                f"output_dir={loaded.output_dir} is given: the run in {run}, whose config this "
+                "is, stays as it is",
+            )
         print_lines(console, *_introduction(experiment))
 
+    run = recorded_run(config)
     loaded = load_experiment(config, with_device(overrides, device))
     outcome = run_training(loaded, resume=resume, on_start=introduce)
     folder = loaded.output_dir
@@ -48,8 +57,8 @@ def command(
     best = "" if outcome.best_ap is None else f", best validation AP {outcome.best_ap:.4f}"
     print_lines(
         console,
-        f"done: {outcome.step} steps, {outcome.seconds:.0f} s of training{best}; the detectors are "
-        f"in {folder / 'checkpoints'}",
+        f"done: {counted(outcome.step, 'step')}, {outcome.seconds:.0f} s of training{best}; the "
+        f"detectors are in {folder / 'checkpoints'}",
     )
 
 

@@ -12,6 +12,7 @@ from retina.configuration.shipped import PRESETS, find_config, preset_names
 from retina.configuration.yaml_text import MAX_CHARACTERS, MAX_DEPTH, parse_yaml
 from retina.errors import UserError, did_you_mean
 from retina.text_files import read_text
+from retina.wording import counted
 
 
 def merge(base: Any, top: Any) -> Any:
@@ -101,7 +102,8 @@ def _with(node: Any, keys: Sequence[str], value: Any, override: str) -> Any:
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
             raise ConfigError(
-                f"'{override}': '{key}' is no position of a list with {len(node)} entries (from 0)"
+                f"'{override}': '{key}' is no position of a list with "
+                f"{counted(len(node), 'entry')} (from 0)"
             )
         copy = list(node)
         copy[int(key)] = _with(node[int(key)], rest, value, override)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from retina.configuration.schema import Config, field_type, union_member, unwrap
 from retina.errors import UserError, did_you_mean
+from retina.wording import counted
 
 
 class ConfigError(UserError):
@@ -19,7 +20,7 @@ class ConfigError(UserError):
 def explained(error: ValidationError, schema: type[Config], source: str) -> ConfigError:
     """What pydantic found in the config of that source, in words."""
     lines = [_explain(problem, schema) for problem in error.errors(include_url=False)]
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    count = counted(len(lines), "problem")
     body = "\n".join(f"  {line}" for line in lines)
     return ConfigError(f"{source}: {count}\n{body}")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, ClassVar
 
 import yaml
 
 from retina.configuration.errors import ConfigError
+from retina.wording import first_line
 
 MAX_CHARACTERS = 200_000
 """Of a YAML file; one that is larger is no config."""
@@ -88,6 +90,9 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{source}: longer than {MAX_CHARACTERS} characters; this is no config")
+    refused = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if refused is not None:
+        raise ConfigError(f"{source}: {_not_text(refused[0])}")
     try:
         value = yaml.load(text, Loader=_Loader)  # a SafeLoader: it builds plain values only
         _count_values(value, source, {}, ())
@@ -102,7 +107,16 @@ def parse_yaml(text: str, source: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{source}: {_TOO_DEEP}") from None
     except (yaml.YAMLError, LookupError, ValueError, TypeError) as error:
-        raise ConfigError(f"{source}: not readable as YAML: {error}") from None
+        raise ConfigError(f"{source}: not readable as YAML: {first_line(error)}") from None
+
+
+def _not_text(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # PEP 383: how Python holds a byte that it cannot read
+        return (
+            "holds bytes that are no text in this system's encoding "
+            f"({sys.getfilesystemencoding()}); set PYTHONUTF8=1, or take another name"
+        )
+    return f"holds the character U+{ord(character):04X}, which YAML does not allow"
 
 
 _TOO_DEEP = f"mappings or lists lie more than {MAX_DEPTH} deep in each other"

@@ -11,13 +11,23 @@ import numpy as np
 from retina.datasets.annotations import AnnotationTable
 from retina.errors import UserError
 from retina.structures import Categories, IntArray
+from retina.wording import counted
 
 UnusedCategories = Literal["keep", "drop"]
 UnknownCategories = Literal["refuse", "leave_out"]
 
 
 class UnknownCategoriesError(UserError):
-    """Annotations use categories that the training set or the detector does not have."""
+    """Annotations use categories that the training set or the detector does not have.
+
+    Args:
+        message: ends with the fix in the file itself; who knows how the data was named adds others.
+        are_all: whether no annotation is of a known one, so that leaving the others out is no fix.
+    """
+
+    def __init__(self, message: str, *, are_all: bool) -> None:
+        super().__init__(message)
+        self.are_all = are_all
 
 
 def choose_categories(
@@ -89,7 +99,8 @@ def match_categories(
     if strange and classes is None:
         all_are = int(counts[strange].sum()) == len(table.labels)
         if unknown == "refuse" or all_are:
-            raise UnknownCategoriesError(_unknown_message(table, strange, counts, expected))
+            message = _unknown_message(table, strange, counts, expected)
+            raise UnknownCategoriesError(message, are_all=all_are)
     new_labels = np.array([-1 if label is None else label for label in target], dtype=np.int64)
     return table.relabelled(_own_ids(listed, target, counts, expected), new_labels).with_findings(
         _left_out_finding(table, [i for i, label in enumerate(target) if label is not None])
@@ -160,15 +171,13 @@ def _unknown_message(
     listed = table.categories
     names = _shortened(
         [
-            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counts[i]} "
-            f"annotation{'' if counts[i] == 1 else 's'})"
+            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counted(int(counts[i]), 'annotation')})"
             for i in unknown
         ]
     )
     return (
         f"{table.source}: annotations use categories that the training set or the detector does "
-        f"not have: {names}; it has {_shortened(expected.names)}. Correct the names, or give the "
-        "names to score under 'classes' to leave the others out"
+        f"not have: {names}; it has {_shortened(expected.names)}. Correct the names"
     )
 
 
@@ -181,7 +190,7 @@ def _left_out_finding(table: AnnotationTable, keep: Sequence[int]) -> str:
     names = _shortened([table.categories.names[label] for label in gone])
     return (
         f"{len(gone)} of {len(table.categories)} categories left out, with "
-        f"{count} annotation{'' if count == 1 else 's'}: {names}"
+        f"{counted(count, 'annotation')}: {names}"
     )
 
 

@@ -23,6 +23,7 @@ from retina.datasets.repeated import merge_categories, merge_images
 from retina.errors import UserError, all_problems, did_you_mean
 from retina.structures import BoolArray, FloatArray, IntArray
 from retina.text_files import read_json
+from retina.wording import counted
 
 Record = dict[str, Any]
 
@@ -94,8 +95,9 @@ def read_coco_file(path: Path) -> AnnotationTable:
 
 
 def _repeated_categories(count: int) -> str:
-    repeat = "entry of 'categories' repeats" if count == 1 else "entries of 'categories' repeat"
-    return f"{count} {repeat} another one: merged" if count else ""
+    repeat = "repeats" if count == 1 else "repeat"
+    entries = counted(count, "entry", "of 'categories'")
+    return f"{entries} {repeat} another one: merged" if count else ""
 
 
 def _without_annotations(tree: Record) -> str:
@@ -135,8 +137,8 @@ def _without_masks(record: Record) -> Record:
 def _read_tree(path: Path) -> Record:
     if path.is_dir():
         raise UserError(
-            f"{path}: is a folder, but COCO annotations are one JSON file (a folder of XML files "
-            "is read with kind: voc)"
+            f"{path}: is a folder, but COCO annotations are one JSON file (in a config, a folder "
+            "of XML files is read with kind: voc)"
         )
     with _without_garbage_collection():
         tree = read_json(path, "annotation file", _without_masks)

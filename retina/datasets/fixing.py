@@ -10,6 +10,7 @@ import numpy as np
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.repair import repair_of
 from retina.structures import BoolArray
+from retina.wording import counted
 
 
 def fix_annotations(
@@ -55,5 +56,5 @@ def _box_changes(table: AnnotationTable) -> Iterator[str]:
 def _image_changes(table: AnnotationTable, broken_images: Mapping[int, str]) -> Iterator[str]:
     counts = np.bincount(table.image_indices, minlength=table.num_images)
     for index, reason in sorted(broken_images.items()):
-        boxes = f"{counts[index]} annotation{'' if counts[index] == 1 else 's'}"
-        yield f"image '{table.file_name(index)}' with {boxes} left out: {reason}"
+        annotations = counted(int(counts[index]), "annotation")
+        yield f"image '{table.file_name(index)}' with {annotations} left out: {reason}"

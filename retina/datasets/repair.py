@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
 from retina.structures import BoolArray, IntArray
+from retina.wording import counted
 
 NOTICEABLE_OVERHANG = 0.01
 """Boxes that reach out of their image by less, in pixels, are clipped without a word: rounding."""
@@ -120,4 +121,4 @@ def _finding(table: AnnotationTable, which: BoolArray, what: str) -> str:
     if count == 0:
         return ""
     first = table.describe(int(np.flatnonzero(which)[0]))
-    return f"{count} box{'' if count == 1 else 'es'} {what} (first: {first})"
+    return f"{counted(count, 'box')} {what} (first: {first})"

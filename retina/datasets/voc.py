@@ -26,6 +26,7 @@ from retina.datasets.voc_file import VocImage, read_voc_file
 from retina.errors import UserError, all_problems
 from retina.structures import Categories
 from retina.text_files import read_text
+from retina.wording import counted
 
 
 class VocConfig(FolderConfig):
@@ -271,4 +272,4 @@ def _difficult_finding(count: int, difficult_as_crowd: bool) -> str:
     if not count:
         return ""
     meaning = "ignored in training and evaluation" if difficult_as_crowd else "taken as any other"
-    return f"{count} object{'' if count == 1 else 's'} marked as difficult: {meaning}"
+    return f"{counted(count, 'object')} marked as difficult: {meaning}"

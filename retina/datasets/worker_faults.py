@@ -47,7 +47,7 @@ def fault_of_workers(error: Exception) -> RunError | None:
     if any(word in words for word in _SHARED_MEMORY):
         return RunError(
             f"the shared memory (/dev/shm) is full ({reason}): batches go through it on their way "
-            "to the training. Give it more room (docker run --shm-size=8g), or lower "
+            "to the network. Give it more room (docker run --shm-size=8g), or lower "
             "training.num_workers, loader.prefetch_factor or training.batch_size; "
             "training.num_workers=0 needs none"
         )

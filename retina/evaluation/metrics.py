@@ -144,6 +144,11 @@ class DetectionMetrics:
     max_detections: int
     curves: PrecisionRecallCurves = field(repr=False, compare=False)
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether there was an object to find; crowd regions are none."""
+        return self.AP >= 0
+
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name, in the usual order."""
         return {name: getattr(self, name) for name in METRIC_NAMES}

@@ -69,7 +69,7 @@ def category_table(metrics: DetectionMetrics) -> Table:
     The last two columns are the highest F1 at IoU 0.5 and the score threshold that gives it. The
     table fits a terminal of 80 columns.
     """
-    number = partial(Column, justify="right", wrap=False)
+    number = partial(Column, justify="right")
     return Table(
         title="per category (F1: the highest at IoU 0.5, and its score threshold)",
         columns=(

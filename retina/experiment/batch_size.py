@@ -25,6 +25,7 @@ from retina.training.generators import generator_states, restore_generators
 from retina.training.hooks.averaging import WeightAverage
 from retina.training.optimization import peak_learning_rate
 from retina.training.step import TrainingStep
+from retina.wording import counted
 
 MARGIN = 0.1
 """The part of the free memory that stays free: what the evaluation, the allocator's fragments and
@@ -249,7 +250,9 @@ def decide_batch_size(
     largest = largest_fitting(
         lambda count: all(gather_objects(probe(count))), max(1, batch_sampler.num_samples // parts)
     )
-    what = f"3 × {image.size[0]} × {image.size[1]} pixels and {image.num_objects} objects"
+    what = (
+        f"3 × {image.size[0]} × {image.size[1]} pixels and {counted(image.num_objects, 'object')}"
+    )
     if not largest:
         raise UserError(
             f"training.batch_size: auto: not even one image of {what} fits on {device} with "

@@ -45,9 +45,14 @@ from retina.training.hooks.unreadable_images import UnreadableImages
 from retina.training.hooks.validation_images import ValidationImages
 from retina.training.meter import StepMeter
 from retina.training.optimization import peak_learning_rate
-from retina.training.resuming import ResumePoint, changes_since, find_resume_point
+from retina.training.resuming import (
+    ResumePoint,
+    changes_since,
+    find_resume_point,
+    where_it_begins,
+)
 from retina.training.run import Hook, TrainingRun
-from retina.training.run_folder import LAST_STATE, MakeArtifact, RunFolder
+from retina.training.run_folder import CONFIG, LAST_STATE, MakeArtifact, RunFolder
 from retina.training.step import TrainingStep
 from retina.training.trainer import Trainer
 from retina.training.validation import Validation
@@ -101,6 +106,7 @@ def build_experiment(
     point = find_resume_point(config.output_dir / LAST_STATE) if resume else None
     config = decide(config, device, point)
     changes = () if point is None else changes_since(point, to_yaml(config))
+    notes = where_it_begins(config.output_dir, point) if resume else ()
     check_shares(config.training)
     check_frozen(config.model)
     barrier()  # no rank may create the folder before all have looked at it
@@ -110,8 +116,9 @@ def build_experiment(
     train.augmentation = config.augmentation.build()
     check_objective(config, train.categories)
     counts = train.class_counts() if config.objective.classification.needs_class_counts else None
-    detector, load_report, differences = build_detector(config, train.categories)
-    notes: tuple[str, ...] = ()
+    # The checkpoint has the weights: those to start from may lie elsewhere by now.
+    start = config if point is None else config.without_start_weights()
+    detector, load_report, differences = build_detector(start, train.categories)
     if config.training.batch_size == "auto":
         config, note = decide_batch_size(
             config,
@@ -123,7 +130,7 @@ def build_experiment(
             class_counts=counts,
             device=device,
         )
-        notes = (note,)
+        notes += (note,)
     validation = None
     if config.dataset.validation is not None:
         validation = build_dataset(config, "validation", categories=train.categories)
@@ -144,7 +151,7 @@ def build_experiment(
         setup, batch_sampler, resume=resume, resume_from=point, quiet=quiet, without=without
     )
     if is_main_process():
-        write_text(config.output_dir / "config.yaml", to_yaml(config))
+        write_text(config.output_dir / CONFIG, to_yaml(config))
     splits = {"train": train} | ({} if validation is None else {"validation": validation})
     reports = {name: split.report for name, split in splits.items()}
     return Experiment(trainer, config, reports, load_report, differences, changes, notes, detector)

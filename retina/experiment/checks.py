@@ -14,19 +14,29 @@ from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.structures import Categories
 from retina.training.config import TrainingConfig
+from retina.training.run_folder import CONFIG, holds_run
+from retina.wording import counted, writable
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to write over a run.
+    """Refuse to write over a run, or where not every library can write.
 
     Raises:
         UserError: names ``--resume`` and another output_dir as the fixes.
     """
-    if not resume and (folder / "config.yaml").exists():
+    whole = str(folder.absolute())
+    if writable(whole, "utf-8") != whole:
         raise UserError(
-            f"{folder}: holds a run already; go on with it with --resume, or give another "
-            "output_dir=FOLDER"
+            f"{folder}: the path holds bytes that are no text, which TensorBoard and safetensors "
+            "cannot open; give another output_dir=FOLDER"
         )
+    if resume or not (holds_run(folder) or (folder / CONFIG).exists()):
+        return
+    about = "" if holds_run(folder) else f" ({CONFIG} stands there, which would be written over)"
+    raise UserError(
+        f"{folder}: holds a run already; go on with it with --resume, or give another "
+        f"output_dir=FOLDER{about}"
+    )
 
 
 def check_shares(training: TrainingConfig) -> None:
@@ -38,7 +48,8 @@ def check_shares(training: TrainingConfig) -> None:
     parts = world_size() * training.accumulation_steps
     if training.batch_size != "auto" and training.batch_size < parts:
         raise UserError(
-            f"training.batch_size: {training.batch_size} images cannot be shared by {world_size()} "
+            f"training.batch_size: {counted(training.batch_size, 'image')} cannot be shared by "
+            f"{world_size()} "
             f"processes in {training.accumulation_steps} micro-batches each; make it at least "
             f"{parts}, or lower training.accumulation_steps"
         )

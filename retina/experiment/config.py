@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -26,6 +26,7 @@ from retina.training.optimization import (
     ScheduleConfig,
     SGDConfig,
 )
+from retina.training.run_folder import recorded_run
 
 
 class SplitsConfig(Config):
@@ -53,7 +54,8 @@ class InitializedModelConfig(ModelConfig):
     """The parts of a detector, and where its weights come from."""
 
     initialize_from: Path | None = None
-    """A detector file whose weights are taken where name and shape fit, for fine-tuning."""
+    """A detector file whose weights are taken where name and shape fit, for fine-tuning; or a state
+    dict or checkpoint (.pt, .pth) of torchvision's RetinaNet."""
 
 
 class EvaluationConfig(Config):
@@ -103,9 +105,18 @@ class ExperimentConfig(Config):
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the validation set is scored."""
 
+    def without_start_weights(self) -> Self:
+        """The same experiment with random weights: for a training whose weights a file holds."""
+        model = self.model.without_pretrained_weights()
+        model = model.model_copy(update={"initialize_from": None})
+        return self.model_copy(update={"model": model})
+
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment's config.
+
+    The ``config.yaml`` of a run is that of the run folder that it lies in, which is then the
+    ``output_dir`` unless the overrides name one.
 
     Args:
         path: the YAML file, or the name of one that comes with the package (``nano.yaml``).
@@ -116,4 +127,9 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
         UserError: an argument is of another kind.
     """
     overrides = list_given(overrides, "overrides")
-    return load_config(path_given(path, "config"), overrides, ExperimentConfig)
+    path = path_given(path, "config")
+    config = load_config(path, overrides, ExperimentConfig)
+    run = recorded_run(path)
+    if run is None or any(one.partition("=")[0].strip() == "output_dir" for one in overrides):
+        return config
+    return config.model_copy(update={"output_dir": run})

@@ -17,11 +17,12 @@ from retina.datasets import (
     split_called,
     tell_source,
 )
-from retina.datasets.categories import UnknownCategories
+from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, load_experiment
-from retina.experiment.parts import build_dataset
+from retina.experiment.parts import LEAVE_OUT, build_dataset, with_fix
 from retina.structures import Categories
+from retina.training.run_folder import CONFIG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +114,18 @@ def resolve_data(
         split = split_called(options.split or default_split, SPLITS, "--split")
         config_path = config_path or _config_of_run(options, purpose)
         config = load_experiment(config_path, options.overrides)
-        return ResolvedData(
-            dataset=build_dataset(
+        try:
+            dataset = build_dataset(
                 config,
                 split,
                 categories=categories,
                 check_images=check_images,
                 unknown_categories=unknown_categories,
-            ),
+            )
+        except UnknownCategoriesError as error:
+            raise with_fix(error, _IN_CONFIG) from None
+        return ResolvedData(
+            dataset=dataset,
             part=getattr(config.dataset, split),
             name=split,
             full_name=f"{config_path}, {split}",
@@ -136,11 +141,14 @@ def resolve_data(
         assert options.source is not None
         source = find_source(options.source, images=options.images)
         part, name = source.split(options.split, default_split)
-    dataset = part.build(
-        categories,
-        check_images=check_images,
-        unknown_categories=unknown_categories,
-    )
+    try:
+        dataset = part.build(
+            categories,
+            check_images=check_images,
+            unknown_categories=unknown_categories,
+        )
+    except UnknownCategoriesError as error:
+        raise with_fix(error, f"{LEAVE_OUT}{_IN_CONFIG}") from None
     if source is not None:
         tell_source(dataset, source)
     run_config, why = _training_config(options.detector)
@@ -155,6 +163,9 @@ def resolve_data(
     )
 
 
+_IN_CONFIG = ", in a config that --config names"
+
+
 def run_folder(detector: Path) -> Path | None:
     """The folder of the run that a detector lies in, the one that holds its ``checkpoints/``.
 
@@ -164,7 +175,7 @@ def run_folder(detector: Path) -> Path | None:
     if folder.absolute().name != "checkpoints":
         return None
     run = folder.parent if folder.name else folder.absolute().parent
-    return run if (run / "config.yaml").is_file() else None
+    return run if (run / CONFIG).is_file() else None
 
 
 def _refuse_contradictions(options: DataOptions) -> None:
@@ -193,7 +204,7 @@ def _config_of_run(options: DataOptions, purpose: str) -> Path:
             f"{options.detector}: lies in no checkpoints/ folder with a run's config.yaml beside "
             f"it; {ask}"
         )
-    return run / "config.yaml"
+    return run / CONFIG
 
 
 def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, str]:
@@ -201,7 +212,7 @@ def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, st
     run = None if detector is None else run_folder(detector)
     if run is None:
         return None, "no config.yaml tells the training's"
-    path = run / "config.yaml"
+    path = run / CONFIG
     try:
         return load_experiment(path, []), ""
     except UserError as error:  # the data was named, and a training has defaults

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from retina.artifact import Artifact, load_artifact
 from retina.configuration import NOT_SET, Tree, differences
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
-from retina.datasets.categories import UnknownCategories
+from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
 from retina.datasets.dataset import DetectionDataset
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
@@ -17,7 +18,8 @@ from retina.evaluation.evaluator import Evaluator
 from retina.experiment.config import ExperimentConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
-from retina.modeling.loading import LoadReport, load_matching
+from retina.modeling.importers.torchvision import own_names
+from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
 from retina.runtime import TorchRuntime
 from retina.structures import Categories
@@ -46,15 +48,28 @@ def build_dataset(
     part: DatasetConfig | None = getattr(config.dataset, split, None)
     if part is None:
         raise UserError(f"the config has no dataset.{split}")
-    dataset: DetectionDataset = part.build(
-        categories=categories,
-        antialias=config.preprocess.antialias,
-        check_images=check_images,
-        unknown_categories=unknown_categories,
-        # A score that left images out would not be comparable.
-        max_unreadable=config.loader.max_unreadable if split == "train" else 0,
-    )
+    try:
+        dataset: DetectionDataset = part.build(
+            categories=categories,
+            antialias=config.preprocess.antialias,
+            check_images=check_images,
+            unknown_categories=unknown_categories,
+            # A score that left images out would not be comparable.
+            max_unreadable=config.loader.max_unreadable if split == "train" else 0,
+        )
+    except UnknownCategoriesError as error:
+        raise with_fix(error, LEAVE_OUT) from None
     return dataset
+
+
+LEAVE_OUT = ", or give the names to score under 'classes' to leave the others out"
+"""What a config can do about categories that nobody knows."""
+
+
+def with_fix(error: UnknownCategoriesError, fix: str) -> UnknownCategoriesError:
+    """The error with what can be done about it where the data was named."""
+    text = str(error) if error.are_all else f"{error}{fix}"
+    return UnknownCategoriesError(text, are_all=error.are_all)
 
 
 def build_batch_sampler(
@@ -89,8 +104,12 @@ def build_detector(
     source = config.model.initialize_from
     if source is None:
         return config.model.build(len(categories)), None, ()
-    artifact = load_artifact(source)
     detector = config.model.without_pretrained_weights().build(len(categories))
+    if source.suffix != ".safetensors":  # another program's
+        weights = read_weights(source)
+        report = load_matching(detector, own_names(weights.state_dict))
+        return detector, replace(report, taken=weights.taken), ()
+    artifact = load_artifact(source)
     theirs, ours = (
         _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retina.devices import PrecisionChoice, pick_device
-from retina.distributed import process_group
+from retina.distributed import is_main_process, process_group
 from retina.errors import UserError, count_given, path_given
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
@@ -14,6 +14,7 @@ from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, resolve_data
 from retina.prediction.predictor import Predictor, load
+from retina.training.progress import TrainingProgress
 from retina.training.trainer import TrainingOutcome
 
 
@@ -52,6 +53,9 @@ def train(
         experiment = build_experiment(config, resume=resume, quiet=quiet)
         if on_start is not None:
             on_start(experiment)
+        else:
+            for line in (*experiment.changes, *experiment.notes):
+                TrainingProgress(0, quiet=quiet or not is_main_process()).message(line)
         return experiment.trainer.run()
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from retina.configuration import Config
 from retina.errors import UserError
 from retina.structures import Anchors, Size
+from retina.wording import counted
 
 Positive = Annotated[float, Field(gt=0)]
 StrideSource = Literal["fixed", "padded_size"]
@@ -71,7 +72,8 @@ class AnchorConfig(Config):
         """
         if len(strides) != len(self.sizes):
             raise UserError(
-                f"anchors.sizes has {len(self.sizes)} entries, the pyramid has {len(strides)} "
+                f"anchors.sizes has {counted(len(self.sizes), 'entry')}, the pyramid has "
+                f"{len(strides)} "
                 f"levels (strides {', '.join(map(str, strides))}): give one size for each"
             )
         num_levels = len(self.sizes)

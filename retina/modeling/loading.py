@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retina.errors import UserError
-from retina.modeling.torch_files import UNREADABLE, check_records, first_line
+from retina.modeling.torch_files import UNREADABLE, load_foreign, why_unreadable
+from retina.wording import counted, first_line
 
 StateDict = dict[str, Tensor]
 
@@ -22,41 +23,110 @@ COUNTER = ".num_batches_tracked"
 """Ending of the entries that only count the batches a BatchNorm has seen: no weights."""
 
 
-def read_state_dict(path: Path | str) -> StateDict:
-    """The tensors of a weight file, in host memory; nothing in the file is executed.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The state dict of a file.
+
+    Attributes:
+        state_dict: in host memory, under the names of the network that was trained.
+        taken: which part of the file it is, a clause; empty where it is all of it.
+    """
+
+    state_dict: StateDict
+    taken: str
+
+
+def read_weights(path: Path | str) -> Weights:
+    """The weights in a file of any project; nothing in the file is executed.
 
     Args:
-        path: a ``.safetensors`` file, or a file written by ``torch.save`` that holds a state dict
-            (also one under the key ``model`` or ``state_dict``).
+        path: a ``.safetensors`` file, or a file written by ``torch.save``: a state dict, or a
+            checkpoint of a training script that holds one under one of `_PARTS`. What wrappers
+            (DataParallel, torch.compile, an average, a Lightning module) put before the names of
+            all weights is left away.
 
     Raises:
         UserError: the file is missing or holds no state dict; the message names it.
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            check_records(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if path.suffix == ".safetensors" else load_foreign(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weight file") from None
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a plain state dict (it is damaged or holds more than tensors): "
-            f"{first_line(error)}"
-        ) from None
+        raise UserError(f"{path}: not a plain state dict: {why_unreadable(error)}") from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read as weights: {first_line(error)}") from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+        raise UserError(f"{path}: cannot be read as weights: {why_unreadable(error)}") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors, names, others = _find_tensors(content)
     if not tensors:
-        raise UserError(f"{path}: holds no tensors")
-    return tensors
+        held = ", ".join(sorted(map(str, content))[:8])
+        raise UserError(f"{path}: holds no tensors that are weights (but {held or 'nothing'})")
+    taken = f"the weights under '{'.'.join(names)}'" if names else ""
+    if others:
+        taken += f", not those under {' and '.join(map(repr, others))}"
+    return Weights(_plain_names(tensors), taken)
+
+
+def read_state_dict(path: Path | str) -> StateDict:
+    """The tensors of a weight file: `read_weights` without where they stood."""
+    return read_weights(path).state_dict
+
+
+_PARTS = (
+    *("model", "model_state_dict", "state_dict", "model_state", "network", "net", "weights"),
+    *("module", "model_ema", "ema", "ema_state_dict", "state_dict_ema", "detector"),
+)
+"""Under which names checkpoints keep their weights; the first that is there is taken, so that an
+average of the weights is only where there is nothing else."""
+
+
+def _find_tensors(content: Mapping[Any, Any]) -> tuple[StateDict, tuple[str, ...], list[str]]:
+    """The tensors of a state dict somewhere in a file, the keys that led there, and others'."""
+    found = [key for key in _PARTS if _has_tensors(content.get(key))]
+    if found:
+        tensors, names, _ = _find_tensors(content[found[0]])
+        return tensors, (found[0], *names), found[1:]
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    whole = [key for key, value in content.items() if _is_state_dict(value)]
+    if not tensors and len(whole) == 1:
+        return _find_tensors(content[whole[0]])[0], (str(whole[0]),), []
+    return tensors, (), []
+
+
+def _is_state_dict(value: object) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(one, Tensor) for one in value.values())
+
+
+def _has_tensors(value: object, depth: int = 4) -> bool:
+    if not isinstance(value, Mapping) or depth == 0:
+        return False
+    return any(isinstance(one, Tensor) for one in value.values()) or any(
+        _has_tensors(value.get(key), depth - 1) for key in _PARTS
+    )
+
+
+_WRAPPERS = ("module.", "model.", "ema_model.", "network.", "net.")
+"""What a wrapper puts before all names."""
+
+_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and checkpointed activations put into names, also of a single part."""
+
+
+def _plain_names(tensors: StateDict) -> StateDict:
+    """The entries under the names that the network itself gives them."""
+    plain = dict(tensors)
+    plain.pop("n_averaged", None)  # the counter of torch's AveragedModel
+    for inside in _INSIDE:
+        plain = {name.replace(inside, ""): value for name, value in plain.items()}
+    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in plain)), ""):
+        if not plain:
+            break
+        plain = {name.removeprefix(prefix): value for name, value in plain.items()}
+    return plain
 
 
 def without_counters(state_dict: Mapping[str, Tensor]) -> StateDict:
@@ -77,6 +147,14 @@ def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
     ]
 
 
+def described(problems: Sequence[str]) -> str:
+    """``4 differences: …``, of which the first three are told; empty where there is none."""
+    if not problems:
+        return ""
+    rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{counted(len(problems), 'difference')}: {'; '.join(problems[:3])}{rest}"
+
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -93,9 +171,16 @@ def build_with_weights(build: Callable[[], ModuleT], state_dict: Mapping[str, Te
     """
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            build().load_state_dict(dict(state_dict))
+            network = build()
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(first_line(error)) from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            network.load_state_dict(dict(state_dict))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            described(misfits(network.state_dict(), state_dict)) or first_line(error)
+        ) from None
     network = build()
     network.load_state_dict(dict(state_dict))
     return network
@@ -119,12 +204,14 @@ class LoadReport:
         missing: names of the detector that the file does not have; they keep their values.
         unexpected: names of the file that the detector does not have.
         mismatched: names on both sides, in different shapes; the detector's keep their values.
+        taken: which part of the file they are of, as in `Weights`.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
+    taken: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -134,7 +221,8 @@ class LoadReport:
     def describe(self) -> str:
         """The report in words, one line for each weight that was not loaded."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        lines = [f"{len(self.loaded)} of {total} weights loaded"]
+        part = f" ({self.taken})" if self.taken else ""
+        lines = [f"{len(self.loaded)} of {counted(total, 'weight')} loaded{part}"]
         lines += [
             f"not loaded, other shape: {m.name} is {m.in_detector} here, {m.in_file} in the file"
             for m in self.mismatched

@@ -9,7 +9,8 @@ import torchvision
 from torch import nn
 
 from retina.errors import UserError, did_you_mean
-from retina.modeling.loading import StateDict, misfits, read_state_dict, without_counters
+from retina.modeling.loading import StateDict, described, misfits, read_state_dict, without_counters
+from retina.wording import first_line
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
@@ -41,7 +42,7 @@ def load_pretrained(backbone: nn.Module, *, name: str, weights: str, classifier:
     if problems:
         raise UserError(
             f"{weights}: these weights belong to another network than the configured backbone "
-            f"({len(problems)} differences: {'; '.join(problems[:3])})"
+            f"({described(problems)})"
         )
     backbone.load_state_dict(given, strict=False)
 
@@ -70,6 +71,6 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
             f"backbone.weights: '{weights}' of {name} could not be fetched from {entry.url} "
-            f"({error}); give a local file, or null to start from random weights"
+            f"({first_line(error)}); give a local file, or null to start from random weights"
         ) from None
     return state_dict

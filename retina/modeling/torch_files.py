@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +24,10 @@ UNREADABLE = (
 """What reading a damaged or malicious weight file may raise."""
 
 
+class RefusedFileError(ValueError):
+    """A file is not read, for the reason that the message says."""
+
+
 def load_plain(content: bytes) -> object:
     """What a file of ``torch.save`` holds, in host memory: tensors and plain values.
 
@@ -32,11 +38,70 @@ def load_plain(content: bytes) -> object:
     try:
         if not zipfile.is_zipfile(io.BytesIO(content)):
             # Among them the format before torch 1.6, which has no checksums.
-            raise zipfile.BadZipFile("it is damaged or no archive of torch.save")
+            raise RefusedFileError("it is damaged or no archive of torch.save")
         check_records(io.BytesIO(content))
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise ValueError(first_line(error)) from None
+        raise ValueError(why_unreadable(error)) from None
+
+
+def load_foreign(path: Path) -> object:
+    """What a file of any program's ``torch.save`` holds, in host memory.
+
+    Nothing in it is executed: beside the tensors a few kinds of objects are known that training
+    scripts keep, such as their arguments, and an empty object stands for each.
+
+    Raises:
+        Exception: one of `UNREADABLE`; `why_unreadable` says why.
+    """
+    check_records(path)
+    stand_ins: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+        (type(name.rpartition(".")[2], (_Passed,), {}), name) for name in _PASSED_OVER
+    ]
+    with torch.serialization.safe_globals(stand_ins):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _Passed:
+    """Stands for an object that is not read."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+_PASSED_OVER = (
+    *("argparse.Namespace", "types.SimpleNamespace", "datetime.datetime", "datetime.timedelta"),
+    *(
+        f"{module}.{kind}Path"
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("Posix", "Windows", "PurePosix", "PureWindows")
+    ),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(
+        f"numpy.{core}.multiarray.{function}"
+        for core in ("core", "_core")
+        for function in ("scalar", "_reconstruct")
+    ),
+)
+"""By the names in the files; the classes and functions themselves are never called."""
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a file of weights cannot be read: a clause, in words of our own."""
+    if isinstance(error, RefusedFileError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "it claims to hold more than fits into memory"
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if refused is not None:
+        return (
+            f"it holds '{refused[1]}', and what is no tensor or plain value is not read, since "
+            "that could run code; save the weights alone: torch.save(model.state_dict(), FILE)"
+        )
+    return "it is damaged, cut short, or of another format"
 
 
 def check_records(file: Path | IO[bytes]) -> None:
@@ -46,20 +111,20 @@ def check_records(file: Path | IO[bytes]) -> None:
     checksum of each, but does not read it. Files that are no such archive pass.
 
     Raises:
-        ValueError: names the record, or torch would read another list of records.
+        RefusedFileError: names the record, or torch would read another list of records.
     """
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
         if archive.comment or archive.start_dir != _claimed_directory(archive):
-            raise ValueError("its list of records is not where it says")
+            raise RefusedFileError("its list of records is not where it says")
         for record in archive.infolist():
             is_stored = record.compress_type == zipfile.ZIP_STORED
             if not is_stored or record.compress_size != record.file_size:
-                raise ValueError(f"the record {record.filename!r} is compressed")
+                raise RefusedFileError(f"the record {record.filename!r} is compressed")
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"the record {damaged} is damaged (its CRC-32 differs)")
+        raise RefusedFileError(f"the record {damaged!r} is damaged (its CRC-32 differs)")
 
 
 def _claimed_directory(archive: zipfile.ZipFile) -> int:
@@ -78,8 +143,3 @@ def _claimed_directory(archive: zipfile.ZipFile) -> int:
     if int.from_bytes(tail[-34:-26], "little") != size - 98:
         return -1
     return int.from_bytes(tail[48:56], "little")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the rest of it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,6 +19,7 @@ from retina.distributed import (
     rank,
 )
 from retina.errors import DivergedError, UserError
+from retina.modeling.loading import described, misfits
 from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
 from retina.training.generators import generator_states, restore_generators
@@ -26,6 +27,7 @@ from retina.training.meter import StepMeter
 from retina.training.run import Hook, TrainingRun
 from retina.training.step import TrainingStep
 from retina.training.validation import Validation
+from retina.wording import counted, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Checkpoints:
         identity = self.identity
         if (state.dataset, state.steps_per_epoch) != (identity.dataset, identity.steps_per_epoch):
             raise UserError(
-                f"{path}: an epoch of that run had {state.steps_per_epoch} steps, here it has "
+                f"{path}: an epoch of that run had {counted(state.steps_per_epoch, 'step')}, "
+                "here it has "
                 f"{identity.steps_per_epoch}, or the images or boxes have changed. Resume with "
                 "the data and the config.yaml of the run, or give another output_dir"
             )
@@ -130,13 +133,14 @@ class Checkpoints:
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: does not fit this config (other classes, model or optimizer?): "
-                f"{' '.join(str(error).split())[:300]}. Resume with the run's own config.yaml, or "
+                f"{first_line(error)}. Resume with the run's own config.yaml, or "
                 "give another output_dir; to start from its weights, model.initialize_from="
                 f"{path.with_name('last.safetensors')}"
             ) from None
         if rank() < len(state.generators):
             restore_generators(state.generators[rank()])
-        self.validation.best_ap = state.best_metric
+        best = state.best_metric
+        self.validation.best_ap = best if best is not None and best >= 0 else None
         self.meter.load_state_dict(state.meter)
         run.step, run.is_evaluated = state.step, state.is_evaluated
 
@@ -146,6 +150,9 @@ class Checkpoints:
         saved = [_settings(group) for group in state.optimizer["param_groups"]]
         if [set(group) for group in saved] != [set(group) for group in configured]:
             raise ValueError("the optimizer is of another kind")
+        problems = misfits(run.detector.state_dict(), state.detector)
+        if problems:
+            raise ValueError(f"name or size mismatch in the weights, {described(problems)}")
         run.detector.load_state_dict(state.detector)
         self.step.forward.criterion.load_state_dict(state.criterion)
         optimizer.load_state_dict(state.optimizer)

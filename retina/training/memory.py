@@ -11,6 +11,7 @@ import torch
 from retina.devices import explaining_out_of_memory
 from retina.structures import Batch
 from retina.training.run_folder import kept_checkpoint
+from retina.wording import counted
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def _describe(micro_batches: Sequence[Batch]) -> str:
     count, channels, height, width = largest.images.shape
     fullest = max(int(batch.targets.is_object.sum(dim=1).max()) for batch in micro_batches)
     total = sum(int(batch.targets.is_object.sum()) for batch in micro_batches)
-    boxes = f"{total} boxes (at most {fullest} in an image)"
+    boxes = f"{counted(total, 'box')} (at most {fullest} in an image)"
     return (
         f"a batch of {count} × {channels} × {height} × {width} and {boxes}"
         if len(micro_batches) == 1

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from retina.storage import bring_to_disk
 from retina.structures import FloatArray
+from retina.wording import writable
 
 _LINES = "metrics.jsonl"
 _BOARD = "tensorboard"
@@ -100,10 +101,12 @@ class MetricLog(RunLog):
         }
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Record scalars; a value that is not finite becomes null in the JSON lines."""
-        self._write({"kind": kind, "step": step, **_finite(values)})
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        """Record scalars; one that is not finite is null in the JSON lines, and in no curve."""
+        finite = _finite(values)
+        self._write({"kind": kind, "step": step, **finite})
+        for name, value in finite.items():
+            if value is not None:
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def per_class(
         self,
@@ -154,7 +157,7 @@ class MetricLog(RunLog):
     def record(self, kind: str, step: int, message: str) -> None:
         """Record a sentence for people."""
         self._write({"kind": kind, "step": step, "message": message})
-        self._board.add_text(kind, message, step)
+        self._board.add_text(kind, writable(message, "utf-8"), step)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

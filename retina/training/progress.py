@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from retina.wording import writable
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -63,7 +65,7 @@ class TrainingProgress:
         quiet: bool = False,
         plain_interval: float = 10.0,
     ) -> None:
-        self._console = console or Console(quiet=quiet)
+        self._console = console or Console(quiet=quiet, emoji=False)
         self._total, self._first = total_steps, first_step
         self._live = self._console.is_terminal and not quiet
         self._interval, self._last_line = plain_interval, float("-inf")
@@ -111,7 +113,8 @@ class TrainingProgress:
             self.message(f"{where}  {losses}  {waited}  {pace}")
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """A line that stays, on outputs that do not know every character too."""
+        text = writable(text, self._console.encoding)
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _eta(self, step: int) -> str:

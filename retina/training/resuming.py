@@ -11,6 +11,7 @@ from retina.configuration import Tree, differences, parse_yaml
 from retina.distributed import broadcast_object, is_main_process
 from retina.errors import UserError
 from retina.training.checkpoint import TrainingState, load_state, previous_of
+from retina.training.run_folder import LAST_STATE
 
 REFUSED = {
     "model": "the weights would get another meaning",
@@ -90,8 +91,33 @@ def _newest(paths: Iterable[Path]) -> tuple[Path | None, str, str]:
     return None, "", "; ".join(problems)
 
 
+def where_it_begins(folder: Path, point: ResumePoint | None) -> tuple[str, ...]:
+    """What is not as one may think when a training is resumed, a line each.
+
+    Args:
+        folder: the run folder.
+        point: the state in it, or None where there is none.
+
+    Raises:
+        UserError: the state has no config.
+    """
+    if point is None:
+        return (
+            f"nothing to resume: {folder} holds no checkpoint ({folder / LAST_STATE}), so the "
+            "training starts at step 0",
+        )
+    before = Path(str(point.config().get("output_dir", folder)))
+    if before.resolve() == folder.resolve():
+        return ()
+    return (
+        f"the run was moved: its last checkpoint was written in {before}, it goes on in {folder}",
+    )
+
+
 def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
     """What a config says otherwise than that of the training state, a line for each key.
+
+    The run folder is left out: `where_it_begins` is about it.
 
     Args:
         point: the state to go on from.
@@ -101,6 +127,7 @@ def changes_since(point: ResumePoint, config: str) -> tuple[str, ...]:
         UserError: a change would make the two parts different trainings; names key and reason.
     """
     changed = differences(point.config(), parse_yaml(config, "the config"))
+    changed.pop("output_dir", None)
     lines = {key: f"{key}: {old} → {new}" for key, (old, new) in changed.items()}
     reasons = {key: _refusal(key, *values) for key, values in changed.items()}
     wrong = [f"{lines[key]} ({reason})" for key, reason in reasons.items() if reason]

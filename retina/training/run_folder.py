@@ -18,6 +18,17 @@ from retina.structures import Categories
 LAST_STATE = Path("checkpoints/last.pt")
 """Where the newest training state is in a run folder."""
 
+CONFIG = Path("config.yaml")
+"""Where a run folder has the resolved config, enough to repeat the run."""
+
+_OF_A_RUN = (
+    LAST_STATE,
+    LAST_STATE.with_name("previous.pt"),
+    LAST_STATE.with_name("last.safetensors"),
+    LAST_STATE.with_name("best.safetensors"),
+    Path("metrics.jsonl"),
+)
+
 MakeArtifact = Callable[[RetinaNet, dict[str, float | int], float | None], Artifact]
 """The file content of a detector, given facts about its training and the score threshold at which
 its detections are shown."""
@@ -57,6 +68,21 @@ class RunFolder:
         folder = self.path / "evaluation"
         write_metrics(folder / "metrics.json", result.metrics)
         write_results(folder / "detections.json", result.image_ids, result.detections, categories)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a training has left its log, a state or a detector in a folder."""
+    return any((folder / name).is_file() for name in _OF_A_RUN)
+
+
+def recorded_run(config: Path) -> Path | None:
+    """The run folder whose resolved config a file is; None for a config of its own.
+
+    A run may be moved, copied or called by another path: it is where its files are, whatever
+    ``output_dir`` its config names.
+    """
+    is_record = config.name == CONFIG.name and config.is_file() and holds_run(config.parent)
+    return config.parent if is_record else None
 
 
 def kept_checkpoint(path: Path) -> str:

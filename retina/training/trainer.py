@@ -31,7 +31,7 @@ class TrainingOutcome:
 
     Attributes:
         step: optimizer steps done.
-        best_ap: the best validation AP, or None without a validation.
+        best_ap: the best validation AP, or None where there was nothing to score.
         signal: the number of the signal that stopped it, or that came while it was evaluated at the
             end; None without one.
         seconds: spent in training steps and their data, without evaluations.

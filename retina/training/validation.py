@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -41,22 +42,25 @@ class Validation:
             return None
         started = time.monotonic()
         result = self._score(run, self.evaluator)
-        ap = result.metrics.AP
-        is_best = self.best_ap is None or ap > self.best_ap
+        metrics = result.metrics if result.metrics.is_scored else None
+        is_best = metrics is not None and (self.best_ap is None or self.best_ap < metrics.AP)
         if is_main_process():
-            run.folder.save_detector("last", run.evaluated, step=run.step, metrics=result.metrics)
-            if is_best:
-                run.folder.save_detector(
-                    "best", run.evaluated, step=run.step, metrics=result.metrics
-                )
+            run.folder.save_detector("last", run.evaluated, step=run.step, metrics=metrics)
+            if is_best or self.best_ap is None:  # without a score, nothing tells a better one
+                run.folder.save_detector("best", run.evaluated, step=run.step, metrics=metrics)
                 run.folder.write_evaluation(result, self.evaluator.dataset.categories)
-        if is_best:
-            self.best_ap = ap
+        if metrics is not None and is_best:
+            self.best_ap = metrics.AP
         losses = result.losses or {}
         _log(run, result)
+        score = (
+            "nothing could be scored, the validation set has no annotated object"
+            if metrics is None
+            else f"validation AP {metrics.AP:.4f}  AP50 {metrics.AP50:.4f}"
+        )
         run.progress.message(
-            f"epoch {run.epoch}: validation AP {ap:.4f}  AP50 {result.metrics.AP50:.4f}  loss "
-            f"{losses['loss']:.4f}  ({time.monotonic() - started:.1f} s)"
+            f"epoch {run.epoch}: {score}  loss {losses['loss']:.4f}  "
+            f"({time.monotonic() - started:.1f} s)"
             f"{'  best so far' if is_best else ''}"
         )
         return result
@@ -77,7 +81,11 @@ class Validation:
 
 
 def _log(run: TrainingRun, result: EvaluationResult) -> None:
-    run.log.scalars("validation", run.step, {**(result.losses or {}), **result.metrics.numbers()})
+    # pycocotools' -1 says that there was nothing to score, and is no value to draw or to compare.
+    numbers = {
+        name: value if value >= 0 else math.nan for name, value in result.metrics.numbers().items()
+    }
+    run.log.scalars("validation", run.step, {**(result.losses or {}), **numbers})
     per_class = {
         category.name: category.AP
         for category in result.metrics.per_category

@@ -1,5 +1,6 @@
 """The commands as a user runs them, in processes of their own."""
 
+import argparse
 import json
 import os
 import signal
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from retina.evaluation.metrics import METRIC_NAMES
 from tests.conftest import (  # type: ignore[import-not-found]
@@ -71,7 +74,7 @@ def test_an_output_that_knows_no_greek_is_written_all_the_same() -> None:
         env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
-    assert "Replay any ? and ?" in done.stdout
+    assert "Replay any gamma and alpha" in done.stdout
 
 
 @pytest.mark.parametrize("words", [[], ["data"], ["loss"], ["train"], ["data", "suspects"]])
@@ -101,7 +104,7 @@ def test_a_residual_network_trains_as_a_user_starts_it(tiny_config: Path, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "resnet18, 11." in done.stdout
-    assert "done: 1 steps" in done.stdout
+    assert "done: 1 step," in done.stdout
 
 
 def test_a_training_leaves_everything_the_contract_names(trained: Path) -> None:
@@ -142,9 +145,11 @@ def test_tensorboard_holds_scalars_pictures_and_the_config(trained: Path) -> Non
             "num_foreground", "foreground_loss_share", "background_loss_share", "epoch",
         )
     } <= scalars  # fmt: skip
+    scored = {*METRIC_NAMES} - {"APl", "ARl"}  # no object of the split is large
     assert {
-        f"validation/{name}" for name in ("loss", "classification", "box_regression", *METRIC_NAMES)
+        f"validation/{name}" for name in ("loss", "classification", "box_regression", *scored)
     } <= scalars
+    assert not {"validation/APl", "validation/ARl"} & scalars
     assert any(tag.startswith("validation_AP_per_class/") for tag in scalars)
     assert len(tags["images"]) == 8
     assert "config/text_summary" in tags["tensors"]
@@ -309,3 +314,49 @@ def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
     assert set(rows[0]) == {
         *("image_id", "category_id", "bbox", "score", "category_name", "file_name")
     }
+
+
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_a_checkpoint_of_torchvisions_training_becomes_a_detector_and_a_start(
+    invoke: Invoke,
+    variant: str,
+    tiny_config: Path,
+    tmp_path: Path,
+    torchvision_reference: ModuleType,
+) -> None:
+    network = torchvision_reference.random_torchvision(variant, seed=0)
+    plain, kept = tmp_path / "plain.pth", tmp_path / "model_7.pth"
+    torch.save(network.state_dict(), plain)
+    wrapped = {f"module._orig_mod.{key}": value for key, value in network.state_dict().items()}
+    arguments = argparse.Namespace(lr=0.02, output_dir=Path("out"))
+    torch.save({"model": wrapped, "args": arguments, "epoch": 7, "scaler": {}}, kept)
+    written = []
+    for path in (plain, kept):
+        output = tmp_path / f"{path.stem}.safetensors"
+        done = invoke("import", "torchvision", path, "--variant", variant, "--output", output)
+        assert done.code == 0, done.err
+        assert ("the weights under 'model'" in done.out) == (path == kept)
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+    started = invoke(
+        "train", tiny_config, f"preset=torchvision_{variant}", f"model.initialize_from={kept}",
+        f"output_dir={tmp_path / 'run'}", "training.max_steps=1", "dataset.validation=null",
+        "model={backbone: {kind: resnet, weights: null}, pyramid: {channels: 256}}",
+        "model.head={num_convs: 4}",
+    )  # fmt: skip
+    assert started.code == 0, started.err
+    assert "weights loaded (the weights under 'model')" in started.out
+    left = [line for line in started.out.splitlines() if line.startswith("not ")]
+    assert not any("backbone" in line for line in left)
+    assert any("head.classification.output.weight" in line for line in left)  # of other classes
+
+
+def test_a_whole_model_is_refused_in_words_of_our_own(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "whole.pth"
+    torch.save(torch.nn.Linear(2, 2), path)
+    done = invoke("import", "torchvision", path, "--output", tmp_path / "o.safetensors")
+    assert done.code == 2
+    assert "it holds 'torch.nn.modules.linear.Linear'" in done.err
+    assert "torch.save(model.state_dict(), FILE)" in done.err
+    assert "\x1b" not in done.err
+    assert len(done.err.splitlines()) == 1

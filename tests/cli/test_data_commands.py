@@ -75,7 +75,7 @@ def test_check_lists_broken_images_and_exits_with_1(
     broken.write_bytes(broken.read_bytes()[:300])
     done = invoke(*arguments)
     assert done.code == 1
-    assert "1 images cannot be used" in done.out
+    assert "1 image cannot be used" in done.out
     assert broken.name in done.out
 
 

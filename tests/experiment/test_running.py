@@ -48,6 +48,15 @@ def test_a_training_goes_on_and_says_how_it_ended(outcome: TrainingOutcome, run:
     assert load_state(run / LAST_STATE).step == 2
 
 
+def test_that_there_is_nothing_to_resume_is_said(
+    tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"output_dir={tmp_path / 'new'}", "training.max_steps=1", "dataset.validation=null"]
+    retina.train(tiny_config, options, resume=True)
+    said = capsys.readouterr().out
+    assert f"nothing to resume: {tmp_path / 'new'} holds no checkpoint" in said.splitlines()[0]
+
+
 def test_an_evaluation_gives_what_the_command_gives(
     detector: Path, synthetic_data: Path, tiny_config: Path, tmp_path: Path, invoke: Invoke
 ) -> None:

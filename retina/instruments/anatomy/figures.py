@@ -13,6 +13,7 @@ from retina.instruments.anatomy.elements import EASY, EASY_LOGIT
 from retina.instruments.anatomy.report import CURVE_P_T, cumulative_losses
 from retina.instruments.anatomy.result import Breakdown, LossAnatomy
 from retina.instruments.figures import new_figure, write_png
+from retina.wording import counted
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart.
 _GROUP_STYLES = (
@@ -74,7 +75,9 @@ def shares_figure(anatomy: LossAnatomy) -> Figure:
         axes[1].text(1.03, place, _of_all(part.loss, total), va="center", fontsize=8, color=_GREY)
     axes[1].text(1.03, 1.0, "of all\nloss", transform=axes[1].transAxes, fontsize=8, color=_GREY)
     if len(classes) < len(anatomy.class_names):
-        note = f"the {len(classes)} of {len(anatomy.class_names)} classes with the most loss"
+        note = (
+            f"the {len(classes)} of {counted(len(anatomy.class_names), 'class')} with the most loss"
+        )
         axes[0].text(0, places[-len(classes)] - 0.6, note, fontsize=8, color=_GREY)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False

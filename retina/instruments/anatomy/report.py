@@ -45,14 +45,17 @@ def anatomy_table(anatomy: LossAnatomy) -> Table:
         *((name, "level", part) for name, part in zip(anatomy.level_names, levels, strict=True)),
         *((name, "class", part) for name, part in zip(anatomy.class_names, classes, strict=True)),
     ]
-    number = partial(Column, format=_percent, justify="right", wrap=False)
+    number = partial(Column, format=_percent, justify="right")
     return Table(
         title="in %: part of all loss; shares of its loss, and of its gradient (L1 norm)",
         columns=(
             Column("", "name"),
-            number("of all", "of_all"),
-            *(number(header, f"loss_{group}") for group, header in _GROUPS.items()),
-            *(number(header, f"gradient_{group}") for group, header in _GROUPS.items()),
+            number("loss\nof all", "of_all"),
+            *(
+                number(f"{kind}\n{header}", f"{kind}_{group}")
+                for kind in ("loss", "gradient")
+                for group, header in _GROUPS.items()
+            ),
         ),
         rows=tuple(
             {

@@ -9,6 +9,7 @@ from retina.errors import UserError
 from retina.experiment.data import ResolvedData
 from retina.instruments.anatomy.measuring import TrainedLoss, needs_counting, trained_loss
 from retina.objective.criterion import ObjectiveConfig
+from retina.wording import counted, writable
 
 
 def objective_of(resolved: ResolvedData) -> ObjectiveConfig:
@@ -39,4 +40,4 @@ def find_trained_loss(resolved: ResolvedData) -> TrainedLoss:
 def picture_title(detector: Path, data: str, num_images: int) -> str:
     """The end of the detector's path, and the data."""
     name = "/".join(part for part in detector.parts[-4:] if part not in ("/", "checkpoints"))
-    return f"{name} · {data}, {num_images} images"
+    return writable(f"{name} · {data}, {counted(num_images, 'image')}", "utf-8")

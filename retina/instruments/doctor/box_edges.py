@@ -18,6 +18,7 @@ from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding
 from retina.instruments.doctor.inputs import spread
 from retina.structures import FloatArray
+from retina.wording import counted
 
 _FEWEST_BOXES = 30
 _CERTAIN = 5.0
@@ -55,13 +56,13 @@ def check_edges(context: CheckContext) -> CheckResult:
     """Compare the readings on a few images of the training set."""
     scores = edge_scores(context.train, spread(context.train))
     if len(scores) < _FEWEST_BOXES:
-        return CheckResult(f"{len(scores)} boxes are too few to say")
+        return CheckResult(f"too few boxes to say: {len(scores)}")
     means = scores.mean(axis=0)
     findings: tuple[Finding, ...] = ()
     if not any(f.code.startswith("boxes_") for f in check_box_format(context).findings):
         findings = tuple(_better(scores))[:1]
     return CheckResult(
-        summary=f"edges along the sides of {len(scores)} boxes: {means[0]:.2f}, others "
+        summary=f"edges along the sides of {counted(len(scores), 'box')}: {means[0]:.2f}, others "
         f"{means[1:].max():.2f}",
         findings=findings,
         numbers={
@@ -102,7 +103,7 @@ def _better(scores: FloatArray) -> Iterator[Finding]:
             level="error",
             what=f"the train boxes would lie on the images better {name}: the edges along their "
             f"sides are {other:.2f} times the image's average, {taught:.2f} as they are read "
-            f"({certainty:.0f} standard errors apart, {len(scores)} boxes)",
+            f"({certainty:.0f} standard errors apart, {counted(len(scores), 'box')})",
             why="Every box is taught at a wrong place; the AP would be near 0.",
             fix=f"{fix} See batch.png.",
             numbers={"as_read": float(taught), "other": float(other), "sigma": float(certainty)},

@@ -10,6 +10,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding, named
 from retina.structures import BoolArray, IntArray
+from retina.wording import counted
 
 BACKGROUND_NAMES = {"background", "__background__", "_background_", "bg", "no_object", "no object"}
 
@@ -33,7 +34,7 @@ def check_categories(context: CheckContext) -> CheckResult:
         ]
     ids = context.train.categories.dataset_ids
     return CheckResult(
-        summary=f"{len(ids)} classes, ids {min(ids)} to {max(ids)}",
+        summary=f"{counted(len(ids), 'class')}, ids {min(ids)} to {max(ids)}",
         findings=tuple(findings),
         numbers={"classes": len(ids), "lowest_id": min(ids), "highest_id": max(ids)},
     )
@@ -49,7 +50,8 @@ def check_class_counts(context: CheckContext) -> CheckResult:
     findings += _empty_images(context)
     rarest, commonest = int(np.argmin(counts)), int(np.argmax(counts))
     return CheckResult(
-        summary=f"{sum(counts)} boxes; {names[commonest]} {counts[commonest]}, {names[rarest]} "
+        summary=f"{counted(sum(counts), 'box')}; {names[commonest]} {counts[commonest]}, "
+        f"{names[rarest]} "
         f"{counts[rarest]}",
         findings=tuple(findings),
         numbers={"boxes": sum(counts), **dict(zip(names, counts, strict=True))},
@@ -204,7 +206,7 @@ def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Fin
         yield Finding(
             code="classes_unscored",
             level="warning" if most else "note",
-            what=f"validation has no object of {len(unscored)} of {len(names)} classes: "
+            what=f"validation has no object of {len(unscored)} of {counted(len(names), 'class')}: "
             f"{named(unscored)}",
             why="Their AP is not measured, and the mean leaves them out.",
             fix="Use a larger or another validation split.",
@@ -234,7 +236,8 @@ def _empty_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Fin
         yield Finding(
             code="classes_empty",
             level="warning" if most else "note",
-            what=f"{len(empty)} of {len(names)} classes have no box in training: {named(empty)}",
+            what=f"{len(empty)} of {counted(len(names), 'class')} have no box in training: "
+            f"{named(empty)}",
             why="Their outputs learn nothing but zero.",
             fix="Drop the categories that no annotation uses, or add such images.",
             patch=_drop_unused(),

@@ -23,6 +23,7 @@ from retina.prediction.picture_size import scaled, size_of
 from retina.runtime.splits import spread_indices
 from retina.storage import replacing
 from retina.structures import Categories, Sample
+from retina.wording import counted
 
 _IMAGES = 32
 _WIDEST = 5.0
@@ -230,7 +231,7 @@ def draw_batch(context: CheckContext) -> CheckResult:
         PIL.Image.fromarray(grid).save(aside, format="PNG")
     boxes = sum(len(sample.targets) for sample in samples)
     return CheckResult(
-        summary=f"{len(samples)} images with {boxes} boxes: look at batch.png",
+        summary=f"{counted(len(samples), 'image')} with {counted(boxes, 'box')}: look at batch.png",
         numbers={"images": len(samples), "boxes": boxes},
         images=("batch.png",),
     )

@@ -14,6 +14,7 @@ from retina.instruments.doctor.findings import CheckResult, Finding, Number
 from retina.instruments.doctor.trial import Trial, first_batches, start_trial
 from retina.structures import Batch
 from retina.training.optimization import peak_learning_rate
+from retina.wording import counted
 
 _TOO_HIGH = 4.0
 _FAR_TOO_HIGH = 8.0
@@ -65,7 +66,7 @@ def check_learning_rate(context: CheckContext) -> CheckResult:
     factor = batch_size / known.batch_size
     usual = known.lr * (factor if kind == "sgd" else math.sqrt(factor))
     return CheckResult(
-        summary=f"{kind} {peak:.2g} at {batch_size} images; usual {usual:.2g}",
+        summary=f"{kind} {peak:.2g} at {counted(batch_size, 'image')}; usual {usual:.2g}",
         findings=(*_far_off(config, peak, known, usual), *_batch_norm(config)),
         numbers={"peak": peak, "usual": usual, "ratio": peak / usual},
     )
@@ -139,7 +140,7 @@ def probe_learning_rate(context: CheckContext) -> CheckResult:
         "last_loss": finite(last),
         "steps": len(losses),
     }
-    summary = f"loss {first:.2f} to {last:.2f} in {len(losses)} steps at {peak:.2g}"
+    summary = f"loss {first:.2f} to {last:.2f} in {counted(len(losses), 'step')} at {peak:.2g}"
     if _is_falling(losses):
         return CheckResult(summary, (), numbers)
     gentle = _descend(start_trial(context), batches, peak / 10)
@@ -156,7 +157,8 @@ def _does_not_fall(
         return Finding(
             code="loss_rises",
             level="error",
-            what=f"the loss {how} in {len(losses)} steps, and no better at a tenth of the rate",
+            what=f"the loss {how} in {counted(len(losses), 'step')}, and no better at a tenth "
+            "of the rate",
             why="It is not the learning rate that is wrong.",
             fix="Look at the boxes in batch.png, the normalisation and the precision.",
             numbers={"first_loss": finite(first), "last_loss": finite(last)},
@@ -165,7 +167,8 @@ def _does_not_fall(
     return Finding(
         code="learning_rate_diverges",
         level="error",
-        what=f"the loss {how} in {len(losses)} steps at the learning rate {peak:.2g}; at a tenth "
+        what=f"the loss {how} in {counted(len(losses), 'step')} at the learning rate "
+        f"{peak:.2g}; at a tenth "
         f"of it, it ends at {_ends(gentle)[1]:.2f}",
         why="The training would diverge, or forget what the pretrained weights know.",
         fix=f"Lower optimizer.lr to {lr:g}.",

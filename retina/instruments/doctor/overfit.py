@@ -16,6 +16,7 @@ from retina.instruments.doctor.trial import load_batch, plain_requests, start_tr
 from retina.runtime import TorchRuntime
 from retina.structures import Batch, Categories, GroundTruth
 from retina.training.optimization import peak_learning_rate
+from retina.wording import counted
 
 OVERFIT_AP = 0.9
 """What an overfitted batch must reach."""
@@ -66,16 +67,19 @@ def check_overfit(context: CheckContext) -> CheckResult:
         "loss": finite(outcome.loss),
     }
     summary = (
-        f"AP {outcome.ap:.3f}, AP50 {outcome.ap50:.3f} after {outcome.steps} steps "
+        f"AP {outcome.ap:.3f}, AP50 {outcome.ap50:.3f} after {counted(outcome.steps, 'step')} "
         f"({outcome.seconds:.0f} s)"
     )
+    if outcome.ap < 0:
+        return CheckResult("nothing could be scored, the images have no object")
     if outcome.level is None:
         return CheckResult(summary, (), dict(numbers))
     finding = Finding(
         code="batch_not_learned",
         level=outcome.level,
         what=f"one batch of {_IMAGES} images could not be overfitted: AP {outcome.ap:.2f} (AP50 "
-        f"{outcome.ap50:.2f}) after {outcome.steps} steps, more than {OVERFIT_AP} is expected",
+        f"{outcome.ap50:.2f}) after {counted(outcome.steps, 'step')}, more than {OVERFIT_AP} "
+        "is expected",
         why="What cannot be learned from a few images will not be learned from many: boxes, "
         "anchors, input size or learning rate are wrong.",
         fix="Fix the other findings first; then try a larger input (preprocess.min_size).",

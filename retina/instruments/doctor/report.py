@@ -30,8 +30,8 @@ def results_table(report: Report) -> Table:
     return Table(
         title="",
         columns=(
-            Column("check", "name", wrap=False),
-            Column("finds", "verdict", wrap=False, style=lambda word: _STYLES.get(word, "dim")),
+            Column("check", "name"),
+            Column("finds", "verdict", style=lambda word: _STYLES.get(word, "dim")),
             Column("measured", "summary"),
         ),
         rows=tuple(map(_json_result, report.results)),

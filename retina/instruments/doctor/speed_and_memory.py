@@ -17,6 +17,7 @@ from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding
 from retina.instruments.doctor.trial import batch_sampler_of, load_micro_batches, start_trial
 from retina.structures import Batch, SampleRequest
+from retina.wording import counted
 
 _LOADED_BATCHES = 8
 _LONGEST = 15.0
@@ -97,7 +98,7 @@ def compare_speeds(loaded: float, taken: float, *, workers: int, cores: int) -> 
             what=f"the loader makes {loaded:.1f} images/s with {workers} worker"
             f"{'' if workers == 1 else 's'}, the network could take {taken:.1f}",
             why="The network waits for data; the training takes longer than it needs to.",
-            fix=f"Use {wanted} workers ({cores} cores are here)."
+            fix=f"Use {counted(wanted, 'worker')} ({cores} cores are here)."
             if can_more
             else "All cores are in use: store smaller images, use fewer augmentations, or keep "
             "decoded images in memory (dataset.train.cache_images).",

@@ -18,6 +18,7 @@ from retina.errors import UserError
 from retina.modeling.torch_files import load_plain
 from retina.storage import replacing
 from retina.structures import Batch, BatchedTargets
+from retina.wording import first_line
 
 FORMAT_VERSION = 2
 
@@ -124,7 +125,7 @@ def load_replay(path: Path) -> ReplayFile:
     try:
         _check(replay.batches)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: its batch is not as it should be: {error}") from None
+        raise UserError(f"{path}: its batch is not as it should be: {first_line(error)}") from None
     return replay
 
 

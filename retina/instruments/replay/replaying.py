@@ -27,6 +27,7 @@ from retina.training.hooks.divergence_report import (
     fix_of_boxes,
     general_fix,
 )
+from retina.wording import first_line
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 
@@ -98,9 +99,7 @@ def replay_step(path: Path, device: torch.device) -> StepReplay:
     except UserError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: its weights do not fit its config: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise UserError(f"{path}: its weights do not fit its config: {first_line(error)}") from None
     forward = ForwardPass(
         detector=detector.to(device),
         preprocess=config.preprocess.build().to(device),
@@ -114,7 +113,5 @@ def replay_step(path: Path, device: torch.device) -> StepReplay:
     except (RuntimeError, ValueError, IndexError) as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(
-            f"{path}: its batch does not fit its config: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise UserError(f"{path}: its batch does not fit its config: {first_line(error)}") from None
     return StepReplay(file, file.batches, fp32, as_trained)

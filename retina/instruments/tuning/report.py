@@ -13,6 +13,7 @@ from retina.instruments.tuning.intervals import Interval
 from retina.instruments.tuning.search import TuningResult
 from retina.storage import write_text
 from retina.tables import Column, Table
+from retina.wording import counted
 
 _CSV_COLUMNS = (
     *("searched", "gamma", "alpha", "AP", "AP_low", "AP_high", "AP50", "behind_best"),
@@ -37,6 +38,7 @@ def stage_table(stage: Stage, confidence: float) -> Table:
         ),
         rows=tuple(_row_for_people(row, stage) for row in stage.rows),
         look="tight",
+        num_keys=2,
         row_style=lambda row: "bold" if row["is_chosen"] else "",
     )
 
@@ -89,7 +91,7 @@ def caveat(result: TuningResult) -> str:
             f"{FEWEST_IMAGES} an interval means nothing, so there are none, and no difference is "
             "called distinguishable. Give a larger validation set."
         )
-    covered = f"The intervals say what other {result.num_images} images could have shown"
+    covered = f"The intervals say what other {counted(result.num_images, 'image')} could have shown"
     if len(result.seeds) == 1:
         return (
             f"{covered}, not what another seed would have: a difference smaller than what two "

@@ -17,6 +17,7 @@ from retina.losses.eager import is_plain, runs_eagerly
 from retina.losses.focal_parameters import FocalParameters
 from retina.losses.focal_reference import class_index_loss
 from retina.losses.fused.chunked import chunked_focal_loss
+from retina.wording import first_line
 
 _ON_CPU = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _ON_CUDA = (torch.float32, torch.bfloat16, torch.float16)
@@ -60,9 +61,9 @@ def _has_triton(device: torch.device) -> bool:
         _try_triton(device)
     except Exception as error:  # of the import, the compiler, the driver: of any kind
         warnings.warn(
-            f"the focal loss's Triton kernel does not run on {device} ({error}), so the plain form "
-            "takes its place, which is slower and needs more memory; Triton calls a C compiler "
-            "(gcc, clang, or what CC names)",
+            f"the focal loss's Triton kernel does not run on {device} ({first_line(error)}), so "
+            "the plain form takes its place, which is slower and needs more memory; Triton calls a "
+            "C compiler (gcc, clang, or what CC names)",
             stacklevel=2,
         )
         return False

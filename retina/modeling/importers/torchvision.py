@@ -12,7 +12,13 @@ from torch import Tensor
 from retina.configuration import Tree, merge, read_preset, validate
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
-from retina.modeling.loading import COUNTER, StateDict, misfits, without_counters
+from retina.modeling.loading import (
+    COUNTER,
+    StateDict,
+    described,
+    misfits,
+    without_counters,
+)
 
 Variant = Literal["v1", "v2"]
 
@@ -99,7 +105,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> St
         UserError: the weights are not those of the variant; the message says what differs.
     """
     num_classes = num_classes_of(state_dict)
-    converted = {_own_name(name): value for name, value in without_counters(state_dict).items()}
+    converted = own_names(without_counters(state_dict))
     with torch.device("meta"):  # shapes only: nothing is allocated or initialised
         expected = model_config(variant).build(num_classes).state_dict()
     problems = misfits(without_counters(expected), converted)
@@ -108,9 +114,16 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> St
         advice = "has it another backbone?" if likely == variant else f"it looks like {likely}"
         raise UserError(
             f"the state dict is not that of torchvision's RetinaNet {variant} ({advice}): "
-            f"{len(problems)} differences: {'; '.join(problems[:3])}{' …' if problems[3:] else ''}"
+            f"{described(problems)}"
         )
     return converted
+
+
+def own_names(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """The entries of a torchvision RetinaNet under this project's names; others as they are."""
+    if _LOGITS not in state_dict:
+        return dict(state_dict)
+    return {_own_name(name): value for name, value in state_dict.items()}
 
 
 def _own_name(name: str) -> str:

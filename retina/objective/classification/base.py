@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from retina.configuration import Config
 from retina.losses.focal import FocalSums
+from retina.wording import counted
 
 
 class ClassificationLoss(nn.Module, ABC):
@@ -125,6 +126,6 @@ def check_one_per_class(
     count = len(class_names)
     if len(values) != count:
         raise ValueError(
-            f"objective.classification.{key}: {len(values)} {what} for {count} classes "
+            f"objective.classification.{key}: {len(values)} {what} for {counted(count, 'class')} "
             f"({', '.join(class_names[:5])}{' …' if count > 5 else ''})"
         )

@@ -26,6 +26,7 @@ from retina.training.hooks.divergence_report import (
 from retina.training.run import FailedStep, Hook, StepDiagnosis, TrainingRun
 from retina.training.run_folder import kept_checkpoint
 from retina.training.step import StepResult, TrainingStep
+from retina.wording import counted
 
 MAX_OVERFLOWS = 20
 """So many steps in a row may overflow in fp16 while the gradient scaler looks for its scale: it
@@ -116,8 +117,8 @@ class DivergenceWatch(Hook):
             raise error
         if self.state.num_rewinds >= self._policy.max_rewinds:
             raise DivergedError(
-                f"{error}. The training has gone back {self.state.num_rewinds} times already "
-                "(training.on_divergence.max_rewinds)"
+                f"{error}. The training has gone back {counted(self.state.num_rewinds, 'time')} "
+                "already (training.on_divergence.max_rewinds)"
             ) from None
         return DivergenceState(
             num_skips=self.state.num_skips,
@@ -154,8 +155,9 @@ class DivergenceWatch(Hook):
                 run.progress.message(f"warning: {message}")
                 run.log.record("divergence", failed.step, message)
                 return
+            were = "was" if self.state.num_skips == 1 else "were"
             message += (
-                f". {self.state.num_skips} steps were left out before it "
+                f". {counted(self.state.num_skips, 'step')} {were} left out before it "
                 "(training.on_divergence.max_skips)"
             )
         fixes = "; ".join(dict.fromkeys(finding.fix for finding in findings))

@@ -10,6 +10,7 @@ import torch
 from retina.devices import Precision
 from retina.structures import Batch
 from retina.training.finite_guard import Verdict
+from retina.wording import counted
 
 _SHOWN = 16
 """Image ids in a message; a larger batch is cut."""
@@ -79,7 +80,7 @@ def describe_images(micro_batches: Sequence[Batch]) -> str:
     ids = [image for batch in micro_batches for image in batch.image_ids]
     shown = ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
     facts = box_facts(micro_batches)
-    text = f"image ids {shown}; {facts.num_boxes} boxes"
+    text = f"image ids {shown}; {counted(facts.num_boxes, 'box')}"
     if facts.num_boxes:
         text += f" with sides of {facts.smallest_side:.4g} to {facts.largest_side:.4g} pixels"
     if facts.strange_images:

@@ -28,7 +28,7 @@ class EarlyStopping(Hook):
 
     def end_epoch(self, run: TrainingRun, result: EvaluationResult | None) -> None:
         """Compare the AP with the best so far, and stop the run where it has long not risen."""
-        if result is None:
+        if result is None or not result.metrics.is_scored:
             return
         is_better = self._best is None or self._best < result.metrics.AP
         self._num_without_gain = 0 if is_better else self._num_without_gain + 1

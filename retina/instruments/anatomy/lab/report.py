@@ -31,10 +31,10 @@ def lab_table(cells: Sequence[LabCell]) -> Table:
     Easy negatives, other negatives and positives in the loss and in the gradient; the share of the
     gradient that wrong labels draw; and how hard one pulls in terms of a right label.
     """
-    number = partial(Column, justify="right", wrap=False)
+    number = partial(Column, justify="right")
     percent = partial(number, format=lambda share: f"{100 * share:.1f}")
     shares = [
-        percent(f"{kind if group == 'other_negatives' else ''}\n{header}", f"{kind}_{group}")
+        percent(f"{kind}\n{header}", f"{kind}_{group}")
         for kind in ("loss", "gradient")
         for group, header in _GROUPS.items()
     ]
@@ -57,6 +57,7 @@ def lab_table(cells: Sequence[LabCell]) -> Table:
         ),
         look="tight",
         section="gamma",
+        num_keys=2,
     )
 
 

@@ -17,6 +17,7 @@ from retina.instruments.doctor.anchors.coverage import (
 from retina.instruments.doctor.anchors.proposals import AnchorProposal, propose_for, sample_images
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding, Level, Number
+from retina.wording import counted
 
 _SHORT_BUDGET = 2 * 10**7
 _FULL_BUDGET = 2 * 10**8
@@ -126,7 +127,8 @@ def _unreached(
         Finding(
             code=code,
             level=level,
-            what=f"{cause}: of {share.count} objects {share.matched:.0%} are matched by an "
+            what=f"{cause}: of {counted(share.count, 'object')} {share.matched:.0%} are "
+            "matched by an "
             f"anchor, {share.low_quality:.0%} only by a low-quality match, {share.unmatched:.0%} "
             f"by none ({_where(coverage)})",
             why="An object without an anchor is taught as background; one that has only a "

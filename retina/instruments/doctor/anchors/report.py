@@ -15,6 +15,7 @@ from retina.instruments.figures import new_figure, write_png
 from retina.storage import write_text
 from retina.structures import Categories
 from retina.tables import Column, Table
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def coverage_table(proposals: Proposals, categories: Categories) -> Table:
         columns=(
             Column("size at the input", "group"),
             Column("objects", "objects", justify="right"),
-            *(Column(name, name, _percents, justify="right", wrap=False) for name in names),
+            *(Column(name, name, _percents, justify="right") for name in names),
         ),
         rows=tuple(
             {"group": group, "objects": shares[0].count, **dict(zip(names, shares, strict=True))}
@@ -101,11 +102,13 @@ def advice(proposals: Proposals) -> list[str]:
     before, after = proposals.current.coverage.share(), proposals.best.coverage.share()
     if proposals.best is proposals.current:
         return [
-            f"keep the anchors as they are: {before.matched:.1%} of {before.count} objects are "
+            f"keep the anchors as they are: {before.matched:.1%} of "
+            f"{counted(before.count, 'object')} are "
             "matched, and no other set matches clearly more"
         ]
     lines = [
-        f"take '{proposals.best.name}': {after.matched:.1%} of {after.count} objects are matched "
+        f"take '{proposals.best.name}': {after.matched:.1%} of "
+        f"{counted(after.count, 'object')} are matched "
         f"instead of {before.matched:.1%}, {after.unmatched:.1%} unmatched instead of "
         f"{before.unmatched:.1%}",
         *patch_yaml(proposals.best.patch()).splitlines(),
