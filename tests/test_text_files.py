@@ -52,7 +52,7 @@ def test_several_packed_parts_are_one_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"caf\xe9", r"is no text in UTF-8 \(byte 3\); save it in UTF-8"),
+        (b"menu\xe9", r"is no text in UTF-8 \(byte 4\); save it in UTF-8"),
         (b"\x89PNG\r\n\x1a\n\xff", "is no list, but an image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS: fetch"),
         (b"PK\x03\x04\xff", "is no list, but a zip archive: unpack it"),

@@ -246,7 +246,7 @@ def complete_areas(table: AnnotationTable) -> AnnotationTable:
             missing, np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3]), table.areas
         )
         table = replace(table, areas=areas).with_findings(
-            f"{counted(int(missing.sum()), 'annotation')} without an area: width × height of the box is "
-            "taken"
+            f"{counted(int(missing.sum()), 'annotation')} without an area: width × height of the "
+            "box is taken"
         )
     return table.with_findings(finding)

@@ -171,7 +171,8 @@ def _unknown_message(
     listed = table.categories
     names = _shortened(
         [
-            f"{listed.names[i]} (id {listed.dataset_ids[i]}, {counted(int(counts[i]), 'annotation')})"
+            f"{listed.names[i]} (id {listed.dataset_ids[i]}, "
+            f"{counted(int(counts[i]), 'annotation')})"
             for i in unknown
         ]
     )
