@@ -39,9 +39,15 @@ class DivergedError(RunError):
 
 
 def all_problems(source: str, problems: Sequence[str]) -> str:
-    """One message for everything that is wrong with a file: at least one problem."""
+    """One message for everything that is wrong with a file or folder.
+
+    Args:
+        source: the file or folder.
+        problems: at least one sentence; each may begin with the place itself.
+    """
     if len(problems) == 1:
-        return f"{source}: {problems[0]}"
+        only = problems[0]
+        return only if only.startswith(source) else f"{source}: {only}"
     shown = "\n".join(f"  {problem}" for problem in problems[:_MOST_PROBLEMS])
     more = len(problems) - _MOST_PROBLEMS
     return f"{source}: {len(problems)} problems\n{shown}" + (

@@ -98,8 +98,8 @@ class VocConfig(FolderConfig):
     def _table(self, names: Sequence[str], parsed: Sequence[VocImage]) -> AnnotationTable:
         objects = [one for image in parsed for one in image.objects]
         listed = Categories.from_names(sorted({one.name for one in objects}))
-        file_names, renamed = _file_names(names, parsed, self.images)
         problems = [f"a <name>: {fault}" for fault in map(text_fault, listed.names) if fault]
+        file_names, renamed = _file_names(names, parsed, self.images, problems)
         merged = merge_images(
             Ids(numbers_of_names(names)),
             file_names,
@@ -157,10 +157,8 @@ def _read_all(files: Sequence[Path], source: str) -> list[VocImage]:
             images.append(read_voc_file(file))
         except UserError as error:
             problems.append(str(error))
-    if len(problems) > 1:
-        raise UserError(all_problems(source, problems))
     if problems:
-        raise UserError(problems[0])
+        raise UserError(all_problems(source, problems))
     return images
 
 
@@ -176,7 +174,7 @@ def _files_in_split(
     missing, problems = [], []
     for number, line in listed:
         if fault := path_fault(line):
-            problems.append(f"line {number}: {fault}")
+            problems.append(f"{split}, line {number}: {fault}")
             continue
         name = plain_path(line)
         stem = name if name in files or (annotations / f"{name}.xml").is_file() else _stem(name)
@@ -205,9 +203,9 @@ def _stem(name: str) -> str:
 
 
 def _file_names(
-    names: Sequence[str], parsed: Sequence[VocImage], folder: Path
+    names: Sequence[str], parsed: Sequence[VocImage], folder: Path, problems: list[str]
 ) -> tuple[list[str], str]:
-    """The image file of every annotation file, and a finding or nothing.
+    """The image file of every annotation file, and a finding or nothing; problems are added.
 
     An image is the file with the same stem; what the XML says itself counts only where there is
     none, since it is often out of date.
@@ -224,8 +222,10 @@ def _file_names(
         if found is not None:
             files.append(f"{parent}/{found}" if parent else found)
         else:
-            fault = path_fault(image.file_name)
-            files.append(f"{name}.jpg" if fault else image.file_name)
+            named = image.file_name or f"{name}.jpg"
+            if fault := path_fault(named):
+                problems.append(f"{name}.xml: <filename>: {fault}")
+            files.append(named)
     finding = (
         f"{renamed} of {len(names)} annotation files name another image file than the one with "
         "their own name, which is used"

@@ -106,7 +106,7 @@ def test_the_losses_need_nothing_of_the_detector() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['retina.distributed', 'retina.errors']"
+    assert done.stdout.strip() == "['retina.distributed', 'retina.errors', 'retina.wording']"
 
 
 @pytest.mark.parametrize(
