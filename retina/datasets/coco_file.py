@@ -17,6 +17,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.categories import duplicate_name_finding
+from retina.datasets.coco_annotations import IrregularError, RegularAnnotations
 from retina.datasets.ids import NO_ID, Ids
 from retina.datasets.optional_values import flag_of, number_of
 from retina.datasets.repeated import merge_categories, merge_images
@@ -46,12 +47,35 @@ def read_coco_file(path: Path) -> AnnotationTable:
             each other; an annotation belongs to an unknown image or category; a file name leads out
             of the image folder. The message names all of it.
     """
-    tree = _read_tree(path)
+    try:
+        return _read(path, RegularAnnotations())
+    except IrregularError:  # something is to be told, or mended
+        return _read(path, None)
+
+
+def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
+    """The content of the file.
+
+    Args:
+        path: of it.
+        regular: takes the annotations as they are read, so that they never fill the memory; None
+            for a file that has any others.
+
+    Raises:
+        IrregularError: it is such a file.
+    """
+    tree = _read_tree(path, _without_masks if regular is None else regular.take)
     problems: list[str] = []
-    images, annotations, categories = (
+    images, categories = (
         _Records(part, _list_of(tree, part, path, problems), problems)
-        for part in ("images", "annotations", "categories")
+        for part in ("images", "categories")
     )
+    annotations: RegularAnnotations | _Records
+    if regular is None:
+        listed_there = _list_of(tree, "annotations", path, problems)
+        annotations = _Records("annotations", listed_there, problems)
+    else:
+        annotations = regular.all_of(tree.get("annotations"))
     if not problems and not images.records:
         problems.append("the data set is empty: 'images' lists none")
     if not problems and not categories.records:
@@ -134,14 +158,14 @@ def _without_masks(record: Record) -> Record:
     return record
 
 
-def _read_tree(path: Path) -> Record:
+def _read_tree(path: Path, hook: Callable[[Record], Record | None]) -> Record:
     if path.is_dir():
         raise UserError(
             f"{path}: is a folder, but COCO annotations are one JSON file (in a config, a folder "
             "of XML files is read with kind: voc)"
         )
     with _without_garbage_collection():
-        tree = read_json(path, "annotation file", _without_masks)
+        tree = read_json(path, "annotation file", hook)
     if isinstance(tree, list):
         raise UserError(
             f"{path}: is a list, such as a results file, not a COCO annotation file (an object "
