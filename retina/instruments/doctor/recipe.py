@@ -34,6 +34,8 @@ def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
         overrides: changes that will be laid over the config.
     """
     recipe = _with_anchors(recipe, facts, overrides)
+    if recipe.config(overrides).training.batch_size == "auto":  # decided when it begins
+        return recipe
     recipe = recipe.with_choices(*_learning_rate(recipe.config(overrides)))
     if not facts.machine.memory:  # a CPU's networks are small here, and its steps take seconds
         return recipe
