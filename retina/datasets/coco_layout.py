@@ -97,8 +97,8 @@ def _only(split: str, files: list[Path]) -> Path:
 
 def _image_folders(file: Path) -> Iterator[Path]:
     """Where the images may be, the likeliest first; the folder of the file last."""
-    splits = _SPLIT.search(file.stem.lower())
-    called = [splits[0]] if splits else []
+    split_name = _SPLIT.search(file.stem.lower())
+    called = [] if split_name is None else [file.stem[slice(*split_name.span())], split_name[0]]
     for split in _splits_named_in(file):
         called += SPLIT_NAMES[split]
     above = [file.parent]

@@ -33,6 +33,7 @@ _BOXLESS = frozenset({"polyline", "points", "tag", "skeleton"})
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _CUBOID = tuple(f"{{}}{corner}{side}" for side in (1, 2) for corner in ("tl", "bl", "tr", "br"))
 _MOST_FILES = 20
+_SPLIT_NAMES = {name for names in SPLIT_NAMES.values() for name in names}
 _NAME = re.compile(r'<image\s[^>]*?\bname="([^"]*)"')
 _SUBSET = re.compile(r'<image\s[^>]*?\bsubset="([^"]*)"')
 
@@ -116,11 +117,17 @@ class CvatConfig(FolderConfig):
                 "task as 'CVAT for images 1.1', which has the boxes of every frame"
             )
         reader = _Reader(str(self.annotations), self.images)
+        num_unsplit = 0
         for element in root.iterfind("image"):
             subset = element.get("subset", "")
             if self.subset is None or subset.lower() == self.subset.lower():
                 reader.read(element, subset)
-        return reader.table(list(_labels(root)))
+            num_unsplit += self.subset is not None and subset.lower() not in _SPLIT_NAMES
+        return reader.table(list(_labels(root))).with_findings(
+            f"{num_unsplit} of the images are in a subset that is called as no split: in none"
+            if num_unsplit
+            else ""
+        )
 
 
 class _Reader:

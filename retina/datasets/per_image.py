@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from retina.datasets.file_listing import list_files
-from retina.datasets.folder import SPLIT_NAMES, FolderConfig
+from retina.datasets.folder import FolderConfig, folders_of_splits
 from retina.datasets.image_folders import IMAGE_FOLDERS, holds_images
 
 _ANNOTATION_FOLDERS = (
@@ -56,12 +56,11 @@ class FilePerImageConfig(FolderConfig):
         found = super().splits_in(folder)
         if found or cls.find_in(folder) is not None:
             return found
-        for split, names in SPLIT_NAMES.items():
-            for kind in (*_ANNOTATION_FOLDERS, *IMAGE_FOLDERS):
-                for name in names:
-                    part = cls._of(folder / kind / name)
-                    if part is not None:
-                        found.setdefault(split, part)
+        for kind in (*_ANNOTATION_FOLDERS, *IMAGE_FOLDERS):
+            for split, inside in folders_of_splits(folder / kind):
+                part = cls._of(inside)
+                if part is not None:
+                    found.setdefault(split, part)
         return found
 
     @classmethod

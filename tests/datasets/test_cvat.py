@@ -131,6 +131,7 @@ def test_subsets_are_splits_and_may_have_folders(tmp_path: Path) -> None:
         tmp_path,
         ('name="a.jpg" subset="Train" task_id="1"', BOX),
         ('name="b.jpg" subset="Validation" task_id="2"', BOX + BOX),
+        ('name="c.jpg" subset="default" task_id="3"', BOX),
     )
     (tmp_path / "images" / "Train").mkdir()
     (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / "Train" / "a.jpg")
@@ -140,6 +141,9 @@ def test_subsets_are_splits_and_may_have_folders(tmp_path: Path) -> None:
         assert [Path(train.file_path(0)).name, len(train)] == ["a.jpg", 1]
         assert [Path(validation.file_path(0)).name, len(validation)] == ["b.jpg", 1]
         assert source.splits["train"].display_name == f"{file}, train"
+        assert train.table.findings[0] == (
+            "1 of the images are in a subset that is called as no split: in none"
+        )
 
 
 def test_frames_of_a_video_have_no_suffix(tmp_path: Path) -> None:

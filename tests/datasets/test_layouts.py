@@ -167,6 +167,22 @@ def test_files_that_are_called_as_splits(tmp_path: Path, train: str, test: str) 
     }
 
 
+def test_folders_of_splits_in_any_case(tmp_path: Path) -> None:
+    coco(tmp_path / "a/Train/annotations.json", tmp_path / "a/Train/images/1.jpg")
+    coco(tmp_path / "a/VAL/annotations.json", tmp_path / "a/VAL/images/1.jpg")
+    assert list(found(tmp_path / "a")) == ["train", "validation"]
+    for split in ("Train", "Test"):  # as CVAT exports a project to COCO's format
+        coco(
+            tmp_path / f"b/annotations/instances_{split}.json", tmp_path / f"b/images/{split}/1.jpg"
+        )
+        voc(tmp_path / "c/annotations" / split, tmp_path / "c/images" / split, "a")
+    assert [images for images, _, _ in found(tmp_path / "b").values()] == [
+        tmp_path / "b/images/Train",
+        tmp_path / "b/images/Test",
+    ]
+    assert list(found(tmp_path / "c")) == ["train", "test"]
+
+
 def test_the_folder_that_holds_the_images_is_taken(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "other.jpg")
     file = coco(tmp_path / "annotations.json", tmp_path / "1.jpg", tmp_path / "2.jpg")
