@@ -54,7 +54,7 @@ def coco_split_files(folder: Path) -> dict[str, Path]:
             for split in _splits_named_in(file):
                 files.setdefault(split, []).append(file)
         if files:
-            return {split: _only(split, named) for split, named in files.items()}
+            return {split: _only(split, files[split]) for split in SPLIT_NAMES if split in files}
     return {}
 
 
