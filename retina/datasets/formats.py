@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from retina.datasets.coco import CocoConfig
+from retina.datasets.cvat import CvatConfig
 from retina.datasets.folder import FolderConfig
+from retina.datasets.labelme import LabelmeConfig
+from retina.datasets.via import ViaConfig
 from retina.datasets.voc import VocConfig
 from retina.errors import one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
     VocConfig,
+    LabelmeConfig,
+    CvatConfig,
+    ViaConfig,
 )
 """A new format is one more line here."""
 
