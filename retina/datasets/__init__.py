@@ -14,6 +14,7 @@ from retina.datasets.folder import FolderConfig, FolderDataset
 from retina.datasets.formats import FORMATS, format_of
 from retina.datasets.sources import SPLITS, FoundSource, find_source, split_called
 from retina.datasets.voc import VocConfig
+from retina.datasets.yolo import YoloConfig
 
 AnyDatasetConfig = Annotated[
     DatasetConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "RefusalCause",
     "SourceConfig",
     "VocConfig",
+    "YoloConfig",
     "find_source",
     "format_of",
     "read_coco_ground_truth",

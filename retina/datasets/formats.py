@@ -7,11 +7,13 @@ from pathlib import Path
 from retina.datasets.coco import CocoConfig
 from retina.datasets.folder import FolderConfig
 from retina.datasets.voc import VocConfig
+from retina.datasets.yolo import YoloConfig
 from retina.errors import one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
     VocConfig,
+    YoloConfig,
 )
 """A new format is one more line here."""
 
