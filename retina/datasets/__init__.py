@@ -8,6 +8,7 @@ from retina.configuration import OneOf
 from retina.datasets.auto import KEYS, SourceConfig, tell_source
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
+from retina.datasets.csv_table import CsvConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
@@ -29,6 +30,7 @@ __all__ = [
     "CocoConfig",
     "ConcatenatedConfig",
     "ConcatenatedDataset",
+    "CsvConfig",
     "DatasetConfig",
     "DatasetReport",
     "DetectionDataset",

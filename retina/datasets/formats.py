@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retina.datasets.coco import CocoConfig
+from retina.datasets.csv_table import CsvConfig
 from retina.datasets.folder import FolderConfig
 from retina.datasets.voc import VocConfig
 from retina.datasets.yolo import YoloConfig
@@ -14,6 +15,7 @@ FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
     VocConfig,
     YoloConfig,
+    CsvConfig,
 )
 """A new format is one more line here."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
+from retina.datasets.file_names import in_lower_case
 from retina.datasets.repeated import plain_path
 
 _ANCHOR = re.compile(r"^(?:[A-Za-z][\w+.-]*:)?/*")
@@ -52,21 +53,26 @@ def find_images(names: Sequence[str], folder: Path) -> tuple[list[str], str]:
     """
     files = _ImagesBelow(folder)
     meant = [files.meant_by(name) for name in names]
-    taken = Counter(file for file, _ in meant)
-    found = [
-        file if file and (not how or taken[file] == 1) else _below(name)
-        for name, (file, how) in zip(names, meant, strict=True)
-    ]
-    by_another = [at for at, (file, how) in enumerate(meant) if how and found[at] == file]
-    if not by_another:
+    taken = Counter(meant)
+    found, by_part = [], []
+    for name, file in zip(names, meant, strict=True):
+        is_exact = file == plain_path(name)
+        is_found = bool(file) and (is_exact or taken[file] == 1)
+        found.append(file if is_found else _below(name))
+        by_part += [] if is_exact or not is_found else [(name, file)]
+    if not by_part:
         return found, ""
-    how_often = Counter(meant[at][1] for at in by_another)
-    first = by_another[0]
+    name, file = by_part[0]
     return found, (
-        f"{len(by_another)} of {len(names)} images are found by a part of their name: "
-        f"{', '.join(f'{count} {how}' for how, count in how_often.items())} (the first: "
-        f"'{names[first]}' is '{found[first]}')"
+        f"{len(by_part)} of {len(names)} images are found by a part of their name (the first: "
+        f"'{name}' is '{file}')"
     )
+
+
+def holds_images(folder: Path, names: Sequence[str]) -> bool:
+    """Whether names mean images below a folder, each alone or together with others."""
+    files = _ImagesBelow(folder)
+    return all(map(files.meant_by, names))
 
 
 def _below(name: str) -> str:
@@ -88,45 +94,28 @@ class _ImagesBelow:
         return frozenset(path.relative_to(self._folder).as_posix() for path in listed)
 
     @cached_property
-    def _by_stem(self) -> Mapping[str, list[str]]:
-        return _grouped((file.rpartition(".")[0], file) for file in self._files)
+    def _by_tail(self) -> Mapping[str, list[str]]:
+        """The files by their names with and without folders and suffix, spelling aside."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for file in self._files:
+            base = file.rpartition("/")[2]
+            for key in {file, base, _without_suffix(file), _without_suffix(base)}:
+                groups[in_lower_case(key)].append(file)
+        return dict(groups)
 
-    @cached_property
-    def _by_base(self) -> Mapping[str, list[str]]:
-        return _grouped((file.rpartition("/")[2], file) for file in self._files)
-
-    @cached_property
-    def _by_base_stem(self) -> Mapping[str, list[str]]:
-        return _grouped((PurePosixPath(file).stem, file) for file in self._files)
-
-    def meant_by(self, name: str) -> tuple[str, str]:
-        """The file, and which part of the name led to it; both empty where none or several do."""
+    def meant_by(self, name: str) -> str:
+        """The file; empty where there is none, or several."""
         plain = plain_path(name)
         if plain in self._files:
-            return plain, ""
+            return plain
         parts = path_parts(name)
         tails = ["/".join(parts[count:]) for count in range(len(parts))]
-        if not tails:
-            return "", ""
-        stems = [_without_suffix(tail) for tail in tails]
-        for how, found in (
-            *(("without its first folders", [tail] * (tail in self._files)) for tail in tails),
-            ("in another folder", self._by_base.get(tails[-1], [])),
-            *(("without its suffix", self._by_stem.get(stem, [])) for stem in stems),
-            ("without its suffix", self._by_base_stem.get(stems[-1], [])),
-        ):
-            if found:
-                return (found[0], how) if len(found) == 1 else ("", "")
-        return "", ""
+        exact = next((tail for tail in tails if tail in self._files), "")
+        keys = map(in_lower_case, (*tails, *map(_without_suffix, tails)))
+        found = next((self._by_tail[key] for key in keys if key in self._by_tail), [])
+        return exact or (found[0] if len(found) == 1 else "")
 
 
 def _without_suffix(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
-
-
-def _grouped(pairs: Iterator[tuple[str, str]]) -> Mapping[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for key, file in pairs:
-        groups[key].append(file)
-    return dict(groups)
