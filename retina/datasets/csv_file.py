@@ -40,7 +40,8 @@ class CsvRows:
         sizes: height and width that rows give to images, with the line of the first of each.
         image_lines: the line that names each image first.
         image_rows: ``(G,)`` the image of each box.
-        class_names: of the boxes; empty where a row has none.
+        class_names: the different ones.
+        class_rows: ``(G,)`` the class of each box.
         corners: ``(G, 4)`` float64, in the unit of the file.
         crowds: ``(G,)`` whether the box is around a group.
         lines: ``(G,)`` where each stands.
@@ -51,7 +52,8 @@ class CsvRows:
     sizes: dict[tuple[int, Size], int]
     image_lines: tuple[int, ...]
     image_rows: Sequence[int]
-    class_names: Sequence[str]
+    class_names: tuple[str, ...]
+    class_rows: Sequence[int]
     corners: FloatArray
     crowds: Sequence[int]
     lines: Sequence[int]
@@ -172,9 +174,8 @@ class _Reading:
         self._images: dict[str, int] = {}
         self._image_lines: list[int] = []
         self._sizes: dict[tuple[int, Size], int] = {}
-        self._classes: dict[str, str] = {}
-        self._image_rows, self._lines = array("q"), array("q")
-        self._class_names: list[str] = []
+        self._classes: dict[str, int] = {}
+        self._image_rows, self._class_rows, self._lines = array("q"), array("q"), array("q")
         self._corners, self._crowds = array("d"), array("b")
 
     def add(self, row: Sequence[str], line: int) -> None:
@@ -204,7 +205,7 @@ class _Reading:
         if box is None:
             return
         self._image_rows.append(image)
-        self._class_names.append(self._classes.setdefault(label, label))
+        self._class_rows.append(self._classes.setdefault(label, len(self._classes)))
         self._corners.extend(box)
         self._crowds.append(_is_crowd(row, columns))
         self._lines.append(line)
@@ -217,7 +218,8 @@ class _Reading:
             sizes=self._sizes,
             image_lines=tuple(self._image_lines),
             image_rows=self._image_rows,
-            class_names=self._class_names,
+            class_names=tuple(self._classes),
+            class_rows=self._class_rows,
             corners=np.array(self._corners, dtype=np.float64).reshape(-1, 4),
             crowds=self._crowds,
             lines=self._lines,

@@ -132,11 +132,13 @@ class CsvConfig(FolderConfig):
         ]
         for (image, size), line in rows.sizes.items():
             builder.image(files[image], size, where=f"line {line}")
-        for at, name in enumerate(_class_names(rows, classes, builder.problems)):
+        names = _class_names(rows, classes, builder.problems)
+        for at, label in enumerate(rows.class_rows):
+            x1, y1, x2, y2 = rows.corners[at].tolist()
             builder.box(
                 images[rows.image_rows[at]],
-                name,
-                tuple(rows.corners[at].tolist()),
+                names[label],
+                (x1, y1, x2, y2),
                 where=f"line {rows.lines[at]}",
                 is_crowd=bool(rows.crowds[at]),
             )
@@ -172,12 +174,15 @@ def _folders_near(file: Path) -> Iterator[Path]:
             yield folder
 
 
-def _class_names(rows: CsvRows, classes: ClassFile | None, problems: list[str]) -> Iterator[str]:
-    """The class of every box, by the list of classes where there is one."""
-    for name, line in zip(rows.class_names, rows.lines, strict=True):
-        if classes is not None and classes.ids and name not in classes.ids:
+def _class_names(rows: CsvRows, classes: ClassFile | None, problems: list[str]) -> list[str]:
+    """The names of the classes, by the list of classes where there is one."""
+    if classes is None:
+        return list(rows.class_names)
+    for label, name in enumerate(rows.class_names):
+        if classes.ids and name not in classes.ids:
+            line = rows.lines[rows.class_rows.index(label)]
             problems.append(f"line {line}: the class '{name[:60]}' is not in {classes.path}")
-        yield classes.names.get(name, name) if classes is not None else name
+    return [classes.names.get(name, name) for name in rows.class_names]
 
 
 def _built(builder: TableBuilder, classes: ClassFile | None) -> AnnotationTable:

@@ -84,11 +84,16 @@ def is_image_list(path: Path) -> bool:
 
 def description_in(folder: Path) -> Path | None:
     """The file in a folder that describes a data set in YOLO's format, or None."""
-    files = list_files(folder, (".yaml", ".yml", ".data"), deep=False).files
+    files = _files_in(folder, (".yaml", ".yml", ".data"))
     usual = [file for file in files if file.name in _YAML_NAMES]
     rest = [file for file in files if file not in usual]
     is_one = (file for file in (*usual, *rest) if is_yolo_yaml(file) or is_darknet_data(file))
     return next(is_one, None)
+
+
+def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    names = FolderListings().names_in(folder)
+    return [folder / name for name in sorted(names) if name.lower().endswith(suffixes)]
 
 
 def names_in(folder: Path) -> YoloFile | None:
@@ -96,8 +101,7 @@ def names_in(folder: Path) -> YoloFile | None:
     described = description_in(folder)
     if described is not None:
         return read_yolo_file(described)
-    files = [folder / name for name in _NAME_FILES]
-    files += list_files(folder, (".names",), deep=False).files
+    files = [*(folder / name for name in _NAME_FILES), *_files_in(folder, (".names",))]
     listed = next((file for file in files if file.is_file()), None)
     return None if listed is None else YoloFile(listed, _names_listed_in(listed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
@@ -72,6 +73,7 @@ class LabelFiles:
         self._labels = labels
         self._listings = FolderListings()
         self._alike: dict[Path, dict[str, list[str]]] = {}
+        self._folders_of = cache(self._folders)
         self._mirrors: dict[Path, Path] = {}
         self._names_of: dict[Path, frozenset[str]] = {}
         self._without: list[Path] = []
@@ -79,7 +81,7 @@ class LabelFiles:
 
     def of(self, image: Path) -> Path | None:
         """The label file of an image; None where there is none."""
-        for folder, is_mirror in self._folders(image):
+        for folder, is_mirror in self._folders_of(image.parent):
             found = self._in(folder, image)
             if found is not None:
                 if is_mirror:
@@ -94,19 +96,15 @@ class LabelFiles:
         return any(
             folder.is_dir() and folder.absolute() != image.parent.absolute()
             for image in self._without[:1]
-            for folder, _ in self._folders(image)
+            for folder, _ in self._folders_of(image.parent)
         )
 
-    def _folders(self, image: Path) -> Iterator[tuple[Path, bool]]:
-        """Where the labels of an image may lie, and whether only its neighbours' lie there too."""
-        if self._labels is not None:
-            below = self._labels / image.parent.relative_to(self._images)
-            yield below, True
-            if below != self._labels:
-                yield self._labels, False
-        else:
-            yield labels_of(image.absolute()).parent, True
-            yield image.parent, True
+    def _folders(self, folder: Path) -> list[tuple[Path, bool]]:
+        """Where the labels of a folder of images may lie, and whether only these lie there."""
+        if self._labels is None:
+            return [(labels_of(folder.absolute() / "image").parent, True), (folder, True)]
+        below = self._labels / folder.relative_to(self._images)
+        return [(below, True), *([(self._labels, False)] if below != self._labels else [])]
 
     def _in(self, folder: Path, image: Path) -> Path | None:
         listed = self._listings.names_in(folder)
