@@ -8,6 +8,7 @@ from retina.configuration import OneOf
 from retina.datasets.auto import KEYS, SourceConfig, tell_source
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
+from retina.datasets.csv_table import CsvConfig
 from retina.datasets.cvat import CvatConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
@@ -17,6 +18,7 @@ from retina.datasets.labelme import LabelmeConfig
 from retina.datasets.sources import SPLITS, FoundSource, find_source, split_called
 from retina.datasets.via import ViaConfig
 from retina.datasets.voc import VocConfig
+from retina.datasets.yolo import YoloConfig
 
 AnyDatasetConfig = Annotated[
     DatasetConfig,
@@ -31,6 +33,7 @@ __all__ = [
     "CocoConfig",
     "ConcatenatedConfig",
     "ConcatenatedDataset",
+    "CsvConfig",
     "CvatConfig",
     "DatasetConfig",
     "DatasetReport",
@@ -43,6 +46,7 @@ __all__ = [
     "SourceConfig",
     "ViaConfig",
     "VocConfig",
+    "YoloConfig",
     "find_source",
     "format_of",
     "read_coco_ground_truth",
