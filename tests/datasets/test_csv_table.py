@@ -366,7 +366,7 @@ def test_the_commands(write: Write, invoke: Invoke, tmp_path: Path) -> None:
     for where in ([folder], [file], ["--annotations", file, "--images", folder / "train"]):
         done = invoke("data", "check", *where)
         assert done.code == 0, done.err
-        assert "1 images, 1 boxes, 0 crowd regions" in done.out
+        assert "1 image, 1 box, 0 crowd regions" in done.out
         assert "read as image 'filename'; class 'class'" in done.out
     done = invoke("data", "stats", folder)
     assert (done.code, "cat" in done.out) == (0, True), done.err
