@@ -138,14 +138,20 @@ def _opened(
     lines = iter(text.split("\n", 3)[:3])
     first = next((line for line in lines if line.strip() and not line.startswith("sep=")), "")
     candidates = {
-        separator: columns_of(next(csv.reader([first], delimiter=separator), []), shape)
-        for separator in _SEPARATORS
+        separator: columns_of(_cells(first, separator), shape) for separator in _SEPARATORS
     }
     found = {separator: columns for separator, columns in candidates.items() if columns}
     if not found:
         return None
     separator = max(found, key=lambda one: found[one].count)
     return found[separator], _rows(text, separator, found[separator], path)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a cell of more than a hundred thousand letters
+        return []
 
 
 def _rows(
@@ -247,7 +253,7 @@ def _number(text: str) -> float:
     number = number_of(text)
     if number is None:  # a decimal comma, where another character separates the columns
         number = number_of(text.replace(",", ".")) if text.count(",") == 1 else None
-    if number is None or not math.isfinite(number):
+    if number is None or not math.isfinite(number) or abs(number) >= 2**31:
         raise ValueError(f"{text.strip()[:60]!r} is no number")
     return number
 

@@ -178,11 +178,17 @@ def _class_names(rows: CsvRows, classes: ClassFile | None, problems: list[str]) 
     """The names of the classes, by the list of classes where there is one."""
     if classes is None:
         return list(rows.class_names)
-    for label, name in enumerate(rows.class_names):
+    names = [_listed_name(name, classes) for name in rows.class_names]
+    for label, name in enumerate(names):
         if classes.ids and name not in classes.ids:
             line = rows.lines[rows.class_rows.index(label)]
             problems.append(f"line {line}: the class '{name[:60]}' is not in {classes.path}")
-    return [classes.names.get(name, name) for name in rows.class_names]
+    return names
+
+
+def _listed_name(name: str, classes: ClassFile) -> str:
+    by_id = {} if name in classes.ids else {str(at): one for one, at in classes.ids.items()}
+    return classes.names.get(name) or by_id.get(name) or name
 
 
 def _built(builder: TableBuilder, classes: ClassFile | None) -> AnnotationTable:

@@ -225,7 +225,14 @@ def resolve(written: str, folder: Path, root: str = "") -> Path | None:
         folder: of the describing file.
         root: what the file says that its paths are relative to.
     """
-    return next((path for path in _candidates(written, folder, root) if path.exists()), None)
+    return next((path for path in _candidates(written, folder, root) if _exists(path)), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
 
 
 def _candidates(written: str, folder: Path, root: str) -> Iterator[Path]:

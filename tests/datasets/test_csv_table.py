@@ -186,6 +186,12 @@ def test_classes_of_keras_retinanet_have_ids(write: Write) -> None:
     assert dataset.categories.names == ("dog", "cow", "cat")
     assert dataset.categories.dataset_ids == (0, 1, 2)
     assert dataset.class_counts() == (1, 0, 1)
+    for classes in ("name,id\ndog,0\ncow,1\ncat,2\n", "0,dog\n1,cow\n2,cat\n"):
+        write({"train/classes.csv": classes, "train/annotations.csv": "a.jpg,6,4,30,20,2\n"})
+        assert boxes_of(part.build()) == {"a.jpg": [("cat", [6, 4, 24, 16])]}
+    write({"train/annotations.csv": "a.jpg,6,4,30,20,dog\na.jpg,0,0,9,9,cat\n"})
+    write({"train/classes.csv": "a.jpg,0\nb.jpg,1\n"})  # another table
+    assert not part.has_category_ids
     write({"train/classes.csv": "name,id\ndog,0\n"})
     with pytest.raises(UserError, match=r"line 2: the class 'cat' is not in .*classes\.csv"):
         part.build()
