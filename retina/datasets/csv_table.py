@@ -22,6 +22,7 @@ from retina.datasets.csv_file import (
     CsvRows,
     Unit,
     csv_columns,
+    is_via_table,
     names_in_csv,
     read_csv_rows,
     splits_named_in,
@@ -69,9 +70,9 @@ class CsvConfig(FolderConfig):
 
     @classmethod
     def recognises(cls, annotations: Path) -> bool:
-        """Whether they are a CSV file with columns for an image and a box."""
+        """Whether they are a CSV file, and not the VGG Image Annotator's."""
         is_csv = annotations.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
-        return is_csv and annotations.is_file() and csv_columns(annotations) is not None
+        return is_csv and annotations.is_file() and not is_via_table(annotations)
 
     @classmethod
     def find_in(cls, folder: Path) -> Self | None:
@@ -153,7 +154,7 @@ class CsvConfig(FolderConfig):
 
 def _files_in(folder: Path) -> list[Path]:
     files = list_files(folder, _SUFFIXES, deep=False).files
-    return [file for file in files if CsvConfig.recognises(file)]
+    return [file for file in files if csv_columns(file) is not None]
 
 
 def _split_of(file: Path) -> str:
