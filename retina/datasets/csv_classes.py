@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retina.datasets.csv_columns import columns_of
-from retina.datasets.file_listing import list_files
+from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.errors import UserError
 from retina.text_files import read_text
 
@@ -49,6 +49,10 @@ def classes_beside(path: Path) -> ClassFile | None:
     return None
 
 
+def _is_class(name: str, number: str) -> bool:
+    return number.isdecimal() and len(number) < 10 and not name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _read(path: Path) -> ClassFile | None:
     try:
         rows = list(csv.reader(io.StringIO(read_text(path, "CSV file"), newline="")))
@@ -59,8 +63,10 @@ def _read(path: Path) -> ClassFile | None:
         return None
     if "description" in path.stem.lower():
         return ClassFile(path, names={row[0]: row[1] for row in rows})
-    listed = rows if rows[0][1].isdecimal() else rows[1:]  # below a header
-    if not listed or not all(row[1].isdecimal() for row in listed):
+    listed = rows if any(map(str.isdecimal, rows[0])) else rows[1:]  # below a header
+    if listed and all(row[0].isdecimal() and not row[1].isdecimal() for row in listed):
+        listed = [[name, number] for number, name in listed]
+    if not listed or not all(_is_class(*row) for row in listed):
         return None
     ids = {name: int(number) for name, number in listed}
     if len(set(ids.values())) < len(ids):

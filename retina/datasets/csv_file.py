@@ -26,6 +26,7 @@ Unit = Literal["pixels", "fractions"]
 FARTHEST = 1.5
 """A box with a number above it is in pixels; one in fractions may reach out of its image a bit."""
 
+_LONGEST_HEADER = 100_000
 _SEPARATORS = (",", ";", "\t", "|")
 _NUMBERS = re.compile(r"[^\s,;\[\]()]+")
 
@@ -68,6 +69,14 @@ def csv_columns(path: Path, shape: BoxShape | None = None) -> Columns | None:
     return None if found is None else found[0]
 
 
+def is_via_table(path: Path) -> bool:
+    """Whether a file is a table of the VGG Image Annotator, whose cells hold JSON."""
+    try:
+        return "region_shape_attributes" in _first_line(read_text(path, "CSV file"))
+    except UserError:
+        return False
+
+
 def splits_named_in(path: Path) -> list[str]:
     """The splits of `SPLIT_NAMES` that a column of the file names; none without one."""
     opened = _opened(path)
@@ -105,10 +114,11 @@ def read_csv_rows(path: Path, shape: BoxShape | None, split: str | None) -> CsvR
     """
     opened = _opened(path, shape)
     if opened is None:
+        first = _first_line(read_text(path, "CSV file"))
         raise UserError(
             f"{path}: is no CSV file of boxes: no columns are known for the image (filename, "
             "image_id …) and the box (xmin, ymin, xmax, ymax; x, y, width, height; or bbox); name "
-            "them so in the first line"
+            f"them so in the first line, which is {first[:100]!r}"
         )
     columns, rows = opened
     reading, problems = _Reading(columns), []
@@ -135,17 +145,28 @@ def _opened(
 ) -> tuple[Columns, Iterator[tuple[int, list[str]]]] | None:
     """The columns of a file, and its rows with their lines; None where it holds no boxes."""
     text = read_text(path, "CSV file")
-    lines = iter(text.split("\n", 3)[:3])
-    first = next((line for line in lines if line.strip() and not line.startswith("sep=")), "")
+    first = _first_line(text)
     candidates = {
-        separator: columns_of(next(csv.reader([first], delimiter=separator), []), shape)
-        for separator in _SEPARATORS
+        separator: columns_of(_cells(first, separator), shape) for separator in _SEPARATORS
     }
     found = {separator: columns for separator, columns in candidates.items() if columns}
     if not found:
         return None
     separator = max(found, key=lambda one: found[one].count)
     return found[separator], _rows(text, separator, found[separator], path)
+
+
+def _first_line(text: str) -> str:
+    """The first that is neither blank nor Excel's hint."""
+    lines = iter(text[:_LONGEST_HEADER].splitlines())
+    return next((line for line in lines if line.strip() and not line.startswith("sep=")), "")
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a cell of more than a hundred thousand letters
+        return []
 
 
 def _rows(
@@ -247,7 +268,7 @@ def _number(text: str) -> float:
     number = number_of(text)
     if number is None:  # a decimal comma, where another character separates the columns
         number = number_of(text.replace(",", ".")) if text.count(",") == 1 else None
-    if number is None or not math.isfinite(number):
+    if number is None or not math.isfinite(number) or abs(number) >= 2**31:
         raise ValueError(f"{text.strip()[:60]!r} is no number")
     return number
 

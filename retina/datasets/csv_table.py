@@ -22,6 +22,7 @@ from retina.datasets.csv_file import (
     CsvRows,
     Unit,
     csv_columns,
+    is_via_table,
     names_in_csv,
     read_csv_rows,
     splits_named_in,
@@ -69,9 +70,9 @@ class CsvConfig(FolderConfig):
 
     @classmethod
     def recognises(cls, annotations: Path) -> bool:
-        """Whether they are a CSV file with columns for an image and a box."""
+        """Whether they are a CSV file, and not the VGG Image Annotator's."""
         is_csv = annotations.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
-        return is_csv and annotations.is_file() and csv_columns(annotations) is not None
+        return is_csv and annotations.is_file() and not is_via_table(annotations)
 
     @classmethod
     def find_in(cls, folder: Path) -> Self | None:
@@ -153,7 +154,7 @@ class CsvConfig(FolderConfig):
 
 def _files_in(folder: Path) -> list[Path]:
     files = list_files(folder, _SUFFIXES, deep=False).files
-    return [file for file in files if CsvConfig.recognises(file)]
+    return [file for file in files if csv_columns(file) is not None]
 
 
 def _split_of(file: Path) -> str:
@@ -178,11 +179,17 @@ def _class_names(rows: CsvRows, classes: ClassFile | None, problems: list[str]) 
     """The names of the classes, by the list of classes where there is one."""
     if classes is None:
         return list(rows.class_names)
-    for label, name in enumerate(rows.class_names):
+    names = [_listed_name(name, classes) for name in rows.class_names]
+    for label, name in enumerate(names):
         if classes.ids and name not in classes.ids:
             line = rows.lines[rows.class_rows.index(label)]
             problems.append(f"line {line}: the class '{name[:60]}' is not in {classes.path}")
-    return [classes.names.get(name, name) for name in rows.class_names]
+    return names
+
+
+def _listed_name(name: str, classes: ClassFile) -> str:
+    by_id = {} if name in classes.ids else {str(at): one for one, at in classes.ids.items()}
+    return classes.names.get(name) or by_id.get(name) or name
 
 
 def _built(builder: TableBuilder, classes: ClassFile | None) -> AnnotationTable:

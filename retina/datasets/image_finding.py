@@ -26,7 +26,7 @@ class FolderListings:
     def _names_in(folder: Path) -> frozenset[str]:
         try:
             return frozenset(os.listdir(folder))  # noqa: PTH208  # bare names, no Path for each
-        except OSError:
+        except (OSError, ValueError):  # a NUL in the name
             return frozenset()
 
     def has(self, path: Path) -> bool:

@@ -7,6 +7,7 @@ they are looked for relative to what the file says, then beside it, then by thei
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.configuration import parse_yaml
+from retina.configuration.yaml_text import MAX_CHARACTERS
 from retina.datasets.annotations import text_fault
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import SPLIT_NAMES
@@ -24,6 +26,7 @@ from retina.text_files import read_text
 MOST_CLASSES = 100_000
 """An id above it is taken for a mistake, instead of making a name for every number below."""
 
+_YAML_KEY = re.compile(rb"^(\w+)\s*:", re.MULTILINE)
 _EXPERIMENT_KEYS = frozenset({"model", "training", "preset"})
 _NAME_FILES = ("obj.names", "classes.names", "_darknet.labels", "classes.txt")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -56,13 +59,22 @@ def is_yolo_yaml(path: Path) -> bool:
         return False
     try:
         tree = parse_yaml(read_text(path, "YAML file"), str(path))
-    except UserError:
-        return False
+    except UserError:  # a damaged one is known by its keys: what is wrong is said when it is read
+        return _looks_like_yolo(path)
     return (
         isinstance(tree, dict)
         and bool({"names", "nc"} & tree.keys() - _EXPERIMENT_KEYS)
         and (not _EXPERIMENT_KEYS & tree.keys())
     )
+
+
+def _looks_like_yolo(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            keys = set(_YAML_KEY.findall(file.read(MAX_CHARACTERS)))
+    except OSError:
+        return False
+    return bool({b"names", b"nc"} & keys) and not {key.encode() for key in _EXPERIMENT_KEYS} & keys
 
 
 def is_darknet_data(path: Path) -> bool:
@@ -225,7 +237,14 @@ def resolve(written: str, folder: Path, root: str = "") -> Path | None:
         folder: of the describing file.
         root: what the file says that its paths are relative to.
     """
-    return next((path for path in _candidates(written, folder, root) if path.exists()), None)
+    return next((path for path in _candidates(written, folder, root) if _exists(path)), None)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
 
 
 def _candidates(written: str, folder: Path, root: str) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from retina.datasets.table_builder import Box
 RowKind = Literal["box", "confidence", "outline", "keypoints"]
 
 FARTHEST = 2.0
-"""A number above it is no fraction of an image; boxes that reach out by less are cut off later."""
+"""A number beyond it is no fraction of an image; boxes that reach out by less are cut off later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def read_row(line: str, *, has_keypoints: bool) -> LabelRow:
     class_id = _class_id(first)
     kind = _kind(numbers, has_keypoints, line)
     shape = numbers if kind == "outline" else numbers[:4]
-    if min(shape) > 1 or max(shape) > FARTHEST:
+    if min(shape) > 1 or max(map(abs, shape)) > FARTHEST:
         raise ValueError(
             f"{_shown(line)} has numbers above 1, as in pixels; YOLO's are fractions: x and width "
             "divided by the image's width, y and height by its height"

@@ -186,6 +186,12 @@ def test_classes_of_keras_retinanet_have_ids(write: Write) -> None:
     assert dataset.categories.names == ("dog", "cow", "cat")
     assert dataset.categories.dataset_ids == (0, 1, 2)
     assert dataset.class_counts() == (1, 0, 1)
+    for classes in ("name,id\ndog,0\ncow,1\ncat,2\n", "0,dog\n1,cow\n2,cat\n"):
+        write({"train/classes.csv": classes, "train/annotations.csv": "a.jpg,6,4,30,20,2\n"})
+        assert boxes_of(part.build()) == {"a.jpg": [("cat", [6, 4, 24, 16])]}
+    write({"train/annotations.csv": "a.jpg,6,4,30,20,dog\na.jpg,0,0,9,9,cat\n"})
+    write({"train/classes.csv": "a.jpg,0\nb.jpg,1\n"})  # another table
+    assert not part.has_category_ids
     write({"train/classes.csv": "name,id\ndog,0\n"})
     with pytest.raises(UserError, match=r"line 2: the class 'cat' is not in .*classes\.csv"):
         part.build()
@@ -340,14 +346,18 @@ def test_other_tables_are_told_apart(tmp_path: Path, row: str, is_known: bool) -
     assert (columns_of(row.split(",")) is not None) == is_known
     path = tmp_path / "x.csv"
     path.write_text(f"{row}\n")
-    assert (format_of(path) is CsvConfig) == is_known
+    assert (format_of(path) is CsvConfig) == (not row.startswith("filename,file_size"))
+    (tmp_path / "a.jpg").touch()
+    assert (CsvConfig.find_in(tmp_path) is not None) == is_known
 
 
-def test_a_file_that_is_no_table_of_boxes(tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_of_boxes(tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "x.csv"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="is no CSV file of boxes: no columns are known"):
-        CsvConfig(images=tmp_path, annotations=path).read()
+    path.write_text("species,count\nape,2\n")
+    done = invoke("data", "check", path)
+    assert done.code == 2
+    assert "is no CSV file of boxes: no columns are known" in done.err
+    assert "name them so in the first line, which is 'species,count'" in done.err
 
 
 def test_the_raccoons(shared_data: Path) -> None:

@@ -394,7 +394,7 @@ def test_a_yaml_is_told_from_an_experiment(write: Write) -> None:
             "c.yaml": "preset: paper\nnc: 2\n",
             "d.yaml": "dataset: {}\n",
             "e.yaml": "- names\n",
-            "f.yaml": "names: [",
+            "f.yaml": "model: [",
             "labels/a.txt": "",
             "xml/a.xml": "<annotation/>",
             "xml/a.txt": "",
@@ -405,6 +405,18 @@ def test_a_yaml_is_told_from_an_experiment(write: Write) -> None:
     yolo = {path.name for path in folder.iterdir() if YoloConfig.recognises(path)}
     assert yolo == {"a.yaml", "labels", "list.txt"}
     assert format_of(folder / "xml") is not YoloConfig
+
+
+def test_a_damaged_yaml_is_told(write: Write, invoke: Invoke) -> None:
+    folder = write(
+        {**IN_SPLITS, "data.yaml": "train: images/train\nnames: [cat\nval: images/val\n"}
+    )
+    for source in (folder, folder / "data.yaml"):
+        done = invoke("data", "check", source)
+        assert (done.code, "data.yaml, line " in done.err) == (2, True), done.err
+    (folder / "data.yaml").write_bytes("names: [Kätzchen]\ntrain: images/train\n".encode("latin-1"))
+    done = invoke("data", "check", folder)
+    assert (done.code, "save it in UTF-8" in done.err) == (2, True), done.err
 
 
 def test_a_config_names_the_parts(write: Write) -> None:
