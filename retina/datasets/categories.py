@@ -201,7 +201,7 @@ def _unused_finding(chosen: Categories, used: Sequence[bool]) -> str:
         return ""
     return (
         f"{len(unused)} of {len(chosen)} categories kept although no annotation uses them "
-        f"(unused_categories: drop leaves them out): {_shortened(unused)}"
+        f"(in a config, unused_categories: drop leaves them out): {_shortened(unused)}"
     )
 
 

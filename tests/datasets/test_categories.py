@@ -36,8 +36,8 @@ def test_labels_follow_ascending_ids_and_unused_categories_are_kept(
     assert dataset.categories.dataset_ids == (0, 2, 9, 90)
     assert dataset.targets(0).labels.tolist() == [2, 1]
     assert dataset.report.findings == (
-        "2 of 4 categories kept although no annotation uses them (unused_categories: drop leaves "
-        "them out): unused low, unused high",
+        "2 of 4 categories kept although no annotation uses them (in a config, unused_categories: "
+        "drop leaves them out): unused low, unused high",
     )
 
 
