@@ -171,7 +171,7 @@ def _unknown_message(
     listed = table.categories
     names = _shortened(
         [
-            f"{listed.names[i]} (id {listed.dataset_ids[i]}, "
+            f"{listed.names[i]} (id {listed.original_id(i)}, "
             f"{counted(int(counts[i]), 'annotation')})"
             for i in unknown
         ]

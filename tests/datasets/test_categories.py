@@ -113,6 +113,16 @@ def test_an_annotation_of_a_category_that_was_never_trained_is_an_error(
     assert len(dataset) == 2
 
 
+def test_an_id_that_is_a_text_is_told_as_its_file_has_it(write_coco: CocoWriter) -> None:
+    def spell(tree: dict[str, Any]) -> None:
+        for key, part in (("id", "categories"), ("category_id", "annotations")):
+            for one in tree[part]:
+                one[key] = {9: "nine", 2: "two"}[one[key]]
+
+    with pytest.raises(UserError, match=r"does not have: cat \(id two, "):
+        read_coco(*write_coco(spell), categories=Categories(("dog",), (9,)))
+
+
 def test_annotations_of_a_category_that_was_never_trained_can_be_left_out(
     write_coco: CocoWriter,
 ) -> None:
