@@ -61,7 +61,7 @@ def read_text(path: Path, what: str, *, max_bytes: int = MAX_BYTES) -> str:
             f"{path}: is no text in {encoding.upper().removesuffix('-SIG')} (byte {error.start}); "
             "save it in UTF-8"
         ) from None
-    except LookupError:
+    except (LookupError, UnicodeError):  # the codec 'undefined' decodes nothing
         raise UserError(
             f"{path}: says that it is in the encoding '{encoding}', which is unknown; save it in "
             "UTF-8"

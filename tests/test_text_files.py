@@ -73,6 +73,10 @@ def test_several_packed_parts_are_one_text(tmp_path: Path) -> None:
         ),
         (gzip.compress(b"a" * 100, mtime=0)[:-6] + b"abcdef", "is damaged or incomplete"),
         (b'<?xml version="1.0" encoding="klingon"?>', "the encoding 'klingon', which is unknown"),
+        (
+            b'<?xml version="1.0" encoding="undefined"?>',
+            "the encoding 'undefined', which is unknown",
+        ),
         (b'<?xml version="1.0" encoding="hex"?>', "the encoding 'hex', which is unknown"),
     ],
 )
