@@ -34,6 +34,9 @@ def main() -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _say(f"failed: the disk is full ({error}); free some space and go on")
             sys.exit(3)
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _say(f"error: {error.filename}: no usable path ({error.strerror}); correct it")
+            sys.exit(2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             _say(f"error: {error.filename}: permission denied; choose another folder")
             sys.exit(2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from operator import index
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,9 @@ def path_given(given: object, argument: str) -> Path:
     Raises:
         UserError: it is none; names the argument.
     """
-    if isinstance(given, str | PathLike):
-        return Path(given)
+    plain = fspath(given) if isinstance(given, str | PathLike) else None
+    if isinstance(plain, str):
+        return Path(plain)
     raise UserError(f"{argument}: {_shown(given)} is no path; give one as text or a Path")
 
 

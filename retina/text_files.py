@@ -61,11 +61,30 @@ def read_text(path: Path, what: str, *, max_bytes: int = MAX_BYTES) -> str:
             f"{path}: is no text in {encoding.upper().removesuffix('-SIG')} (byte {error.start}); "
             "save it in UTF-8"
         ) from None
-    except LookupError:
+    except (LookupError, UnicodeError):  # the codec 'undefined' decodes nothing
         raise UserError(
             f"{path}: says that it is in the encoding '{encoding}', which is unknown; save it in "
             "UTF-8"
         ) from None
+
+
+def read_beginning(path: Path, max_bytes: int = 2**16) -> str:
+    """The first letters of a file, to look at what it is; empty where it cannot be read at all.
+
+    Args:
+        path: the file, which `read_text` reads.
+        max_bytes: how much of it is looked at.
+    """
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes)
+        if content.startswith(_GZIP):
+            content = zlib.decompressobj(wbits=31).decompress(content, max_bytes)
+        return content.decode(_encoding_of(content), errors="ignore")
+    except (OSError, LookupError, UnicodeError, zlib.error):
+        return ""
 
 
 def _read_bytes(path: Path, what: str, max_bytes: int) -> bytes:

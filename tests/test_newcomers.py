@@ -220,8 +220,8 @@ def test_newcomers_go_through_every_command(workplace: Path) -> None:
     }
     assert len({table[table.index("AP ") :] for table in tables}) == 1
     assert "every image can be used" in done["check"].out
-    assert "JPEGImages/, or train/" in done["nothing"].err
-    assert "boxes.lines with images/, " in done["nothing"].err
+    assert "Annotations/ with JPEGImages/; " in done["nothing"].err
+    assert "boxes.lines with images/; " in done["nothing"].err
     for name in ("train", "doctor"):  # without the arrow all ids are others, and mean nothing
         assert "validation_categories_permuted" not in done[name].out
     # the hook and the command

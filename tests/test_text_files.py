@@ -9,7 +9,7 @@ import pytest
 
 from retina.configuration import read_tree
 from retina.errors import UserError
-from retina.text_files import read_json, read_text
+from retina.text_files import read_beginning, read_json, read_text
 
 TEXT = "Tür, 猫 и кошка\n"
 
@@ -25,6 +25,17 @@ def test_every_unicode_encoding_is_read(tmp_path: Path, encoding: str, packed: b
     path = tmp_path / "words.txt"
     path.write_bytes(gzip.compress(content) if packed else content)
     assert read_text(path, "list") == TEXT
+    assert read_beginning(path).removeprefix("\ufeff") == TEXT
+
+
+def test_the_beginning_of_a_file_is_looked_at_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("猫" * 100)
+    assert read_beginning(path, 10) == "猫猫猫"
+    path.write_bytes(gzip.compress(b"a" * 10_000_000))
+    assert read_beginning(path, 100) == "a" * 100
+    path.write_bytes(b"\x1f\x8b no gzip")
+    assert read_beginning(path) == read_beginning(tmp_path) == read_beginning(path / "gone") == ""
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -62,6 +73,10 @@ def test_several_packed_parts_are_one_text(tmp_path: Path) -> None:
         ),
         (gzip.compress(b"a" * 100, mtime=0)[:-6] + b"abcdef", "is damaged or incomplete"),
         (b'<?xml version="1.0" encoding="klingon"?>', "the encoding 'klingon', which is unknown"),
+        (
+            b'<?xml version="1.0" encoding="undefined"?>',
+            "the encoding 'undefined', which is unknown",
+        ),
         (b'<?xml version="1.0" encoding="hex"?>', "the encoding 'hex', which is unknown"),
     ],
 )

@@ -129,20 +129,25 @@ def _names(source: Path | None, num_classes: int, variant: str) -> list[str]:
 
 
 def _read_names(source: Path, num_classes: int) -> list[str]:
+    from retina.datasets.ids import Ids
     from retina.errors import UserError
     from retina.text_files import read_json, read_text
 
     if source.suffix != ".json":
         text = read_text(source, "list of names (--categories)")
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        if not text.lstrip().startswith("{"):  # of a compressed annotation file
+            return [line.strip() for line in text.splitlines() if line.strip()]
     tree = read_json(source, "annotation file (--categories)")
     try:
-        rows = sorted(tree["categories"], key=lambda row: row["id"])
-        if len(rows) < num_classes and rows and 0 <= rows[0]["id"] <= rows[-1]["id"] < num_classes:
+        ids, no_ids = Ids.of([row["id"] for row in tree["categories"]])
+        names = [str(row["name"]) for row in tree["categories"]]
+        if len(no_ids):
+            raise TypeError
+        by_id = dict(sorted(zip(ids.numbers.tolist(), names, strict=True)))
+        if by_id and len(by_id) < num_classes and min(by_id) >= 0 and max(by_id) < num_classes:
             # torchvision's COCO weights: the outputs are the original ids, with their gaps.
-            by_id = {row["id"]: str(row["name"]) for row in rows}
             return [by_id.get(number, f"unused {number}") for number in range(num_classes)]
-        return [str(row["name"]) for row in rows]
+        return list(by_id.values())
     except (KeyError, TypeError):
         raise UserError(
             f"--categories: {source} is no COCO annotation file with 'categories', each with an "

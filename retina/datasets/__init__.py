@@ -8,12 +8,17 @@ from retina.configuration import OneOf
 from retina.datasets.auto import KEYS, SourceConfig, tell_source
 from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
+from retina.datasets.csv_table import CsvConfig
+from retina.datasets.cvat import CvatConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
 from retina.datasets.formats import FORMATS, format_of
+from retina.datasets.labelme import LabelmeConfig
 from retina.datasets.sources import SPLITS, FoundSource, find_source, split_called
+from retina.datasets.via import ViaConfig
 from retina.datasets.voc import VocConfig
+from retina.datasets.yolo import YoloConfig
 
 AnyDatasetConfig = Annotated[
     DatasetConfig,
@@ -28,15 +33,20 @@ __all__ = [
     "CocoConfig",
     "ConcatenatedConfig",
     "ConcatenatedDataset",
+    "CsvConfig",
+    "CvatConfig",
     "DatasetConfig",
     "DatasetReport",
     "DetectionDataset",
     "FolderConfig",
     "FolderDataset",
     "FoundSource",
+    "LabelmeConfig",
     "RefusalCause",
     "SourceConfig",
+    "ViaConfig",
     "VocConfig",
+    "YoloConfig",
     "find_source",
     "format_of",
     "read_coco_ground_truth",

@@ -236,7 +236,7 @@ def in_pixels(table: AnnotationTable) -> AnnotationTable:
     if not table.in_fractions:
         return table
     sides = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]]
-    boxes = table.boxes_xywh * sides
+    boxes = (table.boxes_xywh * sides).round(6)  # without the last bits, which are but noise
     areas = np.abs(boxes[:, 2] * boxes[:, 3])
     return replace(table, boxes_xywh=boxes, areas=areas, in_fractions=False)
 

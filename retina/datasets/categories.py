@@ -171,7 +171,7 @@ def _unknown_message(
     listed = table.categories
     names = _shortened(
         [
-            f"{listed.names[i]} (id {listed.dataset_ids[i]}, "
+            f"{listed.names[i]} (id {listed.original_id(i)}, "
             f"{counted(int(counts[i]), 'annotation')})"
             for i in unknown
         ]
@@ -201,7 +201,7 @@ def _unused_finding(chosen: Categories, used: Sequence[bool]) -> str:
         return ""
     return (
         f"{len(unused)} of {len(chosen)} categories kept although no annotation uses them "
-        f"(unused_categories: drop leaves them out): {_shortened(unused)}"
+        f"(in a config, unused_categories: drop leaves them out): {_shortened(unused)}"
     )
 
 

@@ -9,8 +9,10 @@ from typing import ClassVar, Literal, Self
 from retina.datasets.annotations import AnnotationTable, complete_areas
 from retina.datasets.categories import choose_categories
 from retina.datasets.coco_file import read_coco_file
+from retina.datasets.coco_layout import coco_file, coco_images, coco_split_files
 from retina.datasets.dataset_config import RefusalCause
 from retina.datasets.folder import FolderConfig
+from retina.datasets.json_kinds import json_kind
 from retina.structures import GroundTruth
 from retina.text_files import read_json
 
@@ -30,15 +32,40 @@ class CocoConfig(FolderConfig):
         return True
 
     @classmethod
+    def recognises(cls, annotations: Path) -> bool:
+        """Whether it is a JSON file that begins with COCO's keys."""
+        return annotations.is_file() and json_kind(annotations) == "coco"
+
+    @classmethod
     def find_in(cls, folder: Path) -> Self | None:
-        """``annotations.json`` with ``images/`` beside it."""
-        images, annotations = folder / "images", folder / "annotations.json"
-        is_there = images.is_dir() and annotations.is_file()
-        return cls(images=images, annotations=annotations) if is_there else None
+        """``annotations.json``, or the only JSON file that is COCO's, with its images."""
+        file = coco_file(folder)
+        images = None if file is None else cls.images_of(file)
+        return None if file is None or images is None else cls(images=images, annotations=file)
+
+    @classmethod
+    def splits_in(cls, folder: Path) -> dict[str, Self]:
+        """Subfolders with a file each, or files that are called as the splits are."""
+        found = super().splits_in(folder)
+        if found or cls.find_in(folder) is not None:
+            return found
+        placed = {
+            split: (file, cls.images_of(file)) for split, file in coco_split_files(folder).items()
+        }
+        return {
+            split: cls(images=images, annotations=file)
+            for split, (file, images) in placed.items()
+            if images is not None
+        }
+
+    @classmethod
+    def images_of(cls, annotations: Path) -> Path | None:
+        """The folder that holds the images that the file names: see `coco_images`."""
+        return coco_images(annotations)
 
     def read(self) -> AnnotationTable:
         """The content of the JSON file: see `read_coco_file`."""
-        return read_coco_file(self.annotations)
+        return read_coco_file(self.annotations, self.images, keep_root=False)
 
     def cause_of_refusal(self, split: str) -> RefusalCause | None:
         """Whether the ids of the annotations are those of the categories, moved by one."""

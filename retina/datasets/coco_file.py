@@ -7,11 +7,13 @@ annotations) may be missing or senseless: their default is taken, and counted.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from retina.datasets.ids import NO_ID, Ids
 from retina.datasets.optional_values import flag_of, number_of
 from retina.datasets.repeated import merge_categories, merge_images
 from retina.errors import UserError, all_problems, did_you_mean
-from retina.structures import BoolArray, FloatArray, IntArray
+from retina.structures import BoolArray, Categories, FloatArray, IntArray
 from retina.text_files import read_json
 from retina.wording import counted
 
@@ -32,14 +34,25 @@ _BOX = "a list [x, y, width, height]"
 _NO_BOX = [0, 0, 0, 0]
 _ID = "an id: a whole number of at most 63 bits, or a text"
 _NUMBERS = (int, float)
+_OBJECTS365 = re.compile(r"images/v\d/[^/]+/[^/]+$")
 _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-def read_coco_file(path: Path) -> AnnotationTable:
+def read_coco_file(
+    path: Path, images_folder: Path | None = None, *, keep_root: bool = True
+) -> AnnotationTable:
     """The content of a COCO annotation file.
 
     Images and categories that are listed several times are merged. A file without the key
-    ``annotations`` is that of a test split.
+    ``annotations`` is that of a test split. Annotations with an empty box, as tools write those of
+    points, are left out.
+
+    Args:
+        path: the file.
+        images_folder: of its images, where they are there: it says how much of a longer name counts
+            (see `_place`).
+        keep_root: whether the category that Roboflow puts above all others is one to learn; what
+            is scored may use it.
 
     Raises:
         UserError: the file is missing, no JSON, no COCO file, or holds no image; a key that decides
@@ -48,16 +61,24 @@ def read_coco_file(path: Path) -> AnnotationTable:
             of the image folder. The message names all of it.
     """
     try:
-        return _read(path, RegularAnnotations())
+        return _read(path, images_folder, keep_root=keep_root, regular=RegularAnnotations())
     except IrregularError:  # something is to be told, or mended
-        return _read(path, None)
+        return _read(path, images_folder, keep_root=keep_root, regular=None)
 
 
-def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
+def _read(
+    path: Path,
+    images_folder: Path | None = None,
+    *,
+    keep_root: bool = True,
+    regular: RegularAnnotations | None,
+) -> AnnotationTable:
     """The content of the file.
 
     Args:
-        path: of it.
+        path: as for `read_coco_file`.
+        images_folder: likewise.
+        keep_root: likewise.
         regular: takes the annotations as they are read, so that they never fill the memory; None
             for a file that has any others.
 
@@ -71,9 +92,11 @@ def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
         for part in ("images", "categories")
     )
     annotations: RegularAnnotations | _Records
+    boxless = ""
     if regular is None:
-        listed_there = _list_of(tree, "annotations", path, problems)
-        annotations = _Records("annotations", listed_there, problems)
+        records = _list_of(tree, "annotations", path, problems)
+        boxless = "" if problems else _leave_out_boxless(records)
+        annotations = _Records("annotations", records, problems)
     else:
         annotations = regular.all_of(tree.get("annotations"))
     if not problems and not images.records:
@@ -82,6 +105,7 @@ def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
         problems.append("'categories' lists none, so there is nothing to detect")
     if problems:
         raise UserError(all_problems(str(path), problems))
+    placed = _place(images.records, images_folder)
     image_ids, category_ids = images.ids("id"), categories.ids("id")
     merged = merge_images(image_ids, images.file_names(), images.sizes(), problems)
     listed, label_of = merge_categories(category_ids, categories.strings("name"), problems)
@@ -106,6 +130,7 @@ def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
         original_image_ids=image_ids.originals,
         image_aliases=merged.aliases,
     )
+    table, root = (table, "") if keep_root else _without_root(table, categories.records, label_of)
     return table.with_findings(
         duplicate_name_finding(listed),
         *images.findings,
@@ -113,6 +138,9 @@ def _read(path: Path, regular: RegularAnnotations | None) -> AnnotationTable:
         *categories.findings,
         *annotations.findings,
         _repeated_categories(len(categories.records) - len(listed)),
+        root,
+        boxless,
+        placed,
         _without_annotations(tree),
         _lvis_finding(images.records),
     )
@@ -128,6 +156,72 @@ def _without_annotations(tree: Record) -> str:
     if tree.get("annotations") is not None:
         return ""
     return "the file has no 'annotations', as that of a test split: nothing can be learnt or scored"
+
+
+def _leave_out_boxless(annotations: list[Record]) -> str:
+    """Take those with an empty list for a box out of a list; gives a finding or nothing."""
+    if not any(record.get("bbox") == [] for record in annotations):
+        return ""
+    count = len(annotations)
+    annotations[:] = [record for record in annotations if record.get("bbox") != []]
+    return f"{count - len(annotations)} of {count} annotations have no box (points): left out"
+
+
+def _place(images: Sequence[Record], folder: Path | None) -> str:
+    """Give images the names of their files below the folder; gives a finding or nothing.
+
+    LVIS has the address of an image (``coco_url``) in the place of a name, and Objects365 names
+    that begin with ``images/v1/``: the last two parts count, or where the folder has no folder of
+    that name, the last alone.
+    """
+    longer: dict[int, list[str]] = {}
+    for index, image in enumerate(images):
+        name, url = image.get("file_name"), image.get("coco_url")
+        if name is None and isinstance(url, str):
+            longer[index] = urlsplit(url).path.split("/")[-2:]
+        elif isinstance(name, str) and _OBJECTS365.match(name):
+            longer[index] = name.split("/")[-2:]
+    above = {parts[0] for parts in longer.values()}
+    absent = {name for name in above if folder is not None and not (folder / name).is_dir()}
+    for index, parts in longer.items():
+        images[index]["file_name"] = "/".join(parts[-1:] if parts[0] in absent else parts)
+    if not longer:
+        return ""
+    first = min(longer)
+    return (
+        f"{len(longer)} of {len(images)} images are named by an address or a longer path, of which "
+        f"the end is taken (the first: '{images[first]['file_name']}')"
+    )
+
+
+def _without_root(
+    table: AnnotationTable, categories: Sequence[Record], label_of: IntArray
+) -> tuple[AnnotationTable, str]:
+    """The table without the category that stands above all others, and a finding or nothing.
+
+    Roboflow adds one that no annotation uses, of the supercategory ``none``; it is that of all
+    others.
+    """
+    roots = [at for at, one in enumerate(categories) if one.get("supercategory") == "none"]
+    if len(roots) != 1 or len(table.categories) < 2 or (table.labels == label_of[roots[0]]).any():
+        return table, ""
+    root, name = int(label_of[roots[0]]), categories[roots[0]].get("name")
+    others = [one for at, one in enumerate(categories) if label_of[at] != root]
+    if any(one.get("supercategory") != name for one in others):
+        return table, ""
+    listed = table.categories
+    kept = [label for label in range(len(listed)) if label != root]
+    new_labels = np.full(len(listed), -1)
+    new_labels[kept] = np.arange(len(kept))
+    without = Categories(
+        tuple(listed.names[label] for label in kept),
+        tuple(listed.dataset_ids[label] for label in kept),
+        listed.original_ids,
+    )
+    return table.relabelled(without, new_labels), (
+        f"the category '{name}', which Roboflow puts above all others and no annotation uses, is "
+        "left out"
+    )
 
 
 def _lvis_finding(images: Sequence[Record]) -> str:

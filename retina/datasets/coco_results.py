@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
+from retina.datasets.file_names import composed, in_lower_case
 from retina.datasets.ids import NO_ID, Ids, canonical_id
-from retina.datasets.repeated import plain_path
 from retina.errors import UserError
 from retina.storage import replacing
 from retina.structures import (
@@ -74,7 +73,8 @@ def read_results(
     """Read a results file and check every row of it against the ground truth.
 
     A row that says a ``file_name`` or a ``category_name`` belongs to the image and the category of
-    that name, whatever its ids say: these may be those of another file, or only count. Rows are
+    that name, whatever its ids say: these may be those of another file, or only count. Where the
+    name could mean several, its id says which of them, and a finding tells it. Rows are
     packed while the file is parsed, so that memory holds 72 bytes a detection beside the text, not
     a tree of Python objects.
 
@@ -105,8 +105,8 @@ def read_results(
     found_images = _Reference(
         _with_aliases(table["image"], images),
         ground_truth.image_ids,
-        table["file_name"],
-        _positions_of_files(packing.file_names, images),
+        table["file_name"] if images is not None else np.full(len(table), -1),
+        _images_of_files(packing.file_names, images) if images is not None else [],
         packing.file_names,
         ("image_id", "file"),
         packing.strange_ids,
@@ -115,7 +115,7 @@ def read_results(
         table["category"],
         numbers,
         table["category_name"],
-        [_only(categories.names, name) for name in packing.category_names],
+        [_places(categories.names, name) for name in packing.category_names],
         packing.category_names,
         ("category_id", "class"),
         packing.strange_ids,
@@ -202,7 +202,7 @@ class _Reference:
         ids: ``(N,)`` of the rows.
         known_ids: ``(M,)`` that there are.
         name_of_row: ``(N,)`` the position of each row's name among ``names``; -1 for none.
-        position_of_name: for each of these what it means; -1 for none, -2 for one of several.
+        meanings: for each name the positions that it may mean.
         names: what the rows are said to belong to.
         words: what the id and the name are called.
         strange_ids: what messages show in the place of a number.
@@ -212,7 +212,7 @@ class _Reference:
     ids: IntArray
     known_ids: IntArray
     name_of_row: IntArray
-    position_of_name: Sequence[int]
+    meanings: Sequence[Sequence[int]]
     names: Mapping[str, int]
     words: tuple[str, str]
     strange_ids: Mapping[int, OriginalId]
@@ -225,66 +225,92 @@ class _Reference:
             UserError: a row belongs to none; names it, with the fix.
         """
         by_id = Ids(self.known_ids).numbered(self.ids)
-        by_name = np.array([*self.position_of_name, -2], dtype=np.int64)[self.name_of_row]
-        if not (by_name >= 0).any() and (by_id >= 0).all():
+        counts = np.array([*map(len, self.meanings), -1])[self.name_of_row]  # -1 without a name
+        if not (counts > 0).any() and (by_id >= 0).all():
             return by_id  # names of another kind
         word, name = self.words
-        if (by_name == -1).any():
-            row = int(np.argmax(by_name == -1))
+        if (counts == 0).any():
+            row = int(np.argmax(counts == 0))
             raise UserError(
-                f"{path}: detection {row} (from 0) is of the {name} "
-                f"'{list(self.names)[self.name_of_row[row]]}', which the annotations do not have; "
-                f"{fix}"
+                f"{path}: detection {row} (from 0) is of the {name} '{self._name(row)}', which the "
+                f"annotations do not have; {fix}"
             )
+        only = np.array([m[0] if len(m) == 1 else -1 for m in self.meanings] + [-1], dtype=np.int64)
+        by_name = only[self.name_of_row]
         found = np.where(by_name >= 0, by_name, by_id)
         if (found < 0).any():
             fault = f"is of {word} {self._shown(found < 0)}, which the annotations do not have"
             _refuse(path, found < 0, fault, fix)
+        self._refuse_other_meanings(path, by_id, counts > 1)
         others = np.flatnonzero((by_name >= 0) & (by_name != by_id))
+        told = []
         if len(others):
-            row = int(others[0])
-            shown = list(self.names)[self.name_of_row[row]]
-            self.finding = (
+            told.append(
                 f"the {word} of {len(others)} of {len(found)} detections is not that of the {name} "
-                f"they name (the first: {self._shown(others)} for '{shown}'): the names are taken"
+                f"they name (the first: {self._shown(others)} for '{self._name(int(others[0]))}'): "
+                "the names are taken"
             )
+        if (counts > 1).any():
+            row = int(np.argmax(counts > 1))
+            told.append(
+                f"{int((counts > 1).sum())} of {len(found)} detections name a {name} that several "
+                f"of the annotations could be (the first: '{self._name(row)}'): the {word} says "
+                "which"
+            )
+        self.finding = "; ".join(told)
         return found
 
-    def _shown(self, which: BoolArray | IntArray) -> OriginalId:
+    def _refuse_other_meanings(self, path: Path, by_id: IntArray, is_ambiguous: BoolArray) -> None:
+        """Raise a `UserError` for a row whose id is none of the several that its name may mean."""
+        pairs = np.stack([self.name_of_row, by_id], axis=1)[is_ambiguous]
+        rows = np.flatnonzero(is_ambiguous)
+        for (named, known), first in zip(*np.unique(pairs, axis=0, return_index=True), strict=True):
+            if known not in self.meanings[named]:
+                row, (word, name) = int(rows[first]), self.words
+                raise UserError(
+                    f"{path}: detection {row} (from 0) is of the {name} '{self._name(row)}', which "
+                    f"could be several of the annotations, and its {word} {self._shown([row])} is "
+                    f"of none of them; name the {name} as the annotations do"
+                )
+
+    def _name(self, row: int) -> str:
+        return list(self.names)[int(self.name_of_row[row])]
+
+    def _shown(self, which: BoolArray | IntArray | list[int]) -> OriginalId:
         number = int(self.ids[which][0])
         return self.strange_ids.get(number, number)
 
 
-def _positions_of_files(names: Iterable[str], images: AnnotationTable | None) -> list[int]:
-    """The image that each file name means: -1 for none, -2 for one of several."""
-    if images is None or not names:
-        return [-2 for _ in names]
+def _images_of_files(names: Iterable[str], images: AnnotationTable) -> list[Sequence[int]]:
+    """The images that each file name may mean, in another spelling only where there is no other."""
+    found = _matching(names, images, composed)
+    taken = {position for positions in found.values() for position in positions}
+    others = [name for name, positions in found.items() if not positions]
+    if others:
+        for name, positions in _matching(others, images, in_lower_case).items():
+            found[name] = [position for position in positions if position not in taken]
+    return list(found.values())
+
+
+def _matching(
+    names: Iterable[str], images: AnnotationTable, spelled: Callable[[str], str]
+) -> dict[str, Sequence[int]]:
     by_base: dict[str, list[tuple[int, list[str]]]] = defaultdict(list)
     for position in range(images.num_images):
-        *folders, base = _spelled(images.file_name(position))
+        *folders, base = spelled(images.file_name(position)).split("/")
         by_base[base].append((position, folders))
-    return [_best(*_split(name), by_base) for name in names]
+    return {name: _nearest(spelled(name).split("/"), by_base) for name in names}
 
 
-def _spelled(name: str) -> list[str]:
-    return unicodedata.normalize("NFC", plain_path(name)).split("/")
-
-
-def _split(name: str) -> tuple[list[str], str]:
-    *folders, base = _spelled(name)
-    return folders, base
-
-
-def _best(
-    folders: Sequence[str], base: str, by_base: Mapping[str, Sequence[tuple[int, list[str]]]]
-) -> int:
-    """The image whose path agrees with a file's over the most folders, counted from the end."""
+def _nearest(
+    parts: Sequence[str], by_base: Mapping[str, Sequence[tuple[int, list[str]]]]
+) -> Sequence[int]:
+    """The images whose paths agree with a file's over the most folders, counted from the end."""
+    *folders, base = parts
     candidates = by_base.get(base, ())
-    if not candidates:
-        return -1
     agreement = [_common_tail(folders, theirs) for _, theirs in candidates]
-    best = max(agreement)
-    return candidates[agreement.index(best)][0] if agreement.count(best) == 1 else -2
+    best = max(agreement, default=0)
+    return [at for (at, _), agree in zip(candidates, agreement, strict=True) if agree == best]
 
 
 def _common_tail(ours: Sequence[str], theirs: Sequence[str]) -> int:
@@ -292,10 +318,8 @@ def _common_tail(ours: Sequence[str], theirs: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _only(names: Sequence[str], name: str) -> int:
-    """Where a name stands: -1 for nowhere, -2 for several places."""
-    count = names.count(name)
-    return names.index(name) if count == 1 else -2 if count else -1
+def _places(names: Sequence[str], name: str) -> list[int]:
+    return [place for place, other in enumerate(names) if other == name]
 
 
 def _with_aliases(ids: IntArray, images: AnnotationTable | None) -> IntArray:

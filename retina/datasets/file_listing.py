@@ -85,7 +85,14 @@ def _walk(folder: str, deep: bool, seen: set[tuple[int, int]]) -> Iterator[tuple
         raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
     for entry in inside:
         litter = is_litter(entry.name)
-        if litter or not entry.is_dir():
+        if litter or not _is_folder(entry):
             yield entry.path, litter
         elif deep:
             yield from _walk(entry.path, deep, seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

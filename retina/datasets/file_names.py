@@ -82,22 +82,23 @@ def _list(folder: Path) -> list[str]:
         raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """A name with accents as one character each, and plain separators."""
     return unicodedata.normalize("NFC", plain_path(name))
 
 
 def _decoded(name: str) -> str:
-    return _composed(unquote(name))
+    return composed(unquote(name))
 
 
 def in_lower_case(name: str) -> str:
     """A name without anything in which spellings of it differ."""
-    return _composed(_decoded(name).casefold())
+    return composed(_decoded(name).casefold())
 
 
 _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("separators", plain_path),
-    ("the composition of accents", _composed),
+    ("the composition of accents", composed),
     ("URL encoding", _decoded),
     ("upper and lower case", in_lower_case),
 )
@@ -135,7 +136,9 @@ class _FilesBySpelling:
     def _tails(self, name: str) -> Iterator[str]:
         """The name, and what of it follows the names of the folder itself."""
         yield name
-        parts, above = name.split("/"), self._folder.absolute().parts
+        parts = name.split("/")
+        alike = list(map(in_lower_case, parts))
+        above = list(map(in_lower_case, self._folder.absolute().parts))
         for count in range(1, len(parts)):
-            if tuple(parts[:count]) == above[-count:]:
+            if alike[:count] == above[-count:]:
                 yield "/".join(parts[count:])

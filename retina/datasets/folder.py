@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar, Self
@@ -30,6 +31,19 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """The splits, and what folders and lists of each are called."""
+
+
+def folders_of_splits(folder: Path) -> list[tuple[str, Path]]:
+    """The folders below that are called as splits are, in any case, with the split of each."""
+    names = {name for every in SPLIT_NAMES.values() for name in every}
+    try:
+        with os.scandir(folder) as entries:
+            named = [one for one in entries if one.name.lower() in names and one.is_dir()]
+    except OSError:
+        return []
+    by_name = {one.name.lower(): folder / one.name for one in named}
+    every = ((split, name) for split, names in SPLIT_NAMES.items() for name in names)
+    return [(split, by_name[name]) for split, name in every if name in by_name]
 
 
 class FolderConfig(SplitOptions):
@@ -76,12 +90,15 @@ class FolderConfig(SplitOptions):
     def splits_in(cls, folder: Path) -> dict[str, Self]:
         """The splits in a folder: its subfolders, or lists that `split_named` finds."""
         whole = cls.find_in(folder)
+        if whole is None:
+            parts = [(split, cls.find_in(inside)) for split, inside in folders_of_splits(folder)]
+        else:
+            every = ((split, name) for split, names in SPLIT_NAMES.items() for name in names)
+            parts = [(split, whole.split_named(name)) for split, name in every]
         found: dict[str, Self] = {}
-        for split, names in SPLIT_NAMES.items():
-            for name in names:
-                part = cls.find_in(folder / name) if whole is None else whole.split_named(name)
-                if part is not None:
-                    found.setdefault(split, part)
+        for split, part in parts:
+            if part is not None:
+                found.setdefault(split, part)
         return found
 
     @classmethod

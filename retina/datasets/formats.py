@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from retina.datasets.coco import CocoConfig
+from retina.datasets.csv_table import CsvConfig
+from retina.datasets.cvat import CvatConfig
 from retina.datasets.folder import FolderConfig
+from retina.datasets.labelme import LabelmeConfig
+from retina.datasets.via import ViaConfig
 from retina.datasets.voc import VocConfig
+from retina.datasets.yolo import YoloConfig
 from retina.errors import one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
     VocConfig,
+    YoloConfig,
+    CsvConfig,
+    LabelmeConfig,
+    CvatConfig,
+    ViaConfig,
 )
 """A new format is one more line here."""
 

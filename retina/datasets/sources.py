@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retina.datasets import formats
+from retina.datasets.file_listing import is_litter
 from retina.datasets.folder import SPLIT_NAMES, FolderConfig
 from retina.errors import UserError, one_of
 
 SPLITS = tuple(SPLIT_NAMES)
+_MOST_LEVELS = 2
+_MOST_FOLDERS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def find_source(path: Path, *, images: Path | None = None, kind: str | None = No
     if images is not None:
         raise UserError(f"--images {images}: {path} is a folder that holds its own images")
     tried = formats.FORMATS if kind is None else (formats.format_called(kind),)
-    found = [one for one in (_find_folder(path, config) for config in tried) if one is not None]
+    found = _find_folder(path, tried) or _find_below(path, tried)
     if not found:
         wanted = [config.layout for config in tried if config.layout]
         raise UserError(
@@ -106,10 +109,40 @@ def _find_file(path: Path, images: Path | None, format_: type[FolderConfig]) -> 
     return FoundSource(path, format_, whole=format_(images=folder, annotations=path))
 
 
-def _find_folder(path: Path, format_: type[FolderConfig]) -> FoundSource | None:
-    splits = format_.splits_in(path)
-    whole = None if splits else format_.find_in(path)
-    return FoundSource(path, format_, splits, whole) if splits or whole is not None else None
+def _find_folder(path: Path, tried: Sequence[type[FolderConfig]]) -> list[FoundSource]:
+    """What a folder may be, by every format that finds its layout there."""
+    found = []
+    for format_ in tried:
+        splits = format_.splits_in(path)
+        whole = None if splits else format_.find_in(path)
+        if splits or whole is not None:
+            found.append(FoundSource(path, format_, splits, whole))
+    return found
+
+
+def _find_below(path: Path, tried: Sequence[type[FolderConfig]]) -> list[FoundSource]:
+    """The one data set in the folders below, as archives unpack to; nothing where there is none.
+
+    Raises:
+        UserError: there are several.
+    """
+    level = [path]
+    for _ in range(_MOST_LEVELS):
+        level = [inside for folder in level for inside in _folders_in(folder)][:_MOST_FOLDERS]
+        found = [one for one in (_find_folder(folder, tried) for folder in level) if one]
+        if len(found) > 1:
+            names = ", ".join(str(one[0].path) for one in found)
+            raise UserError(f"{path}: holds several data sets: {names}; name one of them")
+        if found:
+            return found[0]
+    return []
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(one for one in folder.iterdir() if one.is_dir() and not is_litter(one.name))
+    except OSError:  # a folder that nobody may list cannot be the one that is meant
+        return []
 
 
 def split_called(name: str, splits: Sequence[str], where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,9 +38,10 @@ class TableBuilder:
         self._in_fractions = in_fractions
         self._images: dict[str, int] = {}
         self._sizes: list[Size] = []
-        self._rows: list[tuple[int, str]] = []
-        self._boxes: list[Box] = []
-        self._crowds: list[bool] = []
+        self._classes: dict[str, int] = {}
+        # Arrays, since a tuple for each of ten million boxes would not fit in the memory.
+        self._image_rows, self._class_rows = array("q"), array("q")
+        self._boxes, self._crowds = array("d"), array("b")
 
     def image(self, name: str, size: Size | None = None, *, where: str) -> int:
         """The row of an image, which is new where this is the first time that it is named.
@@ -79,8 +81,9 @@ class TableBuilder:
             self.problems.append(f"{where}: the box has no class")
         elif fault := text_fault(class_name):
             self.problems.append(f"{where}: {fault}")
-        self._rows.append((image, class_name))
-        self._boxes.append(corners)
+        self._image_rows.append(image)
+        self._class_rows.append(self._classes.setdefault(class_name, len(self._classes)))
+        self._boxes.extend(corners)
         self._crowds.append(is_crowd)
 
     def build(
@@ -100,8 +103,9 @@ class TableBuilder:
             self.problems.append("the data set is empty: there is no image")
         if self.problems:
             raise UserError(all_problems(self._source, self.problems))
-        names = sorted({name for _, name in self._rows}) if class_names is None else class_names
+        names = sorted(self._classes) if class_names is None else class_names
         label_of = {name: label for label, name in enumerate(names)}
+        labels_of_rows = np.array([label_of[name] for name in self._classes], dtype=np.int64)
         boxes = np.array(self._boxes, dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] -= boxes[:, :2]
         files = list(self._images)
@@ -112,8 +116,8 @@ class TableBuilder:
             file_names=name_array(files),
             image_sizes=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
             annotation_ids=np.arange(1, len(boxes) + 1),
-            image_indices=np.array([image for image, _ in self._rows], dtype=np.int64),
-            labels=np.array([label_of[name] for _, name in self._rows], dtype=np.int64),
+            image_indices=np.array(self._image_rows, dtype=np.int64),
+            labels=labels_of_rows[np.array(self._class_rows, dtype=np.int64)],
             boxes_xywh=boxes,
             areas=np.abs(boxes[:, 2] * boxes[:, 3]),
             is_crowd=np.array(self._crowds, dtype=bool),

@@ -9,7 +9,6 @@ convention.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, Self
@@ -18,18 +17,21 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
-from retina.datasets.file_names import in_lower_case
-from retina.datasets.folder import FolderConfig
 from retina.datasets.ids import Ids, numbers_of_names
+from retina.datasets.image_stems import ImageStems
+from retina.datasets.per_image import FilePerImageConfig
 from retina.datasets.repeated import merge_images, plain_path
 from retina.datasets.voc_file import VocImage, read_voc_file
+from retina.datasets.xml_files import root_tag
 from retina.errors import UserError, all_problems
 from retina.structures import Categories
 from retina.text_files import read_text
 from retina.wording import counted
 
+_LISTS = ("ImageSets/Main", "ImageSets", "splits")
 
-class VocConfig(FolderConfig):
+
+class VocConfig(FilePerImageConfig):
     """A data set in Pascal VOC's format."""
 
     kind: Literal["voc"] = "voc"
@@ -49,18 +51,17 @@ class VocConfig(FolderConfig):
 
     title: ClassVar[str] = "Pascal VOC"
     layout: ClassVar[str] = "Annotations/ with JPEGImages/"
+    suffix: ClassVar[str] = ".xml"
 
     @classmethod
     def recognises(cls, annotations: Path) -> bool:
-        """Whether they are a folder."""
-        return annotations.is_dir()
+        """Whether they are a folder or an XML file, which no other format has."""
+        return annotations.is_dir() or annotations.suffix.lower() == ".xml"
 
     @classmethod
-    def find_in(cls, folder: Path) -> Self | None:
-        """``Annotations/`` with ``JPEGImages/`` beside it."""
-        images, annotations = folder / "JPEGImages", folder / "Annotations"
-        is_there = images.is_dir() and annotations.is_dir()
-        return cls(images=images, annotations=annotations) if is_there else None
+    def describes_an_image(cls, file: Path) -> bool:
+        """Whether the root of the XML file is ``<annotation>``."""
+        return root_tag(file) == "annotation"
 
     @property
     def display_name(self) -> str:
@@ -72,9 +73,10 @@ class VocConfig(FolderConfig):
         return self.model_copy(update={"split": file})
 
     def split_named(self, name: str) -> Self | None:
-        """What ``ImageSets/Main/NAME.txt`` lists, where it is there."""
-        file = self.annotations.parent / "ImageSets" / "Main" / f"{name}.txt"
-        return self.split_listed_in(file) if file.is_file() else None
+        """What ``NAME.txt`` in a folder of lists (`_LISTS`) beside the annotations says."""
+        lists = (self.annotations.parent / folder / f"{name}.txt" for folder in _LISTS)
+        file = next(filter(Path.is_file, lists), None)
+        return None if file is None else self.split_listed_in(file)
 
     def read(self) -> AnnotationTable:
         """The XML files of the split.
@@ -84,7 +86,7 @@ class VocConfig(FolderConfig):
         … in the order of the names; annotations are numbered 1, 2, … in that order.
         """
         images, annotations, split = self.images, self.annotations, self.split
-        if not annotations.is_dir():
+        if not annotations.exists():
             raise UserError(f"{annotations}: no such folder of Pascal VOC annotations (XML files)")
         if not images.is_dir():
             raise UserError(f"{images}: no such image folder (of the annotations {annotations})")
@@ -138,7 +140,9 @@ class VocConfig(FolderConfig):
 
 
 def _xml_files(annotations: Path) -> dict[str, Path]:
-    """The annotation files of a folder, by the names of their images."""
+    """The annotation files of a folder, by the names of their images; or the only one."""
+    if annotations.is_file():
+        return {annotations.stem: annotations}
     files = list_files(annotations, [".xml"], deep=False).files
     if not files:
         raise UserError(f"{annotations}: the data set is empty: there is no XML file")
@@ -210,12 +214,12 @@ def _file_names(
     An image is the file with the same stem; what the XML says itself counts only where there is
     none, since it is often out of date.
     """
-    listings: dict[str, _Stems] = {}
+    listings: dict[str, ImageStems] = {}
     files, renamed = [], 0
     for name, image in zip(names, parsed, strict=True):
         parent, _, stem = name.rpartition("/")
         if parent not in listings:
-            listings[parent] = _Stems(folder / parent)
+            listings[parent] = ImageStems(folder / parent)
         own = listings[parent].find(stem)
         found = own or listings[parent].find(PurePosixPath(plain_path(image.file_name)).stem)
         renamed += bool(own and image.file_name) and image.file_name != own
@@ -231,24 +235,6 @@ def _file_names(
         "their own name, which is used"
     )
     return files, finding if renamed else ""
-
-
-class _Stems:
-    """The image files of a folder, to be found by their names without suffix."""
-
-    def __init__(self, folder: Path) -> None:
-        rank = {suffix: number for number, suffix in enumerate(IMAGE_SUFFIXES)}
-        paths = list(list_files(folder, IMAGE_SUFFIXES, deep=False).files)
-        paths.sort(key=lambda path: -rank[path.suffix.lower()])  # a JPEG wins
-        self._files = {path.stem: path.name for path in paths}
-        self._alike: dict[str, list[str]] = defaultdict(list)
-        for stem, name in self._files.items():
-            self._alike[in_lower_case(stem)].append(name)
-
-    def find(self, stem: str) -> str | None:
-        """The file of this stem, or the only one whose stem differs as `find_files` allows."""
-        alike = self._alike.get(in_lower_case(stem), ())
-        return self._files.get(stem) or (alike[0] if len(alike) == 1 else None)
 
 
 def _senseless_finding(names: Sequence[str], parsed: Sequence[VocImage]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from retina.datasets.optional_values import flag_of, number_of
+from retina.datasets.xml_files import parse_xml
 from retina.errors import UserError
 from retina.structures import Size
-from retina.text_files import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,6 @@ class VocImage:
     senseless: tuple[str, ...] = ()
 
 
-class _PlainTreeBuilder(ElementTree.TreeBuilder):
-    """Builds a tree, but refuses a document type: its entities can swell to any size."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise UserError("holds a DOCTYPE, which annotations do not need and which can be harmful")
-
-
 def read_voc_file(path: Path) -> VocImage:
     """The content of one annotation file.
 
@@ -60,7 +53,7 @@ def read_voc_file(path: Path) -> VocImage:
     Raises:
         UserError: the file is missing, no XML or no annotation, or an object lacks a name or a box.
     """
-    root = _parse(path)
+    root = parse_xml(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: is no Pascal VOC annotation: its root is <{root.tag}>")
     senseless: list[str] = []
@@ -75,21 +68,6 @@ def read_voc_file(path: Path) -> VocImage:
         objects=tuple(objects),
         senseless=tuple(senseless),
     )
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    text = read_text(path, "annotation file")
-    try:
-        parser = ElementTree.XMLParser(target=_PlainTreeBuilder())
-        return ElementTree.fromstring(text, parser=parser)
-    except ElementTree.ParseError as error:
-        raise UserError(
-            f"{path}: not readable as XML: {error}; the file may be incomplete: copy it again"
-        ) from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (LookupError, ValueError) as error:
-        raise UserError(f"{path}: not readable as XML: {error}") from None
 
 
 def _object(

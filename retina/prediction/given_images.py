@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from io import IOBase
 from os import PathLike
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from retina.datasets.images import convert_image, decode_image
-from retina.errors import UserError
+from retina.errors import UserError, path_given
 
 ImageSource = npt.NDArray[np.uint8] | Tensor | PIL.Image.Image | PathLike[str] | str
 """One image; see `as_tensor`."""
@@ -31,6 +32,8 @@ def listed(images: ImageSource | Sequence[ImageSource]) -> Sequence[object]:
     Raises:
         UserError: it is neither an image nor a list.
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":  # of paths
+        return list(images.reshape(-1).tolist())
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return list(images)
     if isinstance(images, list | tuple):
@@ -62,7 +65,7 @@ def as_tensor(image: object, name: str) -> Tensor:
     elif isinstance(image, PIL.Image.Image):
         pixels = convert_image(image, name)
     elif isinstance(image, str | PathLike):
-        pixels = _of_path(Path(image), name)
+        pixels = _of_path(path_given(image, name), name)
     else:
         raise UserError(f"{name}: {_stranger(image)}")
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
@@ -84,7 +87,7 @@ def _stranger(given: object) -> str:
 
 
 def _of_path(path: Path, name: str) -> npt.NDArray[np.uint8]:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # no error where the name is too long
         raise UserError(
             f"{name}: {path} is a folder; give the files in it, such as [*Path(…).glob('*.jpg')]"
         )

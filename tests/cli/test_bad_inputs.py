@@ -264,6 +264,19 @@ def test_detector_of_other_classes(
     assert "cat" in message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "n" * 300],
+        ["evaluate", "--detections", "n" * 300, "--annotations", "n" * 300],
+        ["data", "check", "n" * 300],
+        ["data", "synth", "n" * 300],
+    ],
+)
+def test_a_name_too_long(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert f"{'n' * 300}: no usable path (File name too long)" in fails(capsys, *words)
+
+
 def test_predict_without_an_image(
     capsys: pytest.CaptureFixture[str], place: Place, detector: Path
 ) -> None:

@@ -36,8 +36,8 @@ def test_labels_follow_ascending_ids_and_unused_categories_are_kept(
     assert dataset.categories.dataset_ids == (0, 2, 9, 90)
     assert dataset.targets(0).labels.tolist() == [2, 1]
     assert dataset.report.findings == (
-        "2 of 4 categories kept although no annotation uses them (unused_categories: drop leaves "
-        "them out): unused low, unused high",
+        "2 of 4 categories kept although no annotation uses them (in a config, unused_categories: "
+        "drop leaves them out): unused low, unused high",
     )
 
 
@@ -111,6 +111,16 @@ def test_an_annotation_of_a_category_that_was_never_trained_is_an_error(
     dataset = read_coco(folder, path, categories=train, classes=("dog",))
     assert dataset.ground_truth().annotation_ids.tolist() == [11]
     assert len(dataset) == 2
+
+
+def test_an_id_that_is_a_text_is_told_as_its_file_has_it(write_coco: CocoWriter) -> None:
+    def spell(tree: dict[str, Any]) -> None:
+        for key, part in (("id", "categories"), ("category_id", "annotations")):
+            for one in tree[part]:
+                one[key] = {9: "nine", 2: "two"}[one[key]]
+
+    with pytest.raises(UserError, match=r"does not have: cat \(id two, "):
+        read_coco(*write_coco(spell), categories=Categories(("dog",), (9,)))
 
 
 def test_annotations_of_a_category_that_was_never_trained_can_be_left_out(

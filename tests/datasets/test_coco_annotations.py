@@ -44,6 +44,7 @@ IRREGULAR: dict[str, Callable[[Tree], object]] = {
     "a fraction above 1": lambda tree: of(tree, occluded_fraction=2),
     "an id twice": lambda tree: of(tree, id=11),
     "a huge id": lambda tree: of(tree, id=2**70),
+    "an empty box": lambda tree: of(tree, bbox=[]),
     "no annotations at all": lambda tree: tree.pop("annotations"),
     "an image like an annotation": lambda tree: tree["images"][0].update(
         image_id=1, category_id=1, bbox=[0, 0, 1, 1]
@@ -55,12 +56,12 @@ IRREGULAR: dict[str, Callable[[Tree], object]] = {
 def test_the_table_is_the_same_either_way(name: str, write_coco: CocoWriter) -> None:
     _, path = write_coco((REGULAR | IRREGULAR)[name])
     if name in REGULAR:
-        table = coco_file._read(path, RegularAnnotations())
+        table = coco_file._read(path, regular=RegularAnnotations())
     else:
         with pytest.raises(IrregularError):
-            coco_file._read(path, RegularAnnotations())
+            coco_file._read(path, regular=RegularAnnotations())
         table = read_coco_file(path)
-    one_by_one = coco_file._read(path, None)
+    one_by_one = coco_file._read(path, regular=None)
     for field in fields(table):
         left, right = getattr(table, field.name), getattr(one_by_one, field.name)
         if isinstance(left, np.ndarray):
@@ -85,10 +86,10 @@ def test_many_annotations_take_little_more_than_their_text(tmp_path: Path) -> No
     path.write_text(json.dumps(tree))
     tracemalloc.start()
     try:
-        table = coco_file._read(path, RegularAnnotations())
+        table = coco_file._read(path, regular=RegularAnnotations())
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
-        one_by_one = coco_file._read(path, None)
+        one_by_one = coco_file._read(path, regular=None)
         _, peak_one_by_one = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -238,8 +238,30 @@ def test_of_files_of_one_name_the_folders_decide(tmp_path: Path) -> None:
     assert read_rows(path, table, rows).image_ids.tolist() == [2]
     found = read_rows(path, table, [{"image_id": 4, "file_name": "b.jpg"}, *rows])
     assert found.image_ids.tolist() == [4, 2]  # the name alone means two: the id decides
+    assert found.findings[0].endswith(
+        "the names are taken; 1 of 2 detections name a file that several of the annotations could "
+        "be (the first: 'b.jpg'): the image_id says which"
+    )
     with pytest.raises(UserError, match="is of image_id 9, which the annotations do not have"):
         read_rows(path, table, [{"image_id": 9, "file_name": "b.jpg"}, *rows])
+
+
+def test_an_id_of_none_of_the_files_of_that_name_is_refused(tmp_path: Path) -> None:
+    table = names_of(["c.jpg", "x/b.jpg", "y/b.jpg"], [1, 2, 3])
+    counted = [{"image_id": 3, "file_name": "b.jpg"}, {"image_id": 1, "file_name": "b.jpg"}]
+    with pytest.raises(UserError, match=r"detection 1 .* could be several .* image_id 1"):
+        read_rows(tmp_path / "r.json", table, counted)
+
+
+@pytest.mark.parametrize("name", ["in/A B.JPG", "in/a%20b.jpg", "IN/a b.Jpg"])
+def test_a_file_in_another_spelling_is_that_file(tmp_path: Path, name: str) -> None:
+    table = names_of(["c.jpg", "in/a b.jpg"], [1, 2])
+    path = tmp_path / "r.json"
+    rows: list[dict[str, Any]] = [{"image_id": 1, "file_name": name}]
+    assert read_rows(path, table, rows).image_ids.tolist() == [2]
+    both = [*rows, {"image_id": 2, "file_name": "in/a b.jpg"}]  # then it is another file
+    with pytest.raises(UserError, match="which the annotations do not have"):
+        read_rows(path, table, both)
 
 
 def test_files_that_are_not_annotated_are_refused(tmp_path: Path) -> None:

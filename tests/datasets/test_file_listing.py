@@ -45,6 +45,7 @@ def test_links_are_followed_and_each_folder_is_seen_once(tmp_path: Path) -> None
     (tmp_path / "set" / "twice").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "set" / "file.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
     (tmp_path / "set" / "broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "set" / "itself").symlink_to("itself")
     assert below(tmp_path / "set", list_files(tmp_path / "set", IMAGE_SUFFIXES).files) == [
         *("broken.jpg", "c.jpg", "file.jpg", "linked/a.jpg", "linked/deep/b.jpg")
     ]

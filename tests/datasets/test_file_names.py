@@ -60,6 +60,7 @@ NFC, NFD = (unicodedata.normalize(form, "ä/ñ é.jpg") for form in ("NFC", "NFD
         ("STRASSE.jpg", "straße.jpg", "upper and lower case"),
         ("images/a.jpg", "a.jpg", "the name of the folder before them"),
         ("images\\sub\\A.jpg", "sub/a.jpg", "the name of the folder before them"),
+        ("IMAGES\\A.JPG", "a.jpg", "the name of the folder before them"),
         ("set/images/a.jpg", "a.jpg", "the name of the folder before them"),
     ],
 )

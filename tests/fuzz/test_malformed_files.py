@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retina.artifact import Artifact, load_artifact, make_artifact
+from retina.datasets import CsvConfig, YoloConfig
 from retina.datasets.coco import read_coco_ground_truth
 from retina.datasets.coco_results import read_results
 from retina.datasets.images import decode_image, read_header
@@ -50,6 +51,8 @@ CASES = {
     "coco bytes": 2500,
     "results": 2000,
     "voc": 1500,
+    "yolo": 1500,
+    "csv": 1500,
     "yaml": 2500,
     "overrides": 2000,
     "images": 4000,
@@ -321,6 +324,74 @@ def test_voc_files(folder: Folder, tmp_path: Path, share: float) -> None:
         dataset.load(0)
 
     fuzz("voc", share, st.one_of(BYTE_CHANGES, values), case)
+
+
+YOLO_FILES = {
+    "data.yaml": "path: .\ntrain: images\nval: [list.txt]\nnc: 2\nnames: {0: cat, 1: dog}\n",
+    "list.txt": "./images/a.png\nimages/b.png\n",
+    "labels/a.txt": "0 0.5 0.5 0.2 0.4\n1 0.1 0.1 0.5 0.1 0.5 0.9\n",
+}
+YOLO_VALUES = [
+    "path: .",
+    "images",
+    "[list.txt]",
+    "2",
+    "0: cat",
+    "dog",
+    "0.5",
+    "a.png",
+    "0 0.5",
+    "\n",
+]
+
+
+@shares
+def test_yolo_files(folder: Folder, tmp_path: Path, share: float) -> None:
+    (tmp_path / "labels").mkdir()
+    values = st.tuples(st.sampled_from(YOLO_VALUES), ODD.map(str))
+
+    def case(change: tuple[str, Any]) -> None:
+        name, how = change
+        for file, text in YOLO_FILES.items():
+            (tmp_path / file).write_text(text)
+        text = YOLO_FILES[name]
+        content = (text.replace(*how) if isinstance(how, tuple) else text).encode(
+            errors="surrogatepass"
+        )
+        changed_to = bytes_changed(content, how) if isinstance(how, list) else content
+        (tmp_path / name).write_bytes(changed_to)
+        for split in YoloConfig.splits_of(tmp_path / "data.yaml").values():
+            dataset = split.build()
+            dataset.ground_truth()
+            dataset.load(0)
+        YoloConfig(images=folder.images, annotations=tmp_path / "labels").build()
+
+    changes = st.one_of(BYTE_CHANGES, values)
+    fuzz("yolo", share, st.tuples(st.sampled_from(list(YOLO_FILES)), changes), case)
+
+
+CSV = (
+    "filename,width,height,class,xmin,ymin,xmax,ymax,split\na.png,60,40,cat,1,2,30,40,train\n"
+    'b,60,40,"dog, big",5,6,20,30,val\n'
+)
+CSV_VALUES = ["filename", "60", "class", "xmin", ",", "\n", '"', "cat", "30", "a.png", "train", "b"]
+
+
+@shares
+def test_csv_files(folder: Folder, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "boxes.csv"
+    values = st.tuples(st.sampled_from(CSV_VALUES), ODD.map(str))
+
+    def case(how: Any) -> None:
+        text = CSV.replace(*how) if isinstance(how, tuple) else CSV
+        content = text.encode(errors="surrogatepass")
+        path.write_bytes(bytes_changed(content, how) if isinstance(how, list) else content)
+        CsvConfig.splits_of(path)
+        dataset = CsvConfig(images=folder.images, annotations=path).build()
+        dataset.ground_truth()
+        dataset.load(0)
+
+    fuzz("csv", share, st.one_of(BYTE_CHANGES, values), case)
 
 
 # -- configs -----------------------------------------------------------------------------------

@@ -236,6 +236,16 @@ def test_categories_of_validation_permuted(setup: Setup) -> None:
     assert finding.numbers["by_id"] < finding.numbers["by_name"] / 2  # type: ignore[operator]
 
 
+def test_ids_that_are_texts_contradict_no_names(setup: Setup) -> None:
+    def spoil(tree: Tree) -> None:
+        names = {category["id"]: category["name"] for category in tree["categories"]}
+        tree["categories"] = [{"id": f"#{name}", "name": name} for name in names.values()][::-1]
+        for annotation in tree["annotations"]:
+            annotation["category_id"] = f"#{names[annotation['category_id']]}"
+
+    assert codes(setup.spoil("validation", spoil).check()) == []
+
+
 @pytest.mark.slow
 def test_the_same_names_under_other_ids_are_only_worth_a_warning(setup: Setup) -> None:
     def spoil(tree: Tree) -> None:

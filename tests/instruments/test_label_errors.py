@@ -287,6 +287,20 @@ def test_the_document_has_original_ids_and_coco_boxes(build: Build, tmp_path: Pa
     json.dumps([first, second, third])
 
 
+def test_ids_that_are_texts_are_in_the_document(build: Build, tmp_path: Path):
+    content = clean_content()
+    for image in content["images"]:
+        image["id"] = f"frame {image['id']}"
+    for category in content["categories"]:
+        category["id"] = f"kind {category['id']}"
+    for annotation in content["annotations"]:
+        annotation["image_id"] = f"frame {annotation['image_id']}"
+        annotation["category_id"] = f"kind {annotation['category_id']}"
+    first, *_ = json_records(ERRORS, build(content), images=tmp_path / "images")
+    assert first["image_id"] == "frame 103"
+    assert first["suggestion"]["category_id"] == "kind 2"
+
+
 def test_names_are_relative_to_the_folder_however_it_is_written(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_one_or_many() -> None:
         assert len(listed(one)) == 1
     for many in ([RGB, "a.jpg"], (CHW, Path("b")), np.stack([RGB, RGB]), torch.stack([CHW, CHW])):
         assert len(listed(many)) == 2
+    assert list(listed(np.array(["a.jpg", "b.jpg"]))) == ["a.jpg", "b.jpg"]
+    assert list(listed(np.array([Path("a"), "b"], dtype=object))) == [Path("a"), "b"]
     assert list(listed([])) == []
     assert list(listed(())) == []
 
@@ -194,6 +197,7 @@ def test_one_image_gives_a_list_of_one_and_every_way_the_same(
     ("arguments", "message"),
     [
         ({"images": [RGB, RGB, None]}, r"images\[2\]: None is no image"),
+        ({"images": "n" * 300}, "n: the image cannot be opened: File name too long"),
         ({"images": "nowhere.jpg"}, r"nowhere\.jpg: no such image file"),
         ({"images": RGB, "score_threshold": 1.5}, r"score_threshold: 1\.5 does not lie"),
         ({"images": RGB, "score_threshold": float("nan")}, "score_threshold: nan does not lie"),
@@ -211,13 +215,17 @@ def test_arguments_of_predict(
 
 def test_arguments_of_the_other_functions(detector: retina.Predictor) -> None:
     anything: Any
-    for anything in (None, 3, {"a": 1}, [Path("a")]):
+    with os.scandir(os.fsencode(Path(__file__).parent)) as entries:
+        entry = next(entries)  # a path of bytes
+    for anything in (None, 3, {"a": 1}, [Path("a")], entry):
         with pytest.raises(UserError, match=r"path: .* is no path"):
             retina.load(anything)
         with pytest.raises(UserError, match=r"path: .* is no path"):
             retina.evaluate(anything)
         with pytest.raises(UserError, match=r"config: .* is no path"):
             retina.train(anything)
+    with pytest.raises(UserError, match="n: no such detector file"):
+        retina.load("n" * 300)
     anything = "training.epochs=2"
     with pytest.raises(UserError, match=r"overrides: 'training.epochs=2' is no list"):
         retina.train("demo.yaml", anything)

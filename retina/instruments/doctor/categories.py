@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
+from retina.datasets.ids import canonical_id
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding, named
-from retina.structures import BoolArray, IntArray
+from retina.structures import BoolArray, Categories, IntArray
 from retina.wording import counted
 
 BACKGROUND_NAMES = {"background", "__background__", "_background_", "bg", "no_object", "no object"}
@@ -114,7 +115,7 @@ def _other_map(context: CheckContext, validation: DetectionDataset) -> Iterator[
         for name, number, used in zip(theirs.names, theirs.dataset_ids, found, strict=True)
         if used and number in ours.dataset_ids and ours.names[ours.label_of(number)] != name
     ]
-    if conflicts and _have_ids(context):
+    if conflicts and _have_ids(context) and not (_are_texts(ours) or _are_texts(theirs)):
         yield _permuted(conflicts, distance, train, found, _by_id(context, validation))
     for shift in (1, -1):
         moved = np.roll(found, -shift)
@@ -140,6 +141,11 @@ def _have_ids(context: CheckContext) -> bool:
     return splits.train.has_category_ids and bool(
         splits.validation and splits.validation.has_category_ids
     )
+
+
+def _are_texts(categories: Categories) -> bool:
+    """Whether the ids in the file are texts, in the place of which numbers only count."""
+    return any(isinstance(canonical_id(one), str) for one in categories.original_ids.values())
 
 
 def _by_id(context: CheckContext, validation: DetectionDataset) -> IntArray:

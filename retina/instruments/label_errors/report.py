@@ -220,18 +220,19 @@ def json_records(
     ranks = dict.fromkeys(KINDS, 0)
 
     def category(label: int) -> dict[str, object]:
-        return {"category_id": categories.dataset_ids[label], "category": categories.names[label]}
+        return {"category_id": categories.original_id(label), "category": categories.names[label]}
 
     records: list[dict[str, object]] = []
     for one in errors:
         ranks[one.kind] += 1
+        image_id = int(dataset.image_ids[one.image_index])
         path = Path(dataset.file_path(one.image_index)).absolute()
         name = path.relative_to(folder) if path.is_relative_to(folder) else path
         record: dict[str, object] = {
             "kind": one.kind,
             "score": round(one.score, 6),
             "rank_in_kind": ranks[one.kind],
-            "image_id": int(dataset.image_ids[one.image_index]),
+            "image_id": truth.original_image_ids.get(image_id, image_id),
             "file_name": name.as_posix(),
             "annotation_id": None,
             "label": None,
