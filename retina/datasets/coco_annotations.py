@@ -6,6 +6,7 @@ odd in a file is found and told by `retina.datasets.coco_file`, which then reads
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class RegularAnnotations:
     def __init__(self) -> None:
         self.findings: list[str] = []
         self._block: list[Record] = []
-        self._columns: dict[str, list[np.ndarray[Any, Any]]] = {}
+        # Arrays that grow in place: pieces to be joined would leave holes in the memory.
+        self._columns: dict[str, array[Any]] = {}
 
     def take(self, record: Record) -> Record | None:
         """The record, without its mask; None where it is an annotation, which is taken.
@@ -63,7 +65,7 @@ class RegularAnnotations:
                 value is not as COCO's own files have it.
         """
         self._flush()
-        count = sum(map(len, self._columns.get("id", [])))
+        count = len(self._columns.get("id", ()))
         if type(taken) is not list or len(taken) != count or any(one is not None for one in taken):
             raise IrregularError
         return self
@@ -77,7 +79,7 @@ class RegularAnnotations:
         boxes = [record["bbox"] for record in block]
         if any(type(box) is not list or len(box) != 4 for box in boxes):
             raise IrregularError
-        self._keep("bbox", _numbers([side for box in boxes for side in box]).reshape(-1, 4))
+        self._keep("bbox", _numbers([side for box in boxes for side in box]))
         for key, absent in _ABSENT.items():
             column = _numbers([record.get(key, absent) for record in block])
             if np.isnan(column).sum() > sum(key not in record for record in block):
@@ -85,11 +87,14 @@ class RegularAnnotations:
             self._keep(key, column)
 
     def _keep(self, key: str, values: np.ndarray[Any, Any]) -> None:
-        self._columns.setdefault(key, []).append(values)
+        kind = "q" if values.dtype == np.int64 else "d"
+        self._columns.setdefault(key, array(kind)).frombytes(values.tobytes())
 
     def _column(self, key: str) -> np.ndarray[Any, Any]:
-        blocks = self._columns.pop(key, [])  # each column is asked for once
-        return np.concatenate(blocks) if blocks else np.zeros((0, 4) if key == "bbox" else 0)
+        column = self._columns.pop(key, None)  # each is asked for once
+        if column is None:
+            return np.zeros(0)
+        return np.frombuffer(column, np.int64 if column.typecode == "q" else np.float64)
 
     def own_ids(self) -> IntArray:
         """``(G,)`` int64, all different."""
@@ -107,7 +112,7 @@ class RegularAnnotations:
 
     def boxes(self) -> FloatArray:
         """``(G, 4)`` float64."""
-        return self._column("bbox")
+        return self._column("bbox").reshape(-1, 4)
 
     def areas(self) -> FloatArray:
         """``(G,)`` float64, NaN where there is none."""
