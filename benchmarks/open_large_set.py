@@ -3,7 +3,8 @@
 A file with 10 boxes an image is generated, and one small image under every name. A process of its
 own opens the set as a training does: the file is read and checked, every image is looked for, boxes
 are repaired. Then a forked worker goes through targets and names of a hundred thousand images at
-random, and says how much memory it has for itself alone, beyond that of a worker that looks at one.
+random, and says how much memory it has for itself alone, beyond that of a worker that looks at one
+and the same image as often: what of the set is copied into each worker.
 
     python benchmarks/open_large_set.py                       # 100,000 images, 1,000,000 boxes
     python benchmarks/open_large_set.py --images 1000000      # 10 million boxes; 1.7 GB on disk
@@ -35,7 +36,7 @@ BOXES = 10
 LINKS = 30_000
 """Names of one file; systems allow 65,000."""
 
-_LOOKED_AT = 100_000
+_LOOKS = 100_000
 
 
 def generate(folder: Path, count: int) -> Path:
@@ -85,20 +86,20 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def work(dataset: DetectionDataset, looks: int, pipe: Connection) -> None:
-    """Look at images as a worker does, and say what memory that took."""
+def work(dataset: DetectionDataset, num_images: int, pipe: Connection) -> None:
+    """Look at some of so many images as a worker does, and say what memory that took."""
     before = own_bytes("Private_Dirty")
-    for index in np.random.default_rng(0).integers(0, len(dataset), looks):
+    for index in np.random.default_rng(0).integers(0, num_images, _LOOKS):
         dataset.targets(int(index))
         dataset.file_path(int(index))
     pipe.send(own_bytes("Private_Dirty") - before)
 
 
-def worker_growth(dataset: DetectionDataset, looks: int) -> int:
-    """What a forked worker makes its own by looking at so many images, in bytes."""
+def worker_growth(dataset: DetectionDataset, num_images: int) -> int:
+    """What a forked worker makes its own by looking at some of so many images, in bytes."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    worker = context.Process(target=work, args=(dataset, looks, theirs))
+    worker = context.Process(target=work, args=(dataset, num_images, theirs))
     worker.start()
     growth: int = ours.recv()
     worker.join()
@@ -112,13 +113,13 @@ def measure(folder: Path, count: int) -> None:
     seconds, peak = time.monotonic() - started, peak_bytes() - before
     gc.collect()
     stays = own_bytes("Rss") - before
-    growth = worker_growth(dataset, _LOOKED_AT) - worker_growth(dataset, 1)
+    growth = worker_growth(dataset, count) - worker_growth(dataset, 1)
     size = (folder / "annotations.json").stat().st_size
     print(f"{count:,} images, {dataset.report.num_boxes:,} boxes, file of {size / 1e6:,.0f} MB")
     print(f"opened in {seconds:.1f} s")
     print(f"at the peak {peak / 1e6:,.0f} MB, {peak / count:,.0f} bytes an image")
     print(f"what stays  {stays / 1e6:,.0f} MB, {stays / count:,.0f} bytes an image")
-    print(f"a worker's own after {_LOOKED_AT:,} images {growth / 1e6:,.1f} MB")
+    print(f"a worker's own after {_LOOKS:,} looks {growth / 1e6:,.1f} MB")
 
 
 def main() -> None:
