@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
-from retina.structures import BoolArray, IntArray
+from retina.structures import BoolArray, FloatArray, IntArray
 
 NOTICEABLE_OVERHANG = 0.01
 """Boxes that reach out of their image by less, in pixels, are clipped without a word: rounding."""
@@ -63,12 +63,9 @@ def repair_of(table: AnnotationTable) -> BoxRepair:
     Args:
         table: with finite boxes and known image sizes.
     """
-    x, y, width, height = table.boxes_xywh.T
-    corners = np.stack([x, y, x + width, y + height], axis=1)
-    ordered = np.concatenate(
-        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
-    )
+    width, height = table.boxes_xywh[:, 2:].T
     limits = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
+    ordered = ordered_corners(table.boxes_xywh)
     clipped = np.clip(ordered, 0, limits).astype(np.float32)
     is_unknown = (width == -1) | (height == -1)
     is_flat = ((width == 0) | (height == 0)) & ~is_unknown
@@ -85,6 +82,12 @@ def repair_of(table: AnnotationTable) -> BoxRepair:
         ("repeating another one exactly (same class): kept", _repeats(table)),
     )
     return BoxRepair(clipped, usable, faults)
+
+
+def ordered_corners(boxes_xywh: FloatArray) -> FloatArray:
+    """``(G, 4)`` (x1, y1, x2, y2), the smaller first also where a width or height is negative."""
+    first, second = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
 def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:

@@ -92,3 +92,41 @@ def test_convert_writes_coco_that_reads_back_the_same(
     assert "72 images, 945 boxes, 3 categories" in done.out
     checked = invoke("data", "check", "--images", bccd / "JPEGImages", "--annotations", output)
     assert "72 images, 945 boxes" in checked.out
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_convert_writes_all_splits_with_their_images(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path, to: str
+) -> None:
+    done = invoke("data", "convert", synthetic_data, "--to", to, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    for split, line in zip(("train", "validation"), done.out.splitlines(), strict=False):
+        assert f"out, {split}: " in line
+        counts = line.partition(": ")[2].partition(", 10 categories")[0]
+        assert counts in invoke("data", "check", synthetic_data, "--split", split).out
+    assert ("crowd regions left out" in done.out) == (to == "yolo")
+    before, after = (
+        sorted(path.stat().st_ino for path in folder.rglob("*.jpg"))
+        for folder in (synthetic_data, tmp_path / "out")
+    )
+    assert after == before
+    again = invoke("data", "convert", synthetic_data, "--to", to, "--output", tmp_path / "out")
+    assert again.code == 2
+    assert "data sets are not mixed" in again.err
+
+
+def test_convert_refuses_what_makes_no_sense(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    one = invoke("data", "convert", synthetic_data, "--to", "yolo", "--output", tmp_path / "x.json")
+    assert one.code == 2
+    assert "a single file is COCO's" in one.err
+    two = invoke("data", "convert", synthetic_data, "--to", "yollo", "--output", tmp_path / "x")
+    assert two.code == 2
+    assert "did you mean 'yolo'" in two.err
+    file = synthetic_data / "train/annotations.json"
+    before = file.read_bytes()
+    three = invoke("data", "convert", synthetic_data, "--output", file)
+    assert three.code == 2
+    assert "is what shall be converted" in three.err
+    assert file.read_bytes() == before
