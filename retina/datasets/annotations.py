@@ -235,7 +235,7 @@ def complete_areas(table: AnnotationTable) -> AnnotationTable:
     if not finite.all():
         first = table.describe(int(np.flatnonzero(~finite)[0]))
         finding = (
-            f"{_count((~finite).sum(), 'box', 'boxes')} with a coordinate that is not finite left "
+            f"{counted((~finite).sum(), 'box', 'boxes')} with a coordinate that is not finite left "
             f"out of training and evaluation (first: {first})"
         )
         table = table.take_annotations(finite)
@@ -245,11 +245,12 @@ def complete_areas(table: AnnotationTable) -> AnnotationTable:
             missing, np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3]), table.areas
         )
         table = replace(table, areas=areas).with_findings(
-            f"{_count(missing.sum(), 'annotation')} without an area: width × height of the box is "
+            f"{counted(missing.sum(), 'annotation')} without an area: width × height of the box is "
             "taken"
         )
     return table.with_findings(finding)
 
 
-def _count(number: int, noun: str, plural: str | None = None) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: ``1 box``, ``2 boxes``."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -14,8 +14,10 @@ Letters: I images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import imagehash
 import numpy as np
@@ -25,7 +27,8 @@ import PIL.ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from retina.datasets.dataset import Image
+from retina.datasets.dataset import DetectionDataset, Image
+from retina.errors import UserError
 from retina.structures import BoolArray, FloatArray, IntArray
 
 MOST_BITS = 60
@@ -37,7 +40,7 @@ _MANY = 10
 _MOST_COMPARED = 32
 """The nearest of many neighbours, which are compared in full."""
 
-_MOST_LOCAL = 0.35
+_MOST_LOCAL = 0.22
 """How far two images of one scene may differ in the place where they differ most, in standard
 deviations of their grey values."""
 
@@ -83,6 +86,37 @@ class Fingerprint:
         views = (grey, grey.resize(grey.size, PIL.Image.Resampling.BILINEAR, box=inner), mirrored)
         hashes = [imagehash.phash(view, hash_size=_HASH_SIDE).hash.ravel() for view in views]
         return cls(np.array(hashes, dtype=np.bool_), small.copy())
+
+
+def fingerprints_of(
+    dataset: DetectionDataset,
+    *,
+    num_threads: int = 4,
+    on_image: Callable[[int], None] = lambda count: None,
+) -> list[Fingerprint | None]:
+    """The fingerprints of all images; None for one that cannot be read.
+
+    Args:
+        dataset: of any format.
+        num_threads: images decoded at a time.
+        on_image: called with 1 after every image.
+    """
+    found: list[Fingerprint | None] = []
+    indices = iter(range(len(dataset)))
+    with ThreadPoolExecutor(num_threads) as pool:
+        # In slices, so that an interrupt does not wait for the whole set.
+        while chunk := list(islice(indices, 8 * num_threads)):
+            for one in pool.map(lambda index: _fingerprint(dataset, index), chunk):
+                found.append(one)
+                on_image(1)
+    return found
+
+
+def _fingerprint(dataset: DetectionDataset, index: int) -> Fingerprint | None:
+    try:
+        return Fingerprint.of(dataset.load(index).image)
+    except UserError:
+        return None
 
 
 def near_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[tuple[int, ...]]:

@@ -102,8 +102,16 @@ def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]
         is_crowd=table.is_crowd[order],
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
-    findings = (_finding(table, which, what) for what, which in repair.faults)
-    return objects, tuple(filter(None, findings))
+    return objects, tuple(text for text, _ in _told(table, repair))
+
+
+def repair_findings(table: AnnotationTable) -> list[tuple[str, BoolArray]]:
+    """The sentences of `repair_boxes`, and which annotations each is about, ``(G,)``."""
+    return _told(table, repair_of(table))
+
+
+def _told(table: AnnotationTable, repair: BoxRepair) -> list[tuple[str, BoolArray]]:
+    return [(_finding(table, which, what), which) for what, which in repair.faults if which.any()]
 
 
 def _repeats(table: AnnotationTable) -> BoolArray:
@@ -120,7 +128,5 @@ def _repeats(table: AnnotationTable) -> BoolArray:
 
 def _finding(table: AnnotationTable, which: BoolArray, what: str) -> str:
     count = int(which.sum())
-    if count == 0:
-        return ""
     first = table.describe(int(np.flatnonzero(which)[0]))
     return f"{count} box{'' if count == 1 else 'es'} {what} (first: {first})"

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from retina.datasets.annotations import counted
 from retina.datasets.exported_images import (
     OnImage,
     Splits,
@@ -52,7 +53,8 @@ def write_voc(splits: Splits, folder: Path, on_image: OnImage) -> tuple[str, ...
     if not unused:
         return ()
     listed = ", ".join(categories.names[label] for label in unused)
-    return (f"{len(unused)} classes without a box are not listed, since VOC lists none: {listed}",)
+    classes = counted(len(unused), "class", "classes")
+    return (f"{classes} without a box left out, since VOC has no list of classes: {listed}",)
 
 
 def _write_annotations(truth: GroundTruth, names: list[str], folder: Path) -> None:

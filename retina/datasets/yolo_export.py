@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import yaml
 
+from retina.datasets.annotations import counted
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.exported_images import (
     OnImage,
@@ -27,6 +28,28 @@ from retina.structures import BoolArray, Categories, FloatArray, GroundTruth
 _FOLDERS = {"": "train", "train": "train", "validation": "val", "test": "test"}
 
 
+@dataclass(slots=True)
+class _Changes:
+    """How many boxes are not written as they are annotated."""
+
+    crowd_regions: int = 0
+    without_area: int = 0
+    cut: int = 0
+
+    def told(self) -> tuple[str, ...]:
+        """One sentence for each kind that there is."""
+        sentences = (
+            (self.crowd_regions, "crowd region", "left out, which YOLO cannot tell from objects"),
+            (self.without_area, "box", "without an area inside of the image left out"),
+            (self.cut, "box", "cut at the edges of the image"),
+        )
+        return tuple(
+            f"{counted(count, noun, 'boxes' if noun == 'box' else None)} {what}"
+            for count, noun, what in sentences
+            if count
+        )
+
+
 def write_yolo(splits: Splits, folder: Path, on_image: OnImage) -> tuple[str, ...]:
     """Write data sets as ``data.yaml``, ``images/SPLIT/`` and ``labels/SPLIT/``.
 
@@ -44,7 +67,7 @@ def write_yolo(splits: Splits, folder: Path, on_image: OnImage) -> tuple[str, ..
     require_images(splits)
     start_folder(folder, ("data.yaml", "images", "labels"))
     categories, truths = joined_truths(splits)
-    changes: dict[str, int] = defaultdict(int)
+    changes = _Changes()
     for split, dataset in splits.items():
         # One by one: each split has its folder.
         names = flat_names({split: dataset})[split]
@@ -55,7 +78,7 @@ def write_yolo(splits: Splits, folder: Path, on_image: OnImage) -> tuple[str, ..
             path = labels / f"{PurePosixPath(names[index]).stem}.txt"
             path.write_text(text, encoding="utf-8")
     write_text(folder / "data.yaml", _data_yaml([*splits], categories))
-    return tuple(f"{count} {what}" for what, count in changes.items() if count)
+    return changes.told()
 
 
 def _data_yaml(splits: list[str], categories: Categories) -> str:
@@ -66,9 +89,7 @@ def _data_yaml(splits: list[str], categories: Categories) -> str:
     return text
 
 
-def _label_texts(
-    dataset: DetectionDataset, truth: GroundTruth, changes: dict[str, int]
-) -> list[str]:
+def _label_texts(dataset: DetectionDataset, truth: GroundTruth, changes: _Changes) -> list[str]:
     """The label file of every image; ``changes`` counts what was left out or changed."""
     limits = truth.image_sizes[truth.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
     ordered = ordered_corners(truth.boxes_xywh)
@@ -76,13 +97,9 @@ def _label_texts(
     has_area = _has_area(truth.boxes_xywh, corners)
     is_cut = np.abs(corners - ordered).max(axis=1, initial=0) > NOTICEABLE_OVERHANG
     kept = has_area & ~truth.is_crowd
-    changes["crowd regions left out, which YOLO cannot tell from objects"] += int(
-        truth.is_crowd.sum()
-    )
-    changes["boxes without an area inside of their image left out"] += int(
-        (~has_area & ~truth.is_crowd).sum()
-    )
-    changes["boxes cut at the edges of their image"] += int((is_cut & kept).sum())
+    changes.crowd_regions += int(truth.is_crowd.sum())
+    changes.without_area += int((~has_area & ~truth.is_crowd).sum())
+    changes.cut += int((is_cut & kept).sum())
     fractions = corners / limits
     rows: list[list[int]] = [[] for _ in range(len(dataset))]
     indices = truth.image_indices

@@ -61,7 +61,7 @@ def test_splits_with_equal_names_come_back(write_coco: CocoWriter, tmp_path: Pat
     train = read_coco(*write_coco())
     validation = read_coco(*write_coco(other, "other"))
     told = write_voc({"train": train, "validation": validation}, tmp_path / "out", nothing)
-    assert told == ("1 classes without a box are not listed, since VOC lists none: cow",)
+    assert told == ("1 class without a box left out, since VOC has no list of classes: cow",)
     source = find_source(tmp_path / "out")
     assert set(source.splits) == {"train", "validation"}
     again = source.splits["train"].build()

@@ -88,9 +88,9 @@ def test_what_the_format_cannot_hold_is_told(write_coco: CocoWriter, tmp_path: P
 
     dataset = read_coco(*write_coco(change))
     assert write_yolo({"": dataset}, tmp_path / "out", nothing) == (
-        "1 crowd regions left out, which YOLO cannot tell from objects",
-        "2 boxes without an area inside of their image left out",
-        "1 boxes cut at the edges of their image",
+        "1 crowd region left out, which YOLO cannot tell from objects",
+        "2 boxes without an area inside of the image left out",
+        "1 box cut at the edges of the image",
     )
     found = boxes_of(tmp_path / "out/labels/train/a.txt", 60, 40)
     assert np.allclose(found, [[1, 50, 5, 60, 15], [0, 20, 5, 30, 20]], rtol=0, atol=1e-6)
