@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
+from retina.datasets.exported_images import (
+    OnImage,
+    Splits,
+    common_folder,
+    image_folder,
+    joined_truths,
+    names_below,
+    place_images,
+    require_images,
+    start_folder,
+)
 from retina.errors import UserError
 from retina.storage import write_text
+from retina.structures import GroundTruth
+
+_ENTRIES = ("annotations.json", "images")
 
 
-def to_coco(dataset: DetectionDataset, *, images: Path | None = None) -> dict[str, Any]:
+def to_coco(
+    dataset: DetectionDataset, *, images: Path | None = None, truth: GroundTruth | None = None
+) -> dict[str, Any]:
     """The content of a COCO annotation file; ids stay, and boxes are those of the ground truth.
 
     Args:
         dataset: of any format.
         images: the folder that the file names shall be relative to; None takes the innermost
             folder that holds all images.
+        truth: its ground truth with other categories; None takes its own.
 
     Raises:
         UserError: an image lies outside of the folder.
     """
-    truth = dataset.ground_truth()
+    truth = truth or dataset.ground_truth()
     paths = [Path(dataset.file_path(index)) for index in range(len(dataset))]
     folder = common_folder(dataset) if images is None else images
     categories, originals = truth.categories, truth.original_image_ids
@@ -77,10 +93,29 @@ def write_coco(dataset: DetectionDataset, path: Path, *, images: Path | None = N
     write_text(path, json.dumps(to_coco(dataset, images=images)))
 
 
-def common_folder(dataset: DetectionDataset) -> Path:
-    """The innermost folder that holds all images."""
-    folders = {str(Path(dataset.file_path(index)).parent) for index in range(len(dataset))}
-    return Path(os.path.commonpath([Path(folder).absolute() for folder in folders]))
+def write_coco_folder(splits: Splits, folder: Path, on_image: OnImage) -> tuple[str, ...]:
+    """Write data sets as ``SPLIT/annotations.json`` and ``SPLIT/images/``; see `place_image`.
+
+    A single data set is written without a folder of its split. Boxes are as annotated; categories
+    are the same in all files.
+
+    Args:
+        splits: to be written.
+        folder: into which.
+        on_image: called with 1 after every image.
+
+    Returns:
+        Nothing to be told: the format holds all.
+    """
+    require_images(splits)
+    start_folder(folder, [split or entry for split in splits for entry in _ENTRIES])
+    _, truths = joined_truths(splits)
+    for split, dataset in splits.items():
+        names = names_below(dataset)
+        place_images(dataset, names, folder / split / "images", on_image)
+        tree = to_coco(dataset, images=image_folder(dataset), truth=truths[split])
+        write_text(folder / split / "annotations.json", json.dumps(tree))
+    return ()
 
 
 def _below(path: Path, folder: Path) -> str:

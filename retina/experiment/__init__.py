@@ -2,7 +2,7 @@
 
 from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
-from retina.experiment.data import DataOptions, ResolvedData, resolve_data
+from retina.experiment.data import DataOptions, ResolvedData, resolve_data, resolve_splits
 from retina.experiment.parts import build_artifact_evaluator, build_dataset, build_detector
 from retina.experiment.running import evaluate, train
 
@@ -18,5 +18,6 @@ __all__ = [
     "evaluate",
     "load_experiment",
     "resolve_data",
+    "resolve_splits",
     "train",
 ]
