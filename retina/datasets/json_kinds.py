@@ -18,7 +18,7 @@ def json_kind(path: Path) -> JsonKind:
 
     A file that cannot be read, or is no JSON, has no kind; reading it says why.
     """
-    outer, inner = _first_keys(read_beginning(path))
+    outer, inner, is_whole = _first_keys(read_beginning(path))
     if outer & {"shapes", "imageData", "imagePath"}:
         return "labelme"
     if outer & {"_via_img_metadata", "_via_settings"} or (
@@ -27,13 +27,15 @@ def json_kind(path: Path) -> JsonKind:
         return "via"
     if outer >= {"project", "config", "attribute", "file"}:
         return "via3"
-    if outer & {"images", "annotations", "categories"} or outer >= {"info", "licenses"}:
+    if outer & {"images", "annotations"}:
+        return "coco"
+    if outer >= {"info", "licenses"} or ("categories" in outer and not is_whole):
         return "coco"
     return ""
 
 
-def _first_keys(text: str) -> tuple[set[str], set[str]]:
-    """The keys of an object, and those of the objects that are its values."""
+def _first_keys(text: str) -> tuple[set[str], set[str], bool]:
+    """The keys of an object, those of the objects that are its values, and whether it ends."""
     open_brackets = ""
     outer: set[str] = set()
     inner: set[str] = set()
@@ -46,4 +48,4 @@ def _first_keys(text: str) -> tuple[set[str], set[str]]:
         elif token[1] and open_brackets in ("{", "{{"):
             keys = outer if open_brackets == "{" else inner
             keys.add(token[0].removesuffix(token[1])[1:-1])
-    return outer, inner
+    return outer, inner, not open_brackets

@@ -54,9 +54,7 @@ class BoxRepair:
 def repair_of(table: AnnotationTable) -> BoxRepair:
     """How the boxes of a table are made usable.
 
-    - A box whose width or height is -1, which is how tools write that they do not know it, is
-      dropped.
-    - Of one that is negative otherwise the corners are swapped.
+    - Of a box whose width or height is negative the corners are swapped.
     - What lies outside of the image is cut off.
     - A box without a width or a height after that is dropped.
     - Exact duplicates are kept, but counted.
@@ -68,16 +66,14 @@ def repair_of(table: AnnotationTable) -> BoxRepair:
     limits = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
     ordered = ordered_corners(table.boxes_xywh)
     clipped = np.clip(ordered, 0, limits).astype(np.float32)
-    is_unknown = (width == -1) | (height == -1)
-    is_flat = ((width == 0) | (height == 0)) & ~is_unknown
-    usable = ~is_unknown & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    is_flat = (width == 0) | (height == 0)
+    usable = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
     is_clipped = usable & (overhang > NOTICEABLE_OVERHANG)
     furthest = overhang[is_clipped].max(initial=0)
     faults = (
-        ("of a width or height of -1 (unknown): dropped", is_unknown),
         ("without a width or a height: dropped", is_flat),
-        ("outside of the image: dropped", ~usable & ~is_flat & ~is_unknown),
+        ("outside of the image: dropped", ~usable & ~is_flat),
         ("with swapped corners: turned round", usable & ((width < 0) | (height < 0))),
         (f"reaching out of the image (by up to {furthest:.4g} pixels): clipped", is_clipped),
         ("repeating another one exactly (same class): kept", _repeats(table)),

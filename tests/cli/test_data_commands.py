@@ -185,7 +185,7 @@ def test_check_looks_at_all_splits_and_draws_what_it_finds(
     assert f"{data}, validation: 8 images" in done.out
     assert "train and validation share images" in done.out
     assert "error: validation would be refused: " in done.out
-    assert "1 images cannot be used" in done.out
+    assert "1 image cannot be used" in done.out
     counts = [line for line in done.out.splitlines() if line.startswith("32 images, ")]
     assert len(counts) == 1
     page = (tmp_path / "page/check.html").read_text()
