@@ -13,7 +13,12 @@ from xml.etree import ElementTree
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import SPLIT_NAMES, FolderConfig
-from retina.datasets.image_folders import IMAGE_FOLDERS, folder_of_images
+from retina.datasets.image_folders import (
+    IMAGE_FOLDERS,
+    folder_of_images,
+    holds_images,
+    is_there,
+)
 from retina.datasets.image_stems import ImageStems
 from retina.datasets.optional_values import flag_of
 from retina.datasets.shapes import (
@@ -189,8 +194,9 @@ class _Reader:
     def _file_name(self, told: str, subset: str) -> str:
         """The file of an image: projects have a folder for each subset, frames have no suffix."""
         name = told.replace("\\", "/")
-        if subset and (self._images / subset).is_dir() and not (self._images / name).is_file():
-            name = f"{subset}/{name}"
+        if subset and not is_there(self._images / name):
+            within = f"{subset}/{name}"
+            name = within if holds_images((self._images / within).parent) else name
         if name.lower().endswith(IMAGE_SUFFIXES):
             return name
         parent, _, stem = name.rpartition("/")

@@ -32,7 +32,12 @@ def folder_of_images(candidates: Iterable[Path], names: Sequence[str]) -> Path |
 def _holds(folder: Path, name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
-    return any(tail and "\0" not in tail and (folder / tail).is_file() for tail in tails)
+    return any(tail and is_there(folder / tail) for tail in tails)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there; it is not where no system could have one of its name."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for names that are too long
 
 
 def holds_images(folder: Path) -> bool:
@@ -43,5 +48,5 @@ def holds_images(folder: Path) -> bool:
                 entry.name.lower().endswith(IMAGE_SUFFIXES) and not is_litter(entry.name)
                 for entry in entries
             )
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -110,8 +110,8 @@ class _Reader:
             if box is None:
                 continue
             label = _text(shape.get("label"))
-            group, kind = shape.get("group_id"), shape.get("shape_type") or "polygon"
-            if group is None or kind not in _PARTS_OF_ONE:
+            group = shape.get("group_id")
+            if group is None or _kind(shape) not in _PARTS_OF_ONE:
                 self._builder.box(image, label, box, where=where)
             else:
                 parts.setdefault((label, str(group)), []).append(box)
@@ -170,7 +170,7 @@ class _Reader:
         if not isinstance(shape, dict):
             self._builder.problems.append(f"{where} must be an object")
             return None
-        kind = shape.get("shape_type") or "polygon"
+        kind = _kind(shape)
         if kind in _BOXLESS:
             self._boxless[kind] += 1
             return None
@@ -186,6 +186,11 @@ class _Reader:
             radius = math.hypot(xs[1] - xs[0], ys[1] - ys[0])
             return box_of_ellipse((xs[0], ys[0]), (radius, radius))
         return box_around(xs, ys)
+
+
+def _kind(shape: dict[str, Any]) -> str:
+    """The kind of a shape; version 3 had only polygons, and did not say so."""
+    return str(shape.get("shape_type") or "polygon")
 
 
 def _without_pixels(record: dict[str, Any]) -> dict[str, Any]:

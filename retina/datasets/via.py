@@ -130,7 +130,7 @@ def _class_attribute(
             return found[0]
     raise UserError(
         f"{source}: which attribute of the regions is their class: {', '.join(used)}? Say so in a "
-        "config: kind: via, class_attribute: NAME"
+        "config, beside images and annotations: kind: via, class_attribute: NAME"
     )
 
 

@@ -93,8 +93,7 @@ def read_via_file(path: Path) -> ViaProject:
 
 def is_via_csv(beginning: str) -> bool:
     """Whether the first line of a CSV file has VIA's columns."""
-    line = beginning.lstrip("\ufeff").partition("\n")[0]
-    return set(_COLUMNS) <= set(_header(line)[0])
+    return set(_COLUMNS) <= set(_header(beginning.lstrip("\ufeff"))[0])
 
 
 def _read_project(path: Path) -> ViaProject:
@@ -146,8 +145,9 @@ def _without_pixels(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _header(line: str) -> tuple[list[str], str]:
-    """The columns that a line names, and what stands between them."""
+def _header(text: str) -> tuple[list[str], str]:
+    """The columns that the first line of a text names, and what stands between them."""
+    line = next(iter(text.splitlines()), "")
     delimiter = ";" if line.count(";") > line.count(",") else ","
     row = next(csv.reader([line], delimiter=delimiter), [])
     return [name.strip().lstrip("#").strip() for name in row], delimiter
@@ -156,34 +156,37 @@ def _header(line: str) -> tuple[list[str], str]:
 def _read_csv(path: Path) -> ViaProject:
     """A CSV export: a row for each region, and one for each image without any."""
     text = read_text(path, "annotation file")
-    columns, delimiter = _header(text.partition("\n")[0])
+    try:
+        return _rows_of_csv(text, path)
+    except csv.Error as error:
+        raise UserError(f"{path}: not readable as CSV: {error}") from None
+
+
+def _rows_of_csv(text: str, path: Path) -> ViaProject:
+    columns, delimiter = _header(text)
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
         raise UserError(f"{path}: lacks VIA's column {' and '.join(missing)}")
     problems: list[str] = []
     regions: list[ViaRegion] = []
     names: list[str] = []
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    next(rows)
-    try:
-        for values in rows:
-            if not any(values):
-                continue
-            where = f"line {rows.line_num}"
-            row = dict(zip(columns, values, strict=False))
-            try:
-                shape, attributes = (json.loads(row.get(name) or "{}") for name in _COLUMNS[1:])
-            except (json.JSONDecodeError, RecursionError):
-                problems.append(f"{where}: a region's attributes are not readable as JSON")
-                continue
-            if not isinstance(shape, dict) or not isinstance(attributes, dict):
-                problems.append(f"{where}: a region's attributes are no JSON objects")
-                continue
-            names.append(_file_name(row["filename"]))
-            if shape:
-                regions.append(ViaRegion(names[-1], where, shape, attributes))
-    except csv.Error as error:
-        raise UserError(f"{path}: line {rows.line_num}: not readable as CSV: {error}") from None
+    rows = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    for values in rows:
+        if rows.line_num == 1 or not any(values):
+            continue
+        where = f"line {rows.line_num}"
+        row = dict(zip(columns, values, strict=False))
+        try:
+            shape, attributes = (json.loads(row.get(name) or "{}") for name in _COLUMNS[1:])
+        except (ValueError, RecursionError):
+            problems.append(f"{where}: a region's attributes are not readable as JSON")
+            continue
+        if not isinstance(shape, dict) or not isinstance(attributes, dict):
+            problems.append(f"{where}: a region's attributes are no JSON objects")
+            continue
+        names.append(_file_name(row.get("filename", "")))
+        if shape:
+            regions.append(ViaRegion(names[-1], where, shape, attributes))
     return ViaProject(names, regions, problems, {})
 
 

@@ -32,7 +32,13 @@ from retina.datasets.yolo_file import (
     read_yolo_file,
 )
 from retina.datasets.yolo_labels import RowKind, read_row
-from retina.datasets.yolo_layout import LabelFiles, folders_of_splits, images_beside, labels_of
+from retina.datasets.yolo_layout import (
+    LabelFiles,
+    folders_of_splits,
+    holds_labels,
+    images_beside,
+    labels_of,
+)
 from retina.errors import UserError
 from retina.structures import Categories
 from retina.text_files import read_text
@@ -80,7 +86,7 @@ class YoloConfig(FolderConfig):
     def find_in(cls, folder: Path) -> Self | None:
         """``labels/`` beside ``images/``, or label files beside the images in one folder."""
         images = folder / "images"
-        if images.is_dir() and (folder / "labels").is_dir():
+        if images.is_dir() and holds_labels(folder / "labels"):
             return cls(images=images, annotations=folder / "labels")
         mixed = (both for both in (folder, images) if images_beside(both))
         both = next(mixed, None)

@@ -34,9 +34,16 @@ def folders_of_splits(folder: Path) -> dict[str, tuple[Path, Path]]:
     for split, names in SPLIT_NAMES.items():
         for name in names:
             images, labels = folder / "images" / name, folder / "labels" / name
-            if images.is_dir() and labels.is_dir():
+            if images.is_dir() and holds_labels(labels):
                 found.setdefault(split, (images, labels))
     return found
+
+
+def holds_labels(folder: Path) -> bool:
+    """Whether a folder called ``labels`` is YOLO's: other formats keep JSON or XML files there."""
+    if not folder.is_dir():
+        return False
+    return not list_files(folder, (".json", ".xml"), deep=False).files
 
 
 def images_beside(folder: Path) -> bool:

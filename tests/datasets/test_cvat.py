@@ -96,8 +96,8 @@ def test_every_shape_has_its_box(tmp_path: Path) -> None:
     assert dataset.report.findings == (
         "1 shape without a box is passed over: 1 zebra",
         "1 of the boxes are turned: the upright box around each is taken",
-        "1 of 3 categories kept although no annotation uses them (in a config, unused_categories: drop leaves "
-        "them out): ape",
+        "1 of 3 categories kept although no annotation uses them (in a config, unused_categories: "
+        "drop leaves them out): ape",
     )
 
 
