@@ -17,6 +17,10 @@ HOOKS = (
 """Each has a function ``make_hook(setup)`` that takes a `retina.experiment.setup.TrainingSetup` and
 gives a `retina.training.run.Hook`, or None where it is not wanted."""
 
+MEASURES = ("retina.instruments.doctor.recipe",)
+"""Each has a function ``measured(recipe, facts, overrides)`` that puts what it measures in the
+place of what is only usual, in the config that `retina.experiment.recipe` makes for some data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -34,6 +38,7 @@ class Command:
 
 
 COMMANDS = (
+    Command(("init",), "retina.cli.init"),
     Command(("train",), "retina.cli.train"),
     Command(("tune",), "retina.cli.tune", needs="retina.instruments.tuning"),
     Command(("doctor",), "retina.cli.doctor", needs="retina.instruments.doctor"),

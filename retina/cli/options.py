@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.", show_default=False)
 ]
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="Folder or annotation file, of any format.", show_default=False
+    ),
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="No pretrained weights, and no network.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes of single keys of the config."),

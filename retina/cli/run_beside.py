@@ -8,8 +8,13 @@ from pathlib import Path
 from retina.errors import UserError
 
 
-def refuse_torchrun(command: str, does: str) -> None:
+def refuse_torchrun(command: str, does: str, fix: str = "start it without torchrun") -> None:
     """Several processes would do the same in the same folders.
+
+    Args:
+        command: for the message.
+        does: what it does, likewise.
+        fix: likewise.
 
     Raises:
         UserError: there are several.
@@ -18,7 +23,7 @@ def refuse_torchrun(command: str, does: str) -> None:
     if num_processes not in ("", "1"):
         raise UserError(
             f"{command} was started in {num_processes} processes (WORLD_SIZE); it {does} in one: "
-            "start it without torchrun"
+            f"{fix}"
         )
 
 

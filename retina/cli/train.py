@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina.cli.options import ConfigPath, DeviceOfConfig, Overrides, with_device
+from retina.cli.init import looked_at, write
+from retina.cli.options import DeviceOfConfig, FromScratch, Overrides, with_device
 from retina.cli.output import describe_report, make_console, print_lines
+from retina.cli.run_beside import refuse_torchrun
 from retina.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from retina.experiment import Experiment
+    from rich.console import Console
+
+    from retina.experiment import Experiment, ExperimentConfig
 
 
 def command(
-    config: ConfigPath,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG|SOURCE",
+            help="The experiment, a YAML file; or data: a folder or annotation file.",
+            show_default=False,
+        ),
+    ],
     overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
     ] = False,
+    from_scratch: FromScratch = False,
     device: DeviceOfConfig = None,
 ) -> None:
-    """Train a detector as a config says.
+    """Train a detector as a config says, or on the data of a folder.
+
+    Of data, `retina init` makes the config first: it lies in the run folder as init.yaml.
+
+    Example: `retina train photos_from_the_labelling_tool`
 
     Example: `retina train configs/my_data.yaml dataset.train.images=photos output_dir=runs/first`
 
     Several GPUs: `torchrun --nproc-per-node 8 -m retina train CONFIG.yaml`
     """
     from retina.distributed import is_main_process
-    from retina.experiment import load_experiment
+    from retina.experiment import is_config, load_experiment
     from retina.experiment import train as run_training
     from retina.training.run_folder import recorded_run
 
@@ -47,8 +64,16 @@ def command(
             )
         print_lines(console, *_introduction(experiment))
 
-    run = recorded_run(config)
-    loaded = load_experiment(config, with_device(overrides, device))
+    changes = with_device(overrides, device)
+    if is_config(source):
+        run, loaded = recorded_run(source), load_experiment(source, changes)
+    else:
+        run = None
+        loaded = _config_of_data(
+            console, source, changes, resume=resume, device=device, from_scratch=from_scratch
+        )
+    if from_scratch:
+        loaded = loaded.from_scratch()
     outcome = run_training(loaded, resume=resume, on_start=introduce)
     folder = loaded.output_dir
     if outcome.signal is not None:
@@ -60,6 +85,52 @@ def command(
         f"done: {counted(outcome.step, 'step')}, {outcome.seconds:.0f} s of training{best}; the "
         f"detectors are in {folder / 'checkpoints'}",
     )
+
+
+def _config_of_data(
+    console: Console,
+    source: Path,
+    changes: Sequence[str],
+    *,
+    resume: bool,
+    device: str | None,
+    from_scratch: bool,
+) -> ExperimentConfig:
+    """The config that was made of the data for the run that goes on, or one that is made now.
+
+    Raises:
+        UserError: it is no data that can be trained on; or its run folder holds a run already.
+    """
+    from retina.errors import UserError
+    from retina.experiment import load_experiment
+    from retina.experiment.checks import check_run_folder
+    from retina.experiment.recipe import run_folder_of
+    from retina.training.run_folder import CONFIG
+
+    refuse_torchrun(
+        f"retina train {source}",
+        "looks at data",
+        fix=f"make a config with retina init {source}, and start that in several",
+    )
+    if (source / CONFIG).is_file():
+        raise UserError(
+            f"{source}: is the folder of a run, and no data; its config is {source / CONFIG}"
+        )
+    folder = run_folder_of(source, changes)
+    if resume and (folder / CONFIG).is_file():
+        print_lines(console, f"going on with {folder / CONFIG}")
+        return load_experiment(folder / CONFIG, changes)
+    check_run_folder(folder, resume=resume)
+    facts, recipe = looked_at(
+        console,
+        source,
+        overrides=changes,
+        device=device,
+        from_scratch=from_scratch,
+    )
+    path = folder / "init.yaml"
+    write(console, facts, recipe.in_folder(folder), path)
+    return load_experiment(path, changes)
 
 
 def _introduction(experiment: Experiment) -> Iterator[str]:

@@ -17,10 +17,10 @@ YAML is read by the rules of YAML 1.2, so ``1e-4`` is a number and ``no`` and ``
 from retina.configuration.comparison import NOT_SET, differences, leaves
 from retina.configuration.composition import apply_override, merge, read_preset, read_tree
 from retina.configuration.errors import ConfigError
-from retina.configuration.loading import load_config, to_yaml, validate
+from retina.configuration.loading import compose, load_config, to_yaml, validate
 from retina.configuration.schema import Config, OneOf, Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names, shipped_configs
-from retina.configuration.yaml_text import parse_yaml
+from retina.configuration.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "NOT_SET",
@@ -30,7 +30,9 @@ __all__ = [
     "OneOf",
     "Tree",
     "apply_override",
+    "compose",
     "differences",
+    "dump_yaml",
     "find_config",
     "leaves",
     "load_config",

@@ -11,7 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from retina.configuration.composition import apply_override, merge, read_preset, read_tree
 from retina.configuration.errors import ConfigError, explained
-from retina.configuration.schema import Config, OneOf, field_type, has_kinds, union_member, unwrap
+from retina.configuration.schema import (
+    Config,
+    OneOf,
+    Tree,
+    field_type,
+    has_kinds,
+    union_member,
+    unwrap,
+)
 from retina.configuration.shipped import find_config
 from retina.configuration.yaml_text import dump_yaml
 
@@ -30,13 +38,21 @@ def load_config(path: Path | str, overrides: Sequence[str], schema: type[C]) -> 
         ConfigError: with every problem of the file in one message.
     """
     path = find_config(Path(path))
-    tree = read_tree(path)
+    return compose(read_tree(path), overrides, schema, source=str(path))
+
+
+def compose(tree: Tree, overrides: Sequence[str], schema: type[C], *, source: str) -> C:
+    """The typed config of a raw tree with overrides laid over it; ``source`` is for messages.
+
+    Raises:
+        ConfigError: with every problem in one message.
+    """
     # The preset comes first, wherever it was named: the other overrides lie over its keys.
     for override in sorted(overrides, key=lambda text: not text.startswith("preset=")):
         if not override.startswith("preset="):
-            tree = _with_default_kinds(_on_preset(tree, schema, str(path)), schema)
+            tree = _with_default_kinds(_on_preset(tree, schema, source), schema)
         tree = apply_override(tree, override)
-    return validate(tree, schema, source=str(path))
+    return validate(tree, schema, source=source)
 
 
 def validate(tree: Any, schema: type[C], *, source: str) -> C:

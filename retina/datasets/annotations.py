@@ -186,7 +186,12 @@ class AnnotationTable:
 
 
 def random_subset(
-    table: AnnotationTable, *, fraction: float | None, max_images: int | None, seed: int
+    table: AnnotationTable,
+    *,
+    fraction: float | None,
+    leave_out_fraction: float | None,
+    max_images: int | None,
+    seed: int,
 ) -> AnnotationTable:
     """A random part of the images, in their old order.
 
@@ -195,20 +200,31 @@ def random_subset(
     Args:
         table: the whole.
         fraction: of the images, rounded, at least one image.
+        leave_out_fraction: choose among the images that this fraction does not choose.
         max_images: at most so many; together with a fraction the smaller part is taken.
         seed: of the choice.
+
+    Raises:
+        UserError: no image is left.
     """
-    wanted = table.num_images
-    if fraction is not None:
-        wanted = max(1, round(fraction * wanted))
-    if max_images is not None:
-        wanted = min(wanted, max_images)
-    if wanted >= table.num_images:
+    left_out = _part(leave_out_fraction, table.num_images) if leave_out_fraction else 0
+    rest = table.num_images - left_out
+    if not rest:
+        raise UserError(
+            f"{table.source}: leave_out_fraction {leave_out_fraction:g} of "
+            f"{counted(table.num_images, 'image')} leaves none"
+        )
+    wanted = min(rest, *([] if max_images is None else [max_images]), _part(fraction, rest))
+    if wanted == table.num_images:
         return table
-    order = np.random.default_rng(seed).permutation(table.num_images)
+    order = np.random.default_rng(seed).permutation(table.num_images)[left_out:]
     return table.take_images(np.sort(order[:wanted])).with_findings(
         f"{wanted} of {table.num_images} images are used, chosen by the subset seed {seed}"
     )
+
+
+def _part(fraction: float | None, count: int) -> int:
+    return count if fraction is None else max(1, round(fraction * count))
 
 
 def in_pixels(table: AnnotationTable) -> AnnotationTable:

@@ -71,6 +71,10 @@ class AugmentationConfig(Config):
     """`flip` mirrors half of the images; `multi_scale` does so and lets every batch draw its size;
     `strong` adds scale jitter, crops, colour and mosaics to that."""
 
+    mirror: bool = True
+    """Whether the preset mirrors images; false where left and right are different classes, or
+    where text is read."""
+
     transforms: tuple[TransformConfig, ...] = ()
     """More transforms, applied in this order after those of the preset."""
 
@@ -106,7 +110,10 @@ class AugmentationConfig(Config):
 
     def build(self) -> Pipeline | None:
         """The augmentation; None if it would change nothing."""
-        transforms = (*_preset_transforms(self.preset), *self.transforms)
+        of_preset = _preset_transforms(self.preset)
+        if not self.mirror:
+            of_preset = tuple(one for one in of_preset if one.name != "HorizontalFlip")
+        transforms = (*of_preset, *self.transforms)
         if not transforms and not self.has_mosaic:
             return None
         rule = VisibilityRule(self.min_visibility, self.min_area)

@@ -19,6 +19,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.categories import duplicate_name_finding
+from retina.datasets.coco_annotations import IrregularError, RegularAnnotations
 from retina.datasets.ids import NO_ID, Ids
 from retina.datasets.optional_values import flag_of, number_of
 from retina.datasets.repeated import merge_categories, merge_images
@@ -59,19 +60,51 @@ def read_coco_file(
             each other; an annotation belongs to an unknown image or category; a file name leads out
             of the image folder. The message names all of it.
     """
-    tree = _read_tree(path)
+    try:
+        return _read(path, images_folder, keep_root=keep_root, regular=RegularAnnotations())
+    except IrregularError:  # something is to be told, or mended
+        return _read(path, images_folder, keep_root=keep_root, regular=None)
+
+
+def _read(
+    path: Path,
+    images_folder: Path | None = None,
+    *,
+    keep_root: bool = True,
+    regular: RegularAnnotations | None,
+) -> AnnotationTable:
+    """The content of the file.
+
+    Args:
+        path: as for `read_coco_file`.
+        images_folder: likewise.
+        keep_root: likewise.
+        regular: takes the annotations as they are read, so that they never fill the memory; None
+            for a file that has any others.
+
+    Raises:
+        IrregularError: it is such a file.
+    """
+    tree = _read_tree(path, _without_masks if regular is None else regular.take)
     problems: list[str] = []
-    images, annotations, categories = (
+    images, categories = (
         _Records(part, _list_of(tree, part, path, problems), problems)
-        for part in ("images", "annotations", "categories")
+        for part in ("images", "categories")
     )
+    annotations: RegularAnnotations | _Records
+    boxless = ""
+    if regular is None:
+        records = _list_of(tree, "annotations", path, problems)
+        boxless = "" if problems else _leave_out_boxless(records)
+        annotations = _Records("annotations", records, problems)
+    else:
+        annotations = regular.all_of(tree.get("annotations"))
     if not problems and not images.records:
         problems.append("the data set is empty: 'images' lists none")
     if not problems and not categories.records:
         problems.append("'categories' lists none, so there is nothing to detect")
     if problems:
         raise UserError(all_problems(str(path), problems))
-    boxless = _leave_out_boxless(annotations.records)
     placed = _place(images.records, images_folder)
     image_ids, category_ids = images.ids("id"), categories.ids("id")
     merged = merge_images(image_ids, images.file_names(), images.sizes(), problems)
@@ -219,14 +252,14 @@ def _without_masks(record: Record) -> Record:
     return record
 
 
-def _read_tree(path: Path) -> Record:
+def _read_tree(path: Path, hook: Callable[[Record], Record | None]) -> Record:
     if path.is_dir():
         raise UserError(
             f"{path}: is a folder, but COCO annotations are one JSON file (in a config, a folder "
             "of XML files is read with kind: voc)"
         )
     with _without_garbage_collection():
-        tree = read_json(path, "annotation file", _without_masks)
+        tree = read_json(path, "annotation file", hook)
     if isinstance(tree, list):
         raise UserError(
             f"{path}: is a list, such as a results file, not a COCO annotation file (an object "

@@ -101,11 +101,16 @@ class SplitOptions(DatasetConfig):
     fraction: float | None = Field(default=None, gt=0, le=1)
     """Use only this part of the images, chosen at random."""
 
+    leave_out_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Leave out the images that a `fraction` of this size chooses with the same seed: so two splits
+    are made of one that share no image. `fraction` and `max_images` choose among the others."""
+
     max_images: int | None = Field(default=None, ge=1)
     """Use at most so many images, chosen at random."""
 
     subset_seed: int = Field(default=0, ge=0)
-    """Seed of the choice that `fraction` and `max_images` make; smaller parts lie within larger."""
+    """Seed of the choice that `fraction`, `leave_out_fraction` and `max_images` make;
+    smaller parts lie within larger."""
 
     cache_images: bool = False
     """Keep decoded images in memory, shared by the workers of a process."""

@@ -150,7 +150,11 @@ class FolderConfig(SplitOptions):
                 table, categories, classes=self.classes, unknown=unknown_categories
             )
         table = random_subset(
-            table, fraction=self.fraction, max_images=self.max_images, seed=self.subset_seed
+            table,
+            fraction=self.fraction,
+            leave_out_fraction=self.leave_out_fraction,
+            max_images=self.max_images,
+            seed=self.subset_seed,
         )
         table, missing = find_files(table, self.images)
         if check_images:

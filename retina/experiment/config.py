@@ -111,6 +111,15 @@ class ExperimentConfig(Config):
         model = model.model_copy(update={"initialize_from": None})
         return self.model_copy(update={"model": model})
 
+    def from_scratch(self) -> Self:
+        """The same experiment with weights that nothing was trained on, all of which learn."""
+        start = self.without_start_weights()
+        backbone = start.model.backbone
+        norm = "batch" if backbone.norm == "frozen" else backbone.norm
+        backbone = backbone.model_copy(update={"frozen_stages": 0, "norm": norm})
+        model = start.model.model_copy(update={"backbone": backbone})
+        return start.model_copy(update={"model": model})
+
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment's config.

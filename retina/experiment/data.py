@@ -25,6 +25,13 @@ from retina.structures import Categories
 from retina.training.run_folder import CONFIG
 
 
+def is_config(path: Path) -> bool:
+    """Whether a path is taken for a config, not for data: a YAML file that no format recognises."""
+    if path.suffix.lower() not in (".yaml", ".yml") or path.is_dir():
+        return False
+    return not (path.is_file() and any(format_.recognises(path) for format_ in FORMATS))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
     """What the options of a command say about the data.
@@ -54,12 +61,9 @@ class DataOptions:
 
     @property
     def named_config(self) -> Path | None:
-        """The config that ``config`` or ``source`` names; some formats have YAML files, too."""
+        """The config that ``config`` or ``source`` names."""
         source = self.source
-        if source is None or source.suffix not in (".yaml", ".yml"):
-            return self.config
-        is_data = any(format_.recognises(source) for format_ in FORMATS)
-        return None if is_data else source
+        return source if source is not None and is_config(source) else self.config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import torch
 import torchvision
 from torch import nn
 
@@ -70,7 +72,14 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
         )
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"backbone.weights: '{weights}' of {name} could not be fetched from {entry.url} "
-            f"({first_line(error)}); give a local file, or null to start from random weights"
+            f"model.backbone.weights: '{weights}' of {name} could not be fetched "
+            f"({first_line(error)}). Fetch {entry.url} elsewhere and put it at "
+            f"{_kept_at(entry.url)}; or start from random weights: retina train --from-scratch, or "
+            "model.backbone.weights=null"
         ) from None
     return state_dict
+
+
+def _kept_at(url: str) -> Path:
+    """Where torch looks for a file before it fetches it."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name

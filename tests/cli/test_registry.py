@@ -97,6 +97,7 @@ def outcomes(
         ["--help"],
         *([group, "--help"] for group in GROUPS),
         ["train", tiny_config, "output_dir=run", "training.max_steps=2", "dataset.validation=null"],
+        ["init", synthetic_data, "--from-scratch"],
         ["evaluate", detector, "--data", synthetic_data, "--num-workers", "0"],
         ["predict", detector, images, "--output", "found"],
     ]
@@ -136,7 +137,7 @@ def test_without_an_instrument_its_commands_are_gone_and_the_rest_works(
         commands = {words[1] for words in expected if words[0] == group}
         assert code == (0 if commands else 2), output  # a group goes with its last command
         assert listed_commands(output) == commands
-    for code, output in results[-3:]:
+    for code, output in results[-4:]:
         assert code == 0, output
 
 

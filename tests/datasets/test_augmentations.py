@@ -337,6 +337,32 @@ def test_the_resolved_config_reads_back_equal() -> None:
     assert again.augmentation.transforms[0].model_extra == {"p": 0.3}
 
 
+@pytest.mark.parametrize("preset", ["flip", "multi_scale", "strong"])
+def test_without_mirror_a_preset_never_mirrors(preset: str) -> None:
+    def build(mirror: bool) -> Pipeline | None:
+        config = AugmentationConfig.model_validate(
+            {"preset": preset, "mirror": mirror, "mosaic_probability": 0.0}
+        )
+        return config.build()
+
+    half_white = rectangle(0)
+    half_white.image[:] = 0
+    half_white.image[:, : half_white.image.shape[1] // 3] = 255
+
+    def is_mirrored(pipeline: Pipeline, seed: int) -> bool:
+        image = apply(pipeline, half_white, seed).image.astype(float)
+        third = image.shape[1] // 3
+        return bool(image[:, -third:].mean() > image[:, :third].mean())
+
+    with_it, without = build(True), build(False)
+    assert with_it is not None
+    assert any(is_mirrored(with_it, seed) for seed in range(20))
+    if without is None:
+        assert preset != "strong"
+    else:
+        assert not any(is_mirrored(without, seed) for seed in range(20))
+
+
 def test_presets_say_whether_batches_draw_their_size() -> None:
     answers = {
         preset: AugmentationConfig(preset=preset).multi_scale  # type: ignore[arg-type]

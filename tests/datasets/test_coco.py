@@ -344,6 +344,14 @@ def test_parts_are_nested_and_the_same_for_the_same_seed(write_coco: CocoWriter)
     assert ten.image_ids.tolist() == read_coco(folder, path, max_images=10).image_ids.tolist()
     assert ten.image_ids.tolist() != other.image_ids.tolist()
     assert ten.ground_truth().annotation_ids.tolist() == (ten.image_ids - 100).tolist()
+    rest = read_coco(folder, path, leave_out_fraction=0.5)
+    assert {*twenty.image_ids.tolist(), *rest.image_ids.tolist()} == set(range(100, 140))
+    assert len(rest) == 20
+    few = read_coco(folder, path, leave_out_fraction=0.5, max_images=5)
+    assert len(few) == 5
+    assert set(few.image_ids.tolist()) < set(rest.image_ids.tolist())
+    with pytest.raises(UserError, match=r"leave_out_fraction 0\.99 of 40 images leaves none"):
+        read_coco(folder, path, leave_out_fraction=0.99)
     for index in range(10):
         height = 5 + int(ten.image_ids[index]) - 100
         assert ten.targets(index).boxes.tolist() == [[1, 1, 6, min(40, 1 + height)]]

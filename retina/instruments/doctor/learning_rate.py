@@ -52,19 +52,24 @@ def known_rate(config: ExperimentConfig) -> KnownRate:
     return KnownRate(1e-4, 16, "torchvision's second recipe")
 
 
-def check_learning_rate(context: CheckContext) -> CheckResult:
-    """Compare the peak of the schedule with what is known to work at this batch size.
+def usual_rate(config: ExperimentConfig) -> float:
+    """The known rate at the batch size of the config.
 
-    SGD's known rate is scaled in proportion to the batch size (Goyal et al. 2017, section 2.1),
-    Adam's to its square root (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive
-    gradient algorithms").
+    SGD's is scaled in proportion to the batch size (Goyal et al. 2017, section 2.1), Adam's to its
+    square root (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
+    algorithms").
     """
+    known = known_rate(config)
+    factor = config.training.decided_batch_size / known.batch_size
+    return known.lr * (factor if config.optimizer.kind == "sgd" else math.sqrt(factor))
+
+
+def check_learning_rate(context: CheckContext) -> CheckResult:
+    """Compare the peak of the schedule with what is known to work at this batch size."""
     config = context.config
     kind, batch_size = config.optimizer.kind, config.training.decided_batch_size
     peak = peak_learning_rate(config.optimizer, batch_size)
-    known = known_rate(config)
-    factor = batch_size / known.batch_size
-    usual = known.lr * (factor if kind == "sgd" else math.sqrt(factor))
+    known, usual = known_rate(config), usual_rate(config)
     return CheckResult(
         summary=f"{kind} {peak:.2g} at {counted(batch_size, 'image')}; usual {usual:.2g}",
         findings=(*_far_off(config, peak, known, usual), *_batch_norm(config)),

@@ -29,7 +29,7 @@ _BADLY_MATCHED = (0.20, 0.40)
 published anchors leave 15 % of COCO's objects without a good one."""
 
 _FEW_OBJECTS = 20
-_ENOUGH = 0.9
+ENOUGH = 0.9
 """A fix that lets the assigner match this share of the objects is enough."""
 
 
@@ -203,10 +203,10 @@ def _missed_classes(context: CheckContext, coverage: AnchorCoverage) -> list[Fin
 def _fix(context: CheckContext, images: Sequence[InputImage]) -> tuple[str, Tree | None]:
     """The least change that reaches the objects: other anchors, a larger input, or P2."""
     proposals = propose_for(context, images)
-    if proposals.fitted.coverage.share().matched >= _ENOUGH:
+    if proposals.fitted.coverage.share().matched >= ENOUGH:
         return _described(proposals.fitted), proposals.fitted.patch()
     for factor, matched, patch in _larger_inputs(context):
-        if matched >= _ENOUGH:
+        if matched >= ENOUGH:
             size = patch["preprocess"]
             return (
                 f"A {factor:g} times larger input (preprocess.min_size {size['min_size']}) would "

@@ -1,0 +1,298 @@
+"""Which recipe a data set and a machine get; what is measured afterwards may change its numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from retina.experiment.recipe.choices import Choice, Recipe
+from retina.experiment.recipe.facts import Facts, Machine, Split
+from retina.wording import counted
+
+FEW_BOXES = 10
+"""Classes with fewer boxes can hardly be learned."""
+
+_SMALL_SET = 10_000
+"""Images up to which the augmentation is strong."""
+
+_MOST_NAMES = 40
+_SIDES = frozenset(("left", "right", "leftward", "rightward", "links", "rechts"))
+_ARROWS = frozenset(("arrow", "turn", "direction"))
+_TEXT = frozenset(("text", "word", "letter", "character", "digit", "number", "plate", "license"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What a machine can be given.
+
+    Attributes:
+        backbone: torchvision's name.
+        weights: torchvision's name of its weights.
+        channels: of pyramid and head.
+        min_size: of the input, where the images are not smaller.
+        largest_min_size: up to which small objects may raise it.
+        batch_size: images of a step.
+        steps: of a whole training.
+        why: in words.
+    """
+
+    backbone: str
+    weights: str
+    channels: int
+    min_size: int
+    largest_min_size: int
+    batch_size: int
+    steps: int
+    why: str
+
+    @property
+    def norm_groups(self) -> int:
+        return self.channels // (4 if self.channels < 128 else 8)
+
+
+_LARGE_GPU = _Size("resnet50", "IMAGENET1K_V2", 256, 640, 1024, 16, 8000, "a GPU of 16 GB or more")
+_GPU = _Size("resnet50", "IMAGENET1K_V2", 256, 640, 800, 8, 8000, "a GPU of 8 to 16 GB")
+_SMALL_GPU = _Size("resnet18", "IMAGENET1K_V1", 128, 480, 640, 8, 6000, "a small GPU")
+_CPU = _Size("resnet18", "IMAGENET1K_V1", 64, 240, 480, 8, 1500, "a CPU, which is slow")
+
+
+def choose_recipe(facts: Facts) -> Recipe:
+    """The recipe that is best for some data on a machine, as far as is known today.
+
+    It is a classic RetinaNet: ResNet with a feature pyramid, nine anchors a cell, the best IoU
+    decides which anchor answers for which object. What the doctor measures takes the place of the
+    input size, the anchors and the learning rate.
+    """
+    size = _size_of(facts.machine)
+    return Recipe(
+        (
+            *_machine(facts),
+            *_data(facts),
+            *_model(facts, size),
+            *_input(facts, size),
+            Choice("objective.box.kind", "giou", "the overlap itself is what is scored"),
+            *_augmentation(facts),
+            *_optimizer(facts),
+            *_length(facts, size),
+        ),
+        largest_min_size=size.largest_min_size,
+    )
+
+
+def _size_of(machine: Machine) -> _Size:
+    if machine.device == "cpu":
+        return _CPU
+    gigabytes = machine.memory / 1e9
+    if gigabytes >= 15:  # sold as 16
+        return _LARGE_GPU
+    return _GPU if gigabytes >= 7.5 else _SMALL_GPU
+
+
+def _machine(facts: Facts) -> Iterator[Choice]:
+    yield Choice(
+        "output_dir", f"runs/{facts.name}", "checkpoints, detectors, logs; relative as all paths"
+    )
+    machine = facts.machine
+    found = f"{machine.name}, {counted(machine.num_cores, 'core')}"
+    if machine.memory:
+        found += f", {machine.memory / 1e9:.0f} GB"
+    wanted = "asked for" if machine.given else "takes CUDA, then MPS, then the CPU"
+    yield Choice("device", machine.given or "auto", f"{wanted}; here: {found}")
+
+
+def _data(facts: Facts) -> Iterator[Choice]:
+    for name in ("train", "validation", "test"):
+        split: Split | None = getattr(facts, name)
+        if split is None:
+            if name == "validation":
+                yield Choice("dataset.validation", None, "a single image: none to score on")
+            continue
+        report = split.dataset.report
+        counts = (
+            f"{counted(report.num_images, 'image')} ({report.num_empty_images} without objects), "
+            f"{counted(report.num_boxes, 'box')}"
+        )
+        for key, value in split.keys.items():
+            about = f"{split.why}; {counts}" if key == "source" else _about_key(key)
+            yield Choice(f"dataset.{name}.{key}", value, about)
+        if name == "train":
+            yield _classes(facts)
+
+
+def _about_key(key: str) -> str:
+    return {
+        "images": "where its images are",
+        "split": "which of its splits",
+        "classes": "those to learn: others are in no training image",
+        "fraction": "this part of the images",
+        "leave_out_fraction": "all images but the part that validation has",
+    }[key]
+
+
+def _classes(facts: Facts) -> Choice:
+    """What becomes of classes without objects; all classes, in the order of their labels."""
+    splits = [split for split in (facts.validation, facts.test) if split is not None]
+    seen = zip(*(split.counts for split in (facts.train, *splits)), strict=True)
+    rows = [
+        (name, count, any(others))
+        for name, (count, *others) in zip(facts.categories.names, seen, strict=True)
+    ]
+    empty = [name for name, count, _ in rows if not count]
+    scored = [name for name, count, is_scored in rows if is_scored and not count]
+    is_dropped = bool(empty) and not scored
+    listed = [f"{name} ({count})" for name, count, _ in rows if count or not is_dropped]
+    rare = [name for name, count, _ in rows if 0 < count < FEW_BOXES]
+    about = [
+        f"{counted(len(listed), 'class')} in this order, with their training boxes: "
+        + _few(listed, _MOST_NAMES)
+    ]
+    if rare:
+        about.append(
+            f"rare, hard to learn from fewer than {FEW_BOXES} boxes: {_few(rare, 10)} "
+            "(sampling.repeat_threshold shows their images more often)"
+        )
+    if is_dropped:
+        about.append(f"no class, since no image has one: {_few(empty, 10)}")
+    elif scored:
+        about.append(
+            f"scored, though no training image has one, so nothing can learn it: {_few(scored, 10)}"
+        )
+    return Choice(
+        "dataset.train.unused_categories", "drop" if is_dropped else "keep", "; ".join(about)
+    )
+
+
+def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
+    yield Choice("model.backbone.name", size.backbone, f"for {size.why}")
+    if facts.from_scratch:
+        yield Choice("model.backbone.weights", None, "random: --from-scratch was asked for")
+        yield Choice("model.backbone.norm", "batch", "random weights need live statistics")
+    else:
+        yield Choice(
+            "model.backbone.weights",
+            size.weights,
+            "trained on ImageNet, fetched once by torchvision: a few hundred images are far too "
+            "few to learn from nothing (--from-scratch does without)",
+        )
+        yield Choice("model.backbone.frozen_stages", 2, "edges and colours are known already")
+    yield Choice("model.pyramid.channels", size.channels, f"for {size.why}")
+    yield Choice("model.head.norm", "group", "image by image: any batch size will do")
+    yield Choice("model.head.num_groups", size.norm_groups, "of the channels")
+    finest = max(16, round(size.min_size / 640 * 4) * 8)  # published for inputs of 640 to 800
+    yield Choice(
+        "model.anchors.sizes",
+        [finest << level for level in range(5)],
+        "the published ones for this input, not fitted to the objects",
+    )
+
+
+def _input(facts: Facts, size: _Size) -> Iterator[Choice]:
+    shorter = facts.shorter_side
+    min_size = min(size.min_size, max(32, round(shorter / 32) * 32))
+    larger = " (larger finds smaller objects, and takes longer)"
+    why = f"usual for {size.why}{larger}"
+    if min_size < size.min_size:
+        why = f"the shorter side of half of the images is below {shorter:.0f}{larger}"
+    yield Choice("preprocess.min_size", min_size, why)
+    yield Choice("preprocess.max_size", max_size_of(min_size), "longer images are scaled down")
+    yield Choice("preprocess.antialias", True, "small objects survive the scaling better")
+
+
+def max_size_of(min_size: int) -> int:
+    """The limit of the longer side that goes with a shorter side: 5 : 3, as 1333 and 800."""
+    return round(min_size * 5 / 3)
+
+
+def _augmentation(facts: Facts) -> Iterator[Choice]:
+    count = len(facts.train.dataset)
+    preset: Literal["strong", "multi_scale"] = "strong" if count < _SMALL_SET else "multi_scale"
+    does = {
+        "strong": "scales, crops, colours and mosaics make more of them",
+        "multi_scale": "enough to need no more than other sizes",
+    }
+    yield Choice("augmentation.preset", preset, f"{counted(count, 'image')}: {does[preset]}")
+    yield _mirror(facts.categories.names)
+
+
+def _mirror(names: Sequence[str]) -> Choice:
+    """Whether images are mirrored, by what the names of the classes say."""
+    words = {name: _words(name) for name in names}
+    sided = [name for name in names if words[name] & _SIDES]
+    letters = [name for name in names if len(name.strip()) == 1]
+    doubtful = [name for name in names if words[name] & (_ARROWS | _TEXT)]
+    key = "augmentation.mirror"
+    if sided:
+        return Choice(key, False, f"left and right differ: {_few(sided)}; mirrored, they are wrong")
+    if len(letters) > len(names) / 2:
+        return Choice(key, False, f"letters and digits are none when mirrored: {_few(letters)}")
+    if doubtful:
+        return Choice(
+            key,
+            True,
+            f"half of the images are mirrored. Do left and right, or text, matter to "
+            f"{_few(doubtful)}? Then false",
+        )
+    return Choice(
+        key, True, "half of the images are mirrored; false where left and right, or text, matter"
+    )
+
+
+def _words(name: str) -> set[str]:
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return {word.lower() for word in re.split(r"[\W\d_]+", apart) if word}
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _optimizer(facts: Facts) -> Iterator[Choice]:
+    yield Choice("optimizer.kind", "adamw", "less depends on the learning rate than with sgd")
+    lr, weights = (2e-3, "random") if facts.from_scratch else (1e-4, "pretrained")
+    yield Choice("optimizer.lr", lr, f"usual for {weights} weights")
+    yield Choice("optimizer.weight_decay", 0.05, "usual with adamw")
+    yield Choice("schedule.kind", "one_cycle", "rises and falls once: good for short trainings")
+
+
+def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
+    count = len(facts.train.dataset)
+    batch_size = max(1, min(size.batch_size, count // 4))
+    an_epoch = math.ceil(count / batch_size)
+    least, most = (10, 150) if facts.from_scratch else (6, 100)
+    epochs = min(most, max(least, round(size.steps / an_epoch)))
+    yield Choice(
+        "training.epochs",
+        epochs,
+        f"{counted(an_epoch, 'step')} each, {epochs * an_epoch} in all: about {size.steps} suit "
+        f"{size.why}, within {least} and {most} epochs",
+    )
+    yield Choice(
+        "training.batch_size",
+        batch_size,
+        f"for {size.why}" if batch_size == size.batch_size else f"of {counted(count, 'image')}",
+    )
+    yield Choice("training.clip_norm", 1.0, "a rare huge gradient cannot spoil the weights")
+    decay = 0.998 if epochs * an_epoch >= 600 else 0.98
+    yield Choice(
+        "training.average_decay", decay, f"the mean over about {1 / (1 - decay):.0f} steps is kept"
+    )
+    if facts.validation is not None:
+        scored = len(facts.validation.dataset)
+        every = min(epochs, max(1, math.ceil(epochs / 10), math.ceil(scored / count)))
+        yield Choice(
+            "training.evaluate_every_epochs",
+            every,
+            f"{math.ceil(epochs / every)} times in all, {counted(scored, 'image')} each",
+        )
+    cores = facts.machine.num_cores
+    workers = 1 if facts.machine.device == "cpu" else max(1, min(8, cores - 1))
+    yield Choice(
+        "training.num_workers",
+        workers,
+        f"processes that load images; {counted(cores, 'core')}"
+        + (", which the network needs" if facts.machine.device == "cpu" else ""),
+    )

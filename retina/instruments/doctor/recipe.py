@@ -1,0 +1,178 @@
+"""What the doctor measures, as choices of the config that is made for a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from retina.experiment import ExperimentConfig
+from retina.experiment.recipe import Choice, Facts, Recipe
+from retina.experiment.recipe.choosing import max_size_of
+from retina.instruments.doctor.anchors.check import ENOUGH
+from retina.instruments.doctor.anchors.proposals import (
+    WORTH,
+    AnchorProposal,
+    Proposals,
+    propose_for,
+    sample_images,
+)
+from retina.instruments.doctor.context import CheckContext
+from retina.instruments.doctor.learning_rate import known_rate, usual_rate
+from retina.instruments.doctor.speed_and_memory import check_memory
+from retina.wording import counted
+
+_BUDGET = 5 * 10**7
+_MOST_PARTS = 16
+
+
+def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
+    """The recipe with input size, anchors, learning rate and micro-batches as measured.
+
+    Args:
+        recipe: what is usual.
+        facts: about data and machine.
+        overrides: changes that will be laid over the config.
+    """
+    recipe = _with_anchors(recipe, facts, overrides)
+    if recipe.config(overrides).training.batch_size == "auto":  # decided when it begins
+        return recipe
+    recipe = recipe.with_choices(*_learning_rate(recipe.config(overrides)))
+    if not facts.machine.memory:  # a CPU's networks are small here, and its steps take seconds
+        return recipe
+    return recipe.with_choices(*_micro_batches(recipe.config(overrides), facts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A size of the input with the anchors that suit it.
+
+    Attributes:
+        recipe: of this size.
+        config: the same, with the changes.
+        proposals: the anchors that were compared.
+        chosen: one of them.
+    """
+
+    recipe: Recipe
+    config: ExperimentConfig
+    proposals: Proposals
+    chosen: AnchorProposal
+
+    @property
+    def matched(self) -> float:
+        """The share of the objects that an anchor matches."""
+        return self.chosen.coverage.share().matched
+
+
+def _with_anchors(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
+    """The recipe with the smallest input at which anchors match nearly all objects."""
+    usual = recipe.config(overrides).preprocess.min_size
+    sizes = [usual]
+    if not any(text.startswith("preprocess") for text in overrides):
+        sizes += _larger_sizes(usual, min(recipe.largest_min_size, facts.shorter_side))
+    fits: list[_Fit] = []
+    for size in sizes:
+        fit = _fit(recipe if size == usual else _with_size(recipe, size), facts, overrides)
+        if fit is None:
+            return recipe
+        fits.append(fit)
+        if fit.matched >= ENOUGH:
+            break
+    best = next(fit for fit in fits if fit.matched >= fits[-1].matched - WORTH)
+    choices = list(_anchors(best))
+    if best is not fits[0]:
+        choices.append(
+            Choice(
+                "preprocess.min_size",
+                best.config.preprocess.min_size,
+                f"for small objects: at {usual} anchors match {fits[0].matched:.0%} of the boxes, "
+                f"here {best.matched:.0%}",
+            )
+        )
+    return best.recipe.with_choices(*choices)
+
+
+def _fit(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> _Fit | None:
+    """The anchors for a size of the input; None where no image has an object."""
+    context = CheckContext(recipe.config(overrides), facts.train.dataset)
+    images = sample_images(context, _BUDGET)
+    if not any(len(image.targets) for image in images):
+        return None
+    proposals = propose_for(context, images)
+    if facts.machine.device == "cpu":  # P2 takes four times as long
+        proposals = Proposals(proposals.sets[:2])
+    return _Fit(recipe, context.config, proposals, proposals.best)
+
+
+def _larger_sizes(size: int, most: float) -> list[int]:
+    """Multiples of 32 above a size, each about a quarter larger; the last is the most."""
+    sizes = [int(most) // 32 * 32]
+    while (smaller := round(sizes[0] / 1.25 / 32) * 32) > 1.1 * size:
+        sizes.insert(0, smaller)
+    return sizes if sizes[-1] > size else []
+
+
+def _with_size(recipe: Recipe, min_size: int) -> Recipe:
+    longer = Choice("preprocess.max_size", max_size_of(min_size), "longer images are scaled down")
+    return recipe.with_choices(Choice("preprocess.min_size", min_size, ""), longer)
+
+
+def _anchors(fit: _Fit) -> Iterator[Choice]:
+    chosen, proposals, config = fit.chosen, fit.proposals, fit.config
+    share, usual = chosen.coverage.share(), proposals.current.coverage.share()
+    at = f"at {config.preprocess.min_size} × {config.preprocess.max_size}"
+    what = (
+        f"{share.matched:.1%} of {counted(share.count, 'training box')} are matched by an anchor "
+        f"{at}, {share.unmatched:.1%} by none"
+    )
+    if chosen is proposals.current:
+        yield Choice(
+            "model.anchors.sizes",
+            list(chosen.config.sizes),
+            f"the usual ones fit: {what}; no others match clearly more",
+        )
+        return
+    if chosen.has_p2:
+        yield Choice(
+            "model.backbone.finest_map", "c2", "a finer level, stride 4, for the small objects"
+        )
+    yield Choice(
+        "model.anchors.sizes",
+        list(chosen.config.sizes),
+        f"fitted: {what} (the usual anchors match {usual.matched:.1%})",
+    )
+    yield Choice("model.anchors.scales", list(chosen.config.scales), "fitted, factors on each size")
+    yield Choice("model.anchors.ratios", list(chosen.config.ratios), "fitted, height over width")
+
+
+def _learning_rate(config: ExperimentConfig) -> Iterator[Choice]:
+    known = known_rate(config)
+    batch_size = config.training.decided_batch_size
+    yield Choice(
+        "optimizer.lr",
+        float(f"{usual_rate(config):.2g}"),
+        f"{known.lr:g} is known to work at {counted(known.batch_size, 'image')} a step "
+        f"({known.source}); here it is {batch_size}",
+    )
+
+
+def _micro_batches(config: ExperimentConfig, facts: Facts) -> Iterator[Choice]:
+    """In how many parts a batch must be computed to fit, by making a step."""
+    config = config.from_scratch()  # as large, and nothing has to be fetched
+    parts = config.training.accumulation_steps
+    while True:
+        training = config.training.model_copy(update={"accumulation_steps": parts})
+        context = CheckContext(
+            config.model_copy(update={"training": training}), facts.train.dataset
+        )
+        result = check_memory(context)
+        more = [finding.patch for finding in result.findings if finding.patch]
+        if not more or parts >= _MOST_PARTS:
+            break
+        parts = more[0]["training"]["accumulation_steps"]
+    if parts > config.training.accumulation_steps:
+        yield Choice(
+            "training.accumulation_steps",
+            parts,
+            f"a step in {parts} parts fits into memory, in one it does not",
+        )

@@ -1,0 +1,269 @@
+"""``retina init``, and ``retina train`` on data in the place of a config."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from retina.experiment import build_dataset, load_experiment
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+
+QUICK = (  # the backbone of `tiny_config`, on small pictures
+    "model.backbone={kind: small, norm: batch}", "model.pyramid.channels=16",
+    "model.head.num_groups=4", "preprocess={min_size: 64, max_size: 96}",
+    "training.num_workers=0", "training.batch_size=4",
+)  # fmt: skip
+
+WriteData = Callable[..., Path]
+
+
+@pytest.fixture
+def write_data(tmp_path: Path) -> WriteData:
+    """Writes a folder in COCO's format with a few pictures, and gives it."""
+
+    def write(
+        *splits: str, names: tuple[str, ...] = ("cat",), count: int = 5, side: int = 20
+    ) -> Path:
+        folder = tmp_path / "photos"
+        for split in splits or ("",):
+            images = folder / split / "images"
+            images.mkdir(parents=True)
+            tree: dict[str, Any] = {
+                "images": [
+                    {"id": i, "file_name": f"{i}.png", "height": 64, "width": 96}
+                    for i in range(count)
+                ],
+                "annotations": [
+                    {"id": i, "image_id": i, "category_id": i % len(names),
+                     "bbox": [8, 8, side, side]}
+                    for i in range(count)
+                ],
+                "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+            }  # fmt: skip
+            (folder / split / "annotations.json").write_text(json.dumps(tree))
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8)
+                Image.fromarray(pixels).save(images / f"{i}.png")
+        return folder
+
+    return write
+
+
+def made(invoke: Invoke, source: Path, tmp_path: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    """The config that is made of some data, as text and as a tree."""
+    path = tmp_path / "my_data.yaml"
+    path.unlink(missing_ok=True)
+    done = invoke("init", source, "--output", path, "--device", "cpu", *options)
+    assert done.code == 0, done.err
+    text = path.read_text()
+    load_experiment(path)
+    return text, yaml.safe_load(text)
+
+
+def test_the_config_explains_each_line_and_the_doctor_finds_it_well(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "my_data.yaml"
+    done = invoke("init", synthetic_data, "--output", path, "--from-scratch")
+    assert done.code == 0, done.err
+    assert f"{synthetic_data} is taken for COCO: train, validation" in done.out
+    assert f"go on with: retina train {path}" in done.out
+    lines = path.read_text().splitlines()
+    for above, line in pairwise(lines):
+        if re.match(r" *\w+:( |$)", line) and not line.endswith(":"):
+            assert " # " in line or above.lstrip().startswith("# "), line
+    config = load_experiment(path)
+    assert len(build_dataset(config, "train")) == 24
+    assert len(build_dataset(config, "validation")) == 8
+    assert config.model.backbone.weights is None
+    assert "disc (" in path.read_text()
+    assert invoke("doctor", path, "--quick", "--output", tmp_path / "doctor").code == 0
+    again = invoke("init", synthetic_data, "--output", path, "--from-scratch")
+    assert again.code == 2
+    assert "is there already; name another file with --output" in again.err
+
+
+def test_a_source_without_splits_is_split_the_same_way_each_time(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    text, tree = made(invoke, write_data(count=10), tmp_path)
+    assert tree["dataset"]["train"]["leave_out_fraction"] == 0.2
+    assert tree["dataset"]["validation"]["fraction"] == 0.2
+    assert "retina data split" in text
+    config = load_experiment(tmp_path / "my_data.yaml")
+    train, validation = (build_dataset(config, name) for name in ("train", "validation"))
+    assert (len(train), len(validation)) == (8, 2)
+    assert sorted([*train.image_ids.tolist(), *validation.image_ids.tolist()]) == list(range(10))
+    assert made(invoke, tmp_path / "photos", tmp_path)[0] == text
+
+
+def test_the_train_split_alone_is_split_and_a_test_split_can_choose(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    folder = write_data("train", "test")
+    text, tree = made(invoke, folder, tmp_path)
+    assert tree["dataset"]["validation"] == {"source": str(folder), "split": "test"}
+    assert "test" not in tree["dataset"]
+    assert "it has no validation split: its test split chooses" in " ".join(text.split("# "))
+    annotations = folder / "test" / "annotations.json"
+    without = json.loads(annotations.read_text()) | {"annotations": []}
+    annotations.write_text(json.dumps(without))
+    text, tree = made(invoke, folder, tmp_path)
+    assert tree["dataset"]["validation"]["fraction"] == 0.2
+    assert tree["dataset"]["validation"]["split"] == "train"
+    assert "its test split has no object to score on" in text
+    shutil.rmtree(folder / "train")
+    done = invoke("init", folder, "--output", tmp_path / "other.yaml")
+    assert done.code == 2
+    assert "has no split to train on, only test" in done.err
+
+
+def test_a_single_image_is_trained_on_without_validation(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    _, tree = made(invoke, write_data(count=1), tmp_path)
+    assert tree["dataset"]["validation"] is None
+    assert tree["training"]["batch_size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "mirror", "said"),
+    [
+        (("cat", "dog"), True, "false where left and right, or text, matter"),
+        (("turn_left", "cat"), False, "left and right differ: turn_left"),
+        (("cat", "rightHand"), False, "left and right differ: rightHand"),
+        (("bright", "leftover"), True, "false where left and right, or text, matter"),
+        (("arrow", "cat"), True, "matter to arrow? Then false"),
+        (("license-plate", "cat"), True, "matter to license-plate? Then false"),
+        (("a", "b", "2"), False, "letters and digits are none when mirrored: a, b, 2"),
+    ],
+)
+def test_names_of_classes_decide_whether_images_are_mirrored(
+    names: tuple[str, ...],
+    mirror: bool,
+    said: str,
+    invoke: Invoke,
+    write_data: WriteData,
+    tmp_path: Path,
+) -> None:
+    text, tree = made(invoke, write_data(names=names), tmp_path)
+    assert tree["augmentation"]["mirror"] is mirror
+    assert said in text
+
+
+def test_any_name_of_a_class_may_stand_in_a_comment(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    names = ("a: b # c", "line\nbreak", "\u2028{x}", "猫", "\ufffe", "unused")
+    text, tree = made(invoke, write_data("train", "val", names=names, count=5), tmp_path)
+    told = " ".join(text.replace("#", " ").split())
+    assert "猫 (1)" in told
+    assert tree["dataset"]["train"]["unused_categories"] == "drop"
+    assert "no class, since no image has one: unused" in told
+
+
+def test_anchors_and_input_follow_the_objects(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    text, tree = made(invoke, write_data(side=5), tmp_path)
+    assert tree["model"]["anchors"]["sizes"][0] < 12
+    assert "fitted: " in text
+    assert tree["preprocess"]["min_size"] == 64
+
+
+def test_weights_follow_what_is_asked_for(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    folder = write_data()
+    _, tree = made(invoke, folder, tmp_path)
+    assert tree["model"]["backbone"]["weights"] == "IMAGENET1K_V1"
+    assert tree["device"] == "cpu"
+    _, tree = made(invoke, folder, tmp_path, "--from-scratch")
+    assert tree["model"]["backbone"]["weights"] is None
+    assert "frozen_stages" not in tree["model"]["backbone"]
+
+
+@pytest.mark.usefixtures("tiny_config")
+def test_a_folder_is_trained_on_and_gone_on_with(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_data("train", "val")
+    monkeypatch.chdir(tmp_path)
+    train = ("train", folder, "--from-scratch", "--device", "cpu", *QUICK)
+    first = invoke(*train, "training.max_steps=2")
+    assert first.code == 0, first.err
+    run = Path("runs/photos")
+    assert f"{run / 'init.yaml'}: the config, with the reason at each line" in first.out
+    assert "done: 2 steps" in first.out
+    assert (run / "checkpoints/last.safetensors").is_file()
+    assert "64 × 96" in (run / "init.yaml").read_text()  # measured with the changes
+    again = invoke(*train)
+    assert again.code == 2
+    assert "holds a run already; go on with it with --resume" in again.err
+    resumed = invoke(*train, "training.max_steps=3", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "done: 3 steps" in resumed.out
+    elsewhere = invoke(*train, "training.max_steps=1", "output_dir=other", "--resume")
+    assert elsewhere.code == 0, elsewhere.err
+    assert load_experiment("other/init.yaml").output_dir == Path("other")
+    no_data = invoke("train", run)
+    assert no_data.code == 2
+    assert "is the folder of a run, and no data" in no_data.err
+
+
+def test_what_is_no_data_and_no_config_is_said(invoke: Invoke, tmp_path: Path) -> None:
+    for words, said in (
+        (["train", tmp_path / "nothing"], "no such file or folder"),
+        (["train", tmp_path / "nothing.yaml"], "no such config file"),
+        (["init", tmp_path / "nothing"], "no such file or folder"),
+        (["init", tmp_path], "holds no data set that can be read"),
+    ):
+        done = invoke(*words)
+        assert done.code == 2
+        assert said in done.err
+        assert len(done.err.splitlines()) == 1
+
+
+def test_several_processes_need_a_config(
+    invoke: Invoke, write_data: WriteData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = invoke("train", write_data())
+    assert done.code == 2
+    assert "make a config with retina init" in done.err
+
+
+def test_a_config_can_be_trained_without_its_pretrained_weights(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    backbone = "{weights: IMAGENET1K_V1, frozen_stages: 2, norm: frozen}"
+    done = invoke(
+        "train", tiny_config, "--from-scratch", "training.max_steps=1", "dataset.validation=null",
+        f"model.backbone={backbone}", f"output_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    backbone = load_experiment(tmp_path / "run/config.yaml").model.backbone
+    assert (backbone.weights, backbone.frozen_stages, backbone.norm) == (None, 0, "batch")
+
+
+@pytest.mark.parametrize("name", ["bccd", "chess", "coco_permissive", "raccoon"])
+def test_public_sets(name: str, invoke: Invoke, shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / name
+    path = tmp_path / "my_data.yaml"
+    done = invoke("init", source, "--output", path, "--from-scratch", "--device", "cpu")
+    if "holds no data set that can be read" in done.err:
+        pytest.skip(f"{name}: its format is not read yet")
+    assert done.code == 0, done.err
+    config = load_experiment(path)
+    assert config.dataset.validation is not None
+    assert invoke("doctor", path, "--quick", "--output", tmp_path / "doctor").code == 0
