@@ -38,7 +38,7 @@ _MANY = 10
 """Neighbours that an image has only where one camera looks at one scene."""
 
 _MOST_COMPARED = 32
-"""The nearest of many neighbours, which are compared in full."""
+"""The nearest of many neighbours, which alone are compared in full."""
 
 _MOST_LOCAL = 0.22
 """How far two images of one scene may differ in the place where they differ most, in standard
@@ -51,7 +51,19 @@ _MARGIN = 0.05
 _LARGEST = 512
 _SIDE = 32
 _HASH_SIDE = 16
-_ROWS = 1024
+_MOST_NEAR = 500
+_ROWS = 64
+_PAIRS = 4096
+
+_row, _column = np.divmod(np.arange(_HASH_SIDE**2), _HASH_SIDE)
+_COARSE_FIRST = np.argsort(np.maximum(_row, _column), kind="stable")
+"""The bits by their frequency: the first 64 are what a hash of 8 × 8 looks at."""
+
+_MOST_COARSE_BITS = 16
+"""By which the first 64 bits of near duplicates may differ: 14 for the copies that were planted."""
+
+Codes = npt.NDArray[np.uint64]
+"""``(I, 3, 4)`` hashes, 64 bits to a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,8 @@ class Fingerprint:
     """What an image is compared by.
 
     Attributes:
-        bits: ``(3, 256)`` bool, the hashes of the image, of its middle, and of its mirror image.
+        bits: ``(3, 256)`` bool, the hashes of the image, of its middle, and of its mirror image;
+            the coarsest bits come first.
         thumbnail: ``(32, 32)`` uint8, its grey values.
     """
 
@@ -85,7 +98,7 @@ class Fingerprint:
         mirrored = PIL.ImageOps.mirror(grey)
         views = (grey, grey.resize(grey.size, PIL.Image.Resampling.BILINEAR, box=inner), mirrored)
         hashes = [imagehash.phash(view, hash_size=_HASH_SIDE).hash.ravel() for view in views]
-        return cls(np.array(hashes, dtype=np.bool_), small.copy())
+        return cls(np.array(hashes, dtype=np.bool_)[:, _COARSE_FIRST], small.copy())
 
 
 def fingerprints_of(
@@ -142,65 +155,63 @@ def near_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[tuple[in
 
 
 def _pairs(bits: BoolArray, thumbnails: npt.NDArray[np.uint8]) -> IntArray:
-    """``(P, 2)`` near duplicates, each pair once; both of the two must take the other for one.
+    """``(P, 2)`` near duplicates, each pair once.
 
     Args:
         bits: ``(I, 3, 256)``.
         thumbnails: ``(I, 32, 32)``.
     """
-    signs = bits.astype(np.float32) * 2 - 1
-    found = []
-    for start in range(0, len(signs), _ROWS):
-        distances = _distances(signs, start)
-        is_near = distances <= MOST_BITS
-        is_crowded = is_near.sum(axis=1) > _MANY
-        found.append(np.argwhere(is_near & ~is_crowded[:, None]) + np.array([start, 0]))
-        for row in np.flatnonzero(is_crowded).tolist():
-            alike = _alike(distances[row], thumbnails, start + row)
-            found.append(np.stack([np.full_like(alike, start + row), alike], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    unique, counts = np.unique(pairs, axis=0, return_counts=True)
-    both: IntArray = unique[counts == 2]
-    return both
+    codes: Codes = np.packbits(bits, axis=2).view(np.uint64)  # (I, 3, 4)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    is_crowded = np.zeros(len(codes), dtype=np.bool_)
+    for start in range(0, len(codes), _ROWS):
+        rows, columns, distances = _neighbours(codes, start)
+        order = np.lexsort((distances, rows))
+        rows, columns = rows[order], columns[order]
+        counts = np.bincount(rows, minlength=_ROWS)
+        rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        is_crowded[start : start + _ROWS] = counts[: len(codes) - start] > _MANY
+        pairs = np.stack([rows + start, columns], axis=1)
+        found.append(np.sort(pairs[rank < _MOST_COMPARED], axis=1))
+    unique = np.unique(np.concatenate(found), axis=0)
+    is_sure: BoolArray = np.asarray(~is_crowded[unique].any(axis=1))
+    for start in range(0, len(unique), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        is_sure[some] |= _agree(thumbnails, unique[some])
+    sure: IntArray = unique[is_sure]
+    return sure
 
 
-def _distances(signs: npt.NDArray[np.float32], start: int) -> npt.NDArray[np.float32]:
-    """``(R, I)`` in how many bits some images differ from all, in their nearest views."""
-    num_bits = signs.shape[2]
-    rows = signs[start : start + _ROWS]
-    # Of signs, the product is the number of equal bits less that of the others.
-    equal = rows[:, 0] @ signs[:, 0].T
-    for view in range(1, signs.shape[1]):  # from both sides: what is cropped may be either
-        np.maximum(equal, rows[:, 0] @ signs[:, view].T, out=equal)
-        np.maximum(equal, rows[:, view] @ signs[:, 0].T, out=equal)
-    distances: npt.NDArray[np.float32] = (num_bits - equal) / 2
-    one = np.arange(len(rows))
-    distances[one, start + one] = np.inf
-    return distances
+def _neighbours(codes: Codes, start: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Row (from ``start``), column and distance of all that is near to some images."""
+    whole = codes[start : start + _ROWS, 0]
+    parts = []
+    for view in range(codes.shape[1]):
+        # Most are told apart by the coarsest quarter of the bits.
+        coarse = np.bitwise_count(whole[:, None, 0] ^ codes[None, :, view, 0])
+        limit = _MOST_COARSE_BITS
+        while limit and np.count_nonzero(coarse <= limit) > _MOST_NEAR * len(whole):
+            limit -= 1  # thousands of images of one scene: the nearest are enough
+        rows, columns = np.nonzero(coarse <= limit)
+        distances = np.bitwise_count(whole[rows] ^ codes[columns, view]).sum(axis=1, dtype=np.int64)
+        is_near = (distances <= MOST_BITS) & (rows + start != columns)
+        parts.append((rows[is_near], columns[is_near], distances[is_near]))
+    rows, columns, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((distances, columns, rows))
+    _, first = np.unique(rows[order] * len(codes) + columns[order], return_index=True)
+    nearest = order[first]  # of the views
+    return rows[nearest], columns[nearest], distances[nearest]
 
 
-def _alike(
-    distances: npt.NDArray[np.float32], thumbnails: npt.NDArray[np.uint8], row: int
-) -> IntArray:
-    """``(N,)`` those of an image's nearest neighbours that agree with it everywhere."""
-    count = min(_MOST_COMPARED, len(distances) - 1)
-    nearest = np.argpartition(distances, count - 1)[:count]
-    nearest = nearest[distances[nearest] <= MOST_BITS]
-    own = thumbnails[row]
-    differ = np.minimum(
-        _largest_difference(own, thumbnails[nearest]),
-        _largest_difference(own[:, ::-1], thumbnails[nearest]),
-    )
-    return np.asarray(nearest[differ <= _MOST_LOCAL], dtype=np.int64)
-
-
-def _largest_difference(first: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) -> FloatArray:
-    """``(N,)`` the difference in the worst 2 × 2 pixels, of images of one mean and spread."""
-    difference = np.abs(_standardized(first[None]) - _standardized(others))
+def _agree(thumbnails: npt.NDArray[np.uint8], pairs: IntArray) -> BoolArray:
+    """``(P,)`` whether two images, or one and the mirror image of the other, agree everywhere."""
+    first, second = (_standardized(thumbnails[column]) for column in pairs.T)
     half = _SIDE // 2
-    blocks = difference.reshape(-1, half, 2, half, 2).mean(axis=(2, 4))
-    worst: FloatArray = blocks.max(axis=(1, 2))
-    return worst
+    worst = []
+    for other in (second, second[:, :, ::-1]):
+        difference = np.abs(first - other).reshape(-1, half, 2, half, 2)
+        worst.append(difference.mean(axis=(2, 4)).max(axis=(1, 2)))
+    return np.asarray(np.minimum(*worst) <= _MOST_LOCAL)
 
 
 def _standardized(thumbnails: npt.NDArray[np.uint8]) -> FloatArray:
