@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from retina.experiment import build_dataset, load_experiment
+from retina.experiment import build_dataset, is_config, load_experiment
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 QUICK = (  # the backbone of `tiny_config`, on small pictures
@@ -267,3 +267,27 @@ def test_public_sets(name: str, invoke: Invoke, shared_data: Path, tmp_path: Pat
     config = load_experiment(path)
     assert config.dataset.validation is not None
     assert invoke("doctor", path, "--quick", "--output", tmp_path / "doctor").code == 0
+
+
+@pytest.mark.usefixtures("tiny_config")
+def test_a_yaml_file_of_data_is_data(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = write_data() / "images"
+    folder = tmp_path / "yolo"
+    for split in ("train", "valid"):
+        shutil.copytree(images, folder / split / "images")
+        (folder / split / "labels").mkdir()
+        for path in images.iterdir():
+            (folder / split / "labels" / f"{path.stem}.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    data = folder / "data.yaml"
+    data.write_text("train: ../train/images\nval: ../valid/images\nnc: 1\nnames: [cat]\n")
+    assert not is_config(data)
+    done = invoke("train", data, "--from-scratch", "training.max_steps=1", *QUICK)
+    assert done.code == 0, done.err
+    assert "is taken for YOLO: train, validation" in done.out
+    assert (tmp_path / "runs/yolo/init.yaml").is_file()
+    for key in ("model", "training", "preset"):
+        data.write_text(f"names: [cat]\n{key}: null\n")
+        assert is_config(data)
