@@ -40,8 +40,8 @@ def command(
 
     Example: `retina data convert photos --to yolo --output photos_yolo`
     """
-    from retina.datasets.coco_export import write_coco
-    from retina.datasets.conversion import WRITERS
+    from retina.datasets.exports import WRITERS
+    from retina.datasets.exports.coco import write_coco
     from retina.errors import UserError, one_of
 
     write = WRITERS[one_of(to, list(WRITERS), "--to")]

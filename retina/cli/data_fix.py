@@ -37,7 +37,7 @@ def command(
     """
     from retina.datasets import FolderConfig, FolderDataset, SourceConfig
     from retina.datasets.checking import check_dataset
-    from retina.datasets.coco_export import write_coco
+    from retina.datasets.exports.coco import write_coco
     from retina.datasets.fixing import fix_annotations
     from retina.errors import UserError
     from retina.storage import make_folder, write_text

@@ -51,9 +51,9 @@ def command(
 
     Example: `retina data split photos --output photos_split`
     """
-    from retina.datasets.coco_export import write_coco_folder
     from retina.datasets.duplicates import fingerprints_of, near_duplicates
-    from retina.datasets.exported_images import require_images
+    from retina.datasets.exports.coco import write_coco_folder
+    from retina.datasets.exports.exported_images import require_images
     from retina.datasets.folder import FolderDataset
     from retina.datasets.splitting import divide
     from retina.errors import UserError

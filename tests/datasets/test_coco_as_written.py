@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from retina.datasets.coco import read_coco_annotations, read_coco_ground_truth
-from retina.datasets.coco_export import to_coco
+from retina.datasets.exports.coco import to_coco
+from retina.datasets.formats.coco import read_coco_annotations, read_coco_ground_truth
 from retina.errors import UserError
 from tests.reading import read_coco  # type: ignore[import-not-found]
 

@@ -11,9 +11,9 @@ import pytest
 from pycocotools.coco import COCO
 
 from retina.datasets import find_source
-from retina.datasets.coco_export import to_coco, write_coco_folder
-from retina.datasets.coco_export import write_coco as export
 from retina.datasets.combined import ConcatenatedDataset
+from retina.datasets.exports.coco import to_coco, write_coco_folder
+from retina.datasets.exports.coco import write_coco as export
 from retina.errors import UserError
 from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 

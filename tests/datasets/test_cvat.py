@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retina.datasets import find_source
-from retina.datasets.cvat import CvatConfig
 from retina.datasets.folder import FolderDataset
+from retina.datasets.formats.cvat import CvatConfig
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 

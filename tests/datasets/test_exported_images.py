@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from retina.datasets.exported_images import flat_names, place_image, require_images, start_folder
+from retina.datasets.exports.exported_images import (
+    flat_names,
+    place_image,
+    require_images,
+    start_folder,
+)
 from retina.errors import UserError
 from tests.reading import read_coco  # type: ignore[import-not-found]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retina.datasets.coco_file import read_coco_file
 from retina.datasets.fixing import fix_annotations
+from retina.datasets.formats.coco_file import read_coco_file
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]

@@ -20,12 +20,12 @@ from retina.datasets import (
     find_source,
     format_of,
 )
-from retina.datasets.coco import read_coco_annotations
-from retina.datasets.cvat import CvatConfig
-from retina.datasets.json_kinds import json_kind
-from retina.datasets.labelme import LabelmeConfig
-from retina.datasets.via import ViaConfig
-from retina.datasets.xml_files import root_tag
+from retina.datasets.formats.coco import read_coco_annotations
+from retina.datasets.formats.cvat import CvatConfig
+from retina.datasets.formats.json_kinds import json_kind
+from retina.datasets.formats.labelme import LabelmeConfig
+from retina.datasets.formats.via import ViaConfig
+from retina.datasets.formats.xml_files import root_tag
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.datasets import test_cvat, test_labelme, test_via  # type: ignore[import-not-found]

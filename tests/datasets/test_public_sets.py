@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from retina.datasets.checking import check_dataset
-from retina.datasets.coco import read_coco_ground_truth
-from retina.datasets.coco_export import to_coco
+from retina.datasets.exports.coco import to_coco
 from retina.datasets.folder import FolderDataset
+from retina.datasets.formats.coco import read_coco_ground_truth
 from retina.datasets.statistics import dataset_statistics
 from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 

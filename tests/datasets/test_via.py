@@ -13,7 +13,7 @@ import pytest
 
 from retina.datasets import CocoConfig, find_source
 from retina.datasets.folder import FolderDataset
-from retina.datasets.via import ViaConfig
+from retina.datasets.formats.via import ViaConfig
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 

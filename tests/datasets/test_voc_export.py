@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retina.datasets import find_source
-from retina.datasets.voc_export import write_voc
+from retina.datasets.exports.voc import write_voc
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]

@@ -16,7 +16,7 @@ import pytest
 
 from retina.datasets import FolderDataset, SourceConfig, YoloConfig, find_source, format_of
 from retina.datasets.folder import FolderConfig
-from retina.datasets.yolo_labels import read_row
+from retina.datasets.formats.yolo_labels import read_row
 from retina.errors import UnreadableImageError, UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from retina.datasets.yolo_export import write_yolo
+from retina.datasets.exports.yolo import write_yolo
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]

@@ -32,9 +32,9 @@ from PIL import Image
 
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.datasets import CsvConfig, YoloConfig
-from retina.datasets.coco import read_coco_ground_truth
 from retina.datasets.coco_results import read_results
 from retina.datasets.formats import format_called
+from retina.datasets.formats.coco import read_coco_ground_truth
 from retina.datasets.images import decode_image, read_header
 from retina.datasets.sources import find_source
 from retina.errors import RunError, UserError

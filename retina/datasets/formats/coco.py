@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, Self
 
 from retina.datasets.annotations import AnnotationTable, complete_areas
 from retina.datasets.categories import choose_categories
-from retina.datasets.coco_file import read_coco_file
-from retina.datasets.coco_layout import coco_file, coco_images, coco_split_files
 from retina.datasets.dataset_config import RefusalCause
 from retina.datasets.folder import FolderConfig
-from retina.datasets.json_kinds import json_kind
+from retina.datasets.formats.coco_file import read_coco_file
+from retina.datasets.formats.coco_layout import coco_file, coco_images, coco_split_files
+from retina.datasets.formats.json_kinds import json_kind
 from retina.structures import GroundTruth
 from retina.text_files import read_json
 

@@ -15,16 +15,16 @@ from typing import Any, ClassVar, Literal
 
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.file_listing import list_files
-from retina.datasets.image_stems import ImageStems
-from retina.datasets.json_kinds import json_kind
-from retina.datasets.per_image import FilePerImageConfig
-from retina.datasets.shapes import (
+from retina.datasets.formats.image_stems import ImageStems
+from retina.datasets.formats.json_kinds import json_kind
+from retina.datasets.formats.per_image import FilePerImageConfig
+from retina.datasets.formats.shapes import (
     box_around,
     box_of_ellipse,
     boxless_finding,
     finite_numbers,
 )
-from retina.datasets.table_builder import Box, TableBuilder
+from retina.datasets.formats.table_builder import Box, TableBuilder
 from retina.errors import UserError
 from retina.structures import Size
 from retina.text_files import read_json

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retina.datasets.coco import CocoConfig
-from retina.datasets.csv_table import CsvConfig
-from retina.datasets.cvat import CvatConfig
 from retina.datasets.folder import FolderConfig
-from retina.datasets.labelme import LabelmeConfig
-from retina.datasets.via import ViaConfig
-from retina.datasets.voc import VocConfig
-from retina.datasets.yolo import YoloConfig
+from retina.datasets.formats.coco import CocoConfig
+from retina.datasets.formats.csv_table import CsvConfig
+from retina.datasets.formats.cvat import CvatConfig
+from retina.datasets.formats.labelme import LabelmeConfig
+from retina.datasets.formats.via import ViaConfig
+from retina.datasets.formats.voc import VocConfig
+from retina.datasets.formats.yolo import YoloConfig
 from retina.errors import one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (

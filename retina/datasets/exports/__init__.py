@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from retina.datasets.coco_export import write_coco_folder
-from retina.datasets.exported_images import OnImage, Splits
-from retina.datasets.voc_export import write_voc
-from retina.datasets.yolo_export import write_yolo
+from retina.datasets.exports.coco import write_coco_folder
+from retina.datasets.exports.exported_images import OnImage, Splits
+from retina.datasets.exports.voc import write_voc
+from retina.datasets.exports.yolo import write_yolo
 
 Writer = Callable[[Splits, Path, OnImage], tuple[str, ...]]
 """Writes splits into a folder, and gives what the format cannot hold, one sentence each."""

@@ -1,7 +1,7 @@
 """The annotations of a COCO file without anything odd, taken into arrays while it is read.
 
 As objects of Python ten million annotations take six gigabytes, as arrays less than one. What is
-odd in a file is found and told by `retina.datasets.coco_file`, which then reads it once more.
+odd in a file is found and told by `coco_file`, which then reads it once more.
 """
 
 from __future__ import annotations

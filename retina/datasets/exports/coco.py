@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.exported_images import (
+from retina.datasets.exports.exported_images import (
     OnImage,
     Splits,
     common_folder,

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from retina.datasets.exported_images import (
+from retina.datasets.exports.exported_images import (
     OnImage,
     Splits,
     flat_names,

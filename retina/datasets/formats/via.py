@@ -14,11 +14,16 @@ from typing import Any, ClassVar, Literal, Self
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.file_listing import list_files
 from retina.datasets.folder import FolderConfig
-from retina.datasets.image_folders import IMAGE_FOLDERS, folder_of_images
-from retina.datasets.json_kinds import json_kind
-from retina.datasets.shapes import box_around, box_of_ellipse, boxless_finding, finite_numbers
-from retina.datasets.table_builder import Box, TableBuilder
-from retina.datasets.via_file import ViaProject, ViaRegion, is_via_csv, read_via_file
+from retina.datasets.formats.image_folders import IMAGE_FOLDERS, folder_of_images
+from retina.datasets.formats.json_kinds import json_kind
+from retina.datasets.formats.shapes import (
+    box_around,
+    box_of_ellipse,
+    boxless_finding,
+    finite_numbers,
+)
+from retina.datasets.formats.table_builder import Box, TableBuilder
+from retina.datasets.formats.via_file import ViaProject, ViaRegion, is_via_csv, read_via_file
 from retina.errors import UserError
 from retina.text_files import read_beginning
 

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from retina.datasets.csv_columns import EMPTY, BoxShape, Columns, columns_of
 from retina.datasets.folder import SPLIT_NAMES
+from retina.datasets.formats.csv_columns import EMPTY, BoxShape, Columns, columns_of
 from retina.datasets.optional_values import flag_of, number_of
 from retina.errors import UserError, all_problems
 from retina.structures import FloatArray, Size

@@ -17,12 +17,12 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
+from retina.datasets.formats.image_stems import ImageStems
+from retina.datasets.formats.per_image import FilePerImageConfig
+from retina.datasets.formats.voc_file import VocImage, read_voc_file
+from retina.datasets.formats.xml_files import root_tag
 from retina.datasets.ids import Ids, numbers_of_names
-from retina.datasets.image_stems import ImageStems
-from retina.datasets.per_image import FilePerImageConfig
 from retina.datasets.repeated import merge_images, plain_path
-from retina.datasets.voc_file import VocImage, read_voc_file
-from retina.datasets.xml_files import root_tag
 from retina.errors import UserError, all_problems
 from retina.structures import Categories
 from retina.text_files import read_text

@@ -15,9 +15,11 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from retina.datasets.annotations import AnnotationTable
-from retina.datasets.csv_classes import ClassFile, classes_beside
-from retina.datasets.csv_columns import BoxShape
-from retina.datasets.csv_file import (
+from retina.datasets.file_listing import list_files
+from retina.datasets.folder import SPLIT_NAMES, FolderConfig
+from retina.datasets.formats.csv_classes import ClassFile, classes_beside
+from retina.datasets.formats.csv_columns import BoxShape
+from retina.datasets.formats.csv_file import (
     FARTHEST,
     CsvRows,
     Unit,
@@ -28,10 +30,8 @@ from retina.datasets.csv_file import (
     splits_named_in,
     unit_of,
 )
-from retina.datasets.file_listing import list_files
-from retina.datasets.folder import SPLIT_NAMES, FolderConfig
-from retina.datasets.image_finding import find_images, holds_images
-from retina.datasets.table_builder import TableBuilder
+from retina.datasets.formats.image_finding import find_images, holds_images
+from retina.datasets.formats.table_builder import TableBuilder
 from retina.structures import Categories, FloatArray
 
 _SUFFIXES = (".csv", ".tsv")

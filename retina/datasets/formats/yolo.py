@@ -16,8 +16,8 @@ from retina.datasets.annotations import AnnotationTable
 from retina.datasets.categories import duplicate_name_finding
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import SPLIT_NAMES, FolderConfig
-from retina.datasets.table_builder import TableBuilder
-from retina.datasets.yolo_file import (
+from retina.datasets.formats.table_builder import TableBuilder
+from retina.datasets.formats.yolo_file import (
     MOST_CLASSES,
     SplitImages,
     YoloFile,
@@ -31,8 +31,8 @@ from retina.datasets.yolo_file import (
     names_in,
     read_yolo_file,
 )
-from retina.datasets.yolo_labels import RowKind, read_row
-from retina.datasets.yolo_layout import (
+from retina.datasets.formats.yolo_labels import RowKind, read_row
+from retina.datasets.formats.yolo_layout import (
     LabelFiles,
     folders_of_splits,
     holds_labels,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from retina.datasets.formats.xml_files import parse_xml
 from retina.datasets.optional_values import flag_of, number_of
-from retina.datasets.xml_files import parse_xml
 from retina.errors import UserError
 from retina.structures import Size
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retina.datasets.csv_columns import columns_of
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
+from retina.datasets.formats.csv_columns import columns_of
 from retina.errors import UserError
 from retina.text_files import read_text
 

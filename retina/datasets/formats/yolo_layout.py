@@ -9,8 +9,8 @@ from pathlib import Path
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.file_names import in_lower_case
 from retina.datasets.folder import SPLIT_NAMES
-from retina.datasets.image_finding import FolderListings
-from retina.datasets.yolo_labels import read_row
+from retina.datasets.formats.image_finding import FolderListings
+from retina.datasets.formats.yolo_labels import read_row
 from retina.errors import UserError
 from retina.text_files import read_text
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from retina.datasets.file_listing import list_files
 from retina.datasets.folder import FolderConfig, folders_of_splits
-from retina.datasets.image_folders import IMAGE_FOLDERS, holds_images
+from retina.datasets.formats.image_folders import IMAGE_FOLDERS, holds_images
 
 _ANNOTATION_FOLDERS = (
     *("Annotations", "annotations", "labels", "xmls", "xml", "jsons", "json", "ann", "labelme"),

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from retina.datasets.annotations import path_fault
-from retina.datasets.json_kinds import json_kind
+from retina.datasets.formats.json_kinds import json_kind
 from retina.errors import UserError
 from retina.text_files import read_json, read_text
 

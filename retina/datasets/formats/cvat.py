@@ -13,23 +13,23 @@ from xml.etree import ElementTree
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import SPLIT_NAMES, FolderConfig
-from retina.datasets.image_folders import (
+from retina.datasets.formats.image_folders import (
     IMAGE_FOLDERS,
     folder_of_images,
     holds_images,
     is_there,
 )
-from retina.datasets.image_stems import ImageStems
-from retina.datasets.optional_values import flag_of
-from retina.datasets.shapes import (
+from retina.datasets.formats.image_stems import ImageStems
+from retina.datasets.formats.shapes import (
     box_around,
     box_of_ellipse,
     box_of_turned_box,
     boxless_finding,
     finite_numbers,
 )
-from retina.datasets.table_builder import Box, TableBuilder
-from retina.datasets.xml_files import parse_xml, root_tag
+from retina.datasets.formats.table_builder import Box, TableBuilder
+from retina.datasets.formats.xml_files import parse_xml, root_tag
+from retina.datasets.optional_values import flag_of
 from retina.errors import UserError
 from retina.structures import Size
 from retina.text_files import read_beginning, read_text

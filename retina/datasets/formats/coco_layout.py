@@ -9,8 +9,8 @@ from pathlib import Path
 
 from retina.datasets.file_listing import list_files
 from retina.datasets.folder import SPLIT_NAMES
-from retina.datasets.image_folders import IMAGE_FOLDERS, folder_of_images
-from retina.datasets.json_kinds import json_kind
+from retina.datasets.formats.image_folders import IMAGE_FOLDERS, folder_of_images
+from retina.datasets.formats.json_kinds import json_kind
 from retina.errors import UserError
 from retina.text_files import read_beginning
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array, path_fault, text_fault
 from retina.datasets.categories import duplicate_name_finding
-from retina.datasets.coco_annotations import IrregularError, RegularAnnotations
+from retina.datasets.formats.coco_annotations import IrregularError, RegularAnnotations
 from retina.datasets.ids import NO_ID, Ids
 from retina.datasets.optional_values import flag_of, number_of
 from retina.datasets.repeated import merge_categories, merge_images

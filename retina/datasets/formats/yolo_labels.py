@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from retina.datasets.table_builder import Box
+from retina.datasets.formats.table_builder import Box
 
 RowKind = Literal["box", "confidence", "outline", "keypoints"]
 

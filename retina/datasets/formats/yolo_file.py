@@ -19,7 +19,7 @@ from retina.configuration.yaml_text import MAX_CHARACTERS
 from retina.datasets.annotations import text_fault
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.folder import SPLIT_NAMES
-from retina.datasets.image_finding import FolderListings, path_parts
+from retina.datasets.formats.image_finding import FolderListings, path_parts
 from retina.errors import UserError, all_problems
 from retina.text_files import read_text
 

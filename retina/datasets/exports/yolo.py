@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from retina.datasets.dataset import DetectionDataset
-from retina.datasets.exported_images import (
+from retina.datasets.exports.exported_images import (
     OnImage,
     Splits,
     flat_names,

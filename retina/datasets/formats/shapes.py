@@ -9,8 +9,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from retina.datasets.formats.table_builder import Box
 from retina.datasets.optional_values import number_of
-from retina.datasets.table_builder import Box
 
 
 def finite_numbers(values: Sequence[object]) -> list[float] | None:
