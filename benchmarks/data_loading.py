@@ -29,8 +29,8 @@ from torchvision.transforms import v2
 
 from retina.datasets.augmentations import AugmentationConfig
 from retina.datasets.batch_sampling import BatchSampler
-from retina.datasets.coco import CocoConfig
 from retina.datasets.folder import FolderDataset
+from retina.datasets.formats.coco import CocoConfig
 from retina.datasets.loading import collate
 
 

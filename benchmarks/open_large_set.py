@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retina.datasets.coco import CocoConfig
 from retina.datasets.dataset import DetectionDataset
+from retina.datasets.formats.coco import CocoConfig
 
 BOXES = 10
 """An image."""

@@ -26,7 +26,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from retina.configuration import validate
 from retina.datasets.batch_sampling import BatchSampler, BatchStream
-from retina.datasets.coco import CocoConfig
+from retina.datasets.formats.coco import CocoConfig
 from retina.datasets.loading import Collate, LoaderConfig
 from retina.devices import autocast, pick_device, pick_precision
 from retina.experiment import ExperimentConfig

@@ -48,6 +48,7 @@ COMMANDS = (
     Command(("data", "check"), "retina.cli.data_check"),
     Command(("data", "stats"), "retina.cli.data_stats"),
     Command(("data", "convert"), "retina.cli.data_convert"),
+    Command(("data", "split"), "retina.cli.data_split"),
     Command(("data", "fix"), "retina.cli.data_fix"),
     Command(
         ("data", "corrupt"), "retina.cli.data_corrupt", needs="retina.instruments.label_errors"

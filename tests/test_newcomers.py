@@ -50,11 +50,11 @@ NEWCOMERS = (
     ),
     (
         "lines.py",
-        "datasets",
-        "datasets/formats.py",
+        "datasets/formats",
+        "datasets/formats/__init__.py",
         "FORMATS: tuple[type[FolderConfig], ...] = (\n",
         "    LinesConfig,\n",
-        "from retina.datasets.lines import LinesConfig\n",
+        "from retina.datasets.formats.lines import LinesConfig\n",
     ),
     (
         "heartbeat.py",

@@ -58,7 +58,7 @@ def command(
     from collections import Counter
     from dataclasses import asdict
 
-    from retina.datasets.coco_export import to_coco
+    from retina.datasets.exports.coco import to_coco
     from retina.instruments.label_errors.corruption import corrupt, corruption_files
     from retina.storage import make_folder, write_text
 

@@ -35,17 +35,18 @@ def command(
 
     Example: `retina data fix --images photos --annotations labels.json --output fixed`
     """
+    from retina.datasets import FolderConfig, FolderDataset, SourceConfig
     from retina.datasets.checking import check_dataset
-    from retina.datasets.coco_export import write_coco
+    from retina.datasets.exports.coco import write_coco
     from retina.datasets.fixing import fix_annotations
-    from retina.datasets.folder import FolderDataset
     from retina.errors import UserError
     from retina.storage import make_folder, write_text
 
     console = make_console()
     resolved = labelled_data(source, annotations, images, config, split)
     dataset = resolved.dataset
-    if not isinstance(dataset, FolderDataset):
+    part = resolved.part.found if isinstance(resolved.part, SourceConfig) else resolved.part
+    if not isinstance(dataset, FolderDataset) or not isinstance(part, FolderConfig):
         raise UserError("several data sets in one are fixed one by one: name one of them")
     path = output / "annotations.json"
     if any(path.resolve() == file.resolve() for file in resolved.part.annotation_files()):
@@ -53,7 +54,7 @@ def command(
     make_folder(output)
     with progress(console, "decoding", len(dataset)) as advance:
         check = check_dataset(dataset, on_progress=advance)
-    table, changes = fix_annotations(dataset.table, check.broken_images)
+    table, changes = fix_annotations(part.read(), dataset.table, check.broken_images)
     fixed = FolderDataset(table, images=dataset.images)
     write_coco(fixed, path, images=dataset.images)
     write_text(output / "changes.txt", "".join(f"{change}\n" for change in changes))

@@ -65,7 +65,7 @@ def command(
     """
     from retina.artifact import load_artifact
     from retina.datasets.categories import UnknownCategoriesError
-    from retina.datasets.coco_export import common_folder
+    from retina.datasets.exports.exported_images import common_folder
     from retina.devices import pick_device, pick_precision
     from retina.errors import UserError
     from retina.experiment import DataOptions, resolve_data

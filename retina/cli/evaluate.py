@@ -130,8 +130,8 @@ def command(
 def _score_results(
     detections: Path, annotations: Path | None, backend: Backend, max_detections: int | None
 ) -> tuple[DetectionMetrics, list[str]]:
-    from retina.datasets.coco import read_coco_annotations
     from retina.datasets.coco_results import read_results
+    from retina.datasets.formats.coco import read_coco_annotations
     from retina.errors import UserError
     from retina.evaluation.coco_metrics import CocoMetrics
 

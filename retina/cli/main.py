@@ -13,7 +13,7 @@ from retina import __version__
 from retina.registry import present_commands
 
 _GROUPS = {
-    "data": "Make, check, describe and convert data sets.\n\n"
+    "data": "Make, check, describe, divide and convert data sets.\n\n"
     "Example: `retina data check --images photos --annotations labels.json`",
     "loss": "Look into the classification loss of a trained detector.\n\n"
     "Example: `retina loss anatomy runs/demo/checkpoints/best.safetensors`",

@@ -57,6 +57,7 @@ def split_option(default: str) -> Any:
     )
 
 
+EverySplit = Annotated[str | None, split_option("all")]
 TrainSplit = Annotated[str | None, split_option("train")]
 ScoredSplit = Annotated[str | None, split_option("validation, in a folder test")]
 
@@ -169,6 +170,31 @@ def labelled_data(
         source_option="SOURCE",
     )
     return resolve_data(options, purpose="which data", default_split="train", check_images=False)
+
+
+def labelled_splits(
+    source: Path | None,
+    annotations: Path | None,
+    images: Path | None,
+    config: Path | None,
+    split: str | None,
+) -> dict[str, ResolvedData]:
+    """All splits of the data of a command that looks at labels, or the one that is named.
+
+    Raises:
+        UserError: see `resolve_splits`.
+    """
+    from retina.experiment import DataOptions, resolve_splits
+
+    options = DataOptions(
+        source=source,
+        annotations=annotations,
+        images=images,
+        config=config,
+        split=split,
+        source_option="SOURCE",
+    )
+    return resolve_splits(options, purpose="which data", check_images=False)
 
 
 def scored_data(

@@ -6,19 +6,19 @@ from typing import Annotated
 
 from retina.configuration import OneOf
 from retina.datasets.auto import KEYS, SourceConfig, tell_source
-from retina.datasets.coco import CocoConfig, read_coco_ground_truth
 from retina.datasets.combined import ConcatenatedConfig, ConcatenatedDataset
-from retina.datasets.csv_table import CsvConfig
-from retina.datasets.cvat import CvatConfig
 from retina.datasets.dataset import DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
 from retina.datasets.folder import FolderConfig, FolderDataset
 from retina.datasets.formats import FORMATS, format_of
-from retina.datasets.labelme import LabelmeConfig
+from retina.datasets.formats.coco import CocoConfig, read_coco_ground_truth
+from retina.datasets.formats.csv_table import CsvConfig
+from retina.datasets.formats.cvat import CvatConfig
+from retina.datasets.formats.labelme import LabelmeConfig
+from retina.datasets.formats.via import ViaConfig
+from retina.datasets.formats.voc import VocConfig
+from retina.datasets.formats.yolo import YoloConfig
 from retina.datasets.sources import SPLITS, FoundSource, find_source, split_called
-from retina.datasets.via import ViaConfig
-from retina.datasets.voc import VocConfig
-from retina.datasets.yolo import YoloConfig
 
 AnyDatasetConfig = Annotated[
     DatasetConfig,

@@ -241,21 +241,35 @@ def in_pixels(table: AnnotationTable) -> AnnotationTable:
     return replace(table, boxes_xywh=boxes, areas=areas, in_fractions=False)
 
 
-def complete_areas(table: AnnotationTable) -> AnnotationTable:
-    """Fill in width × height where no area is given, and leave out boxes that are no numbers.
-
-    A box with a NaN or an infinite coordinate is no box for the evaluator either, so this is the
-    one repair that the ground truth sees too.
-    """
+def without_a_box(table: AnnotationTable) -> tuple[tuple[str, BoolArray], ...]:
+    """Why some annotations have no box that anyone could find, and which, ``(G,)`` bool."""
     finite = np.asarray(np.isfinite(table.boxes_xywh).all(axis=1), dtype=np.bool_)
-    finding = ""
-    if not finite.all():
-        first = table.describe(int(np.flatnonzero(~finite)[0]))
-        finding = (
-            f"{counted(int((~finite).sum()), 'box')} with a coordinate that is not finite left "
-            f"out of training and evaluation (first: {first})"
-        )
-        table = table.take_annotations(finite)
+    # -1 is how tools write that they do not know it.
+    is_unknown = np.asarray((table.boxes_xywh[:, 2:] == -1).any(axis=1), dtype=np.bool_)
+    return (
+        ("with a coordinate that is not finite", ~finite),
+        ("of a width or height of -1 (unknown)", finite & is_unknown),
+    )
+
+
+def complete_areas(table: AnnotationTable) -> AnnotationTable:
+    """Fill in width × height where no area is given, and leave out what has no box.
+
+    A box that is no number, or unknown, is none for the evaluator either, so this is the one repair
+    that the ground truth sees too.
+    """
+    findings = []
+    unusable = np.zeros(len(table.labels), dtype=bool)
+    for why, which in without_a_box(table):
+        unusable |= which
+        if which.any():
+            first = table.describe(int(np.flatnonzero(which)[0]))
+            findings.append(
+                f"{counted(int(which.sum()), 'box')} {why} left out of training and evaluation "
+                f"(first: {first})"
+            )
+    if unusable.any():
+        table = table.take_annotations(~unusable)
     missing = ~np.isfinite(table.areas)
     if missing.any():
         areas = np.where(
@@ -265,4 +279,4 @@ def complete_areas(table: AnnotationTable) -> AnnotationTable:
             f"{counted(int(missing.sum()), 'annotation')} without an area: width × height of the "
             "box is taken"
         )
-    return table.with_findings(finding)
+    return table.with_findings(*findings)

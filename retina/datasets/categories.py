@@ -107,6 +107,36 @@ def match_categories(
     )
 
 
+def joined_categories(parts: Sequence[Categories]) -> tuple[Categories, list[IntArray]]:
+    """The categories of all parts, those of the first one foremost.
+
+    Categories are the same where their names are. One that the first part lacks keeps its id where
+    that is free, else it gets the next.
+
+    Returns:
+        The categories, and for each part the new labels of its old ones.
+    """
+    names, ids = list(parts[0].names), list(parts[0].dataset_ids)
+    originals = dict(parts[0].original_ids)
+    new_labels = [np.arange(len(names))]
+    for part in parts[1:]:
+        labels = []
+        for name, number in _pairs(part):
+            label = _match(name, number, Categories(tuple(names), tuple(ids)))
+            if label is None and name in names:
+                label = names.index(name)
+            if label is None:
+                label = len(names)
+                original = part.original_ids.get(number)
+                ids.append(number if number not in ids else max(ids) + 1)
+                names.append(name)
+                if original is not None and original not in originals.values():
+                    originals[ids[-1]] = original
+            labels.append(label)
+        new_labels.append(np.array(labels, dtype=np.int64))
+    return Categories(tuple(names), tuple(ids), originals), new_labels
+
+
 def _pairs(categories: Categories) -> zip[tuple[str, int]]:
     return zip(categories.names, categories.dataset_ids, strict=True)
 

@@ -40,17 +40,47 @@ def require_files(
     )
 
 
-def read_missing_sizes(table: AnnotationTable, folder: Path) -> AnnotationTable:
-    """Take the size of an image from its file where the annotations give none."""
+def read_missing_sizes(
+    table: AnnotationTable, folder: Path, *, max_unreadable: int = 0
+) -> AnnotationTable:
+    """Take the size of an image from its file where the annotations give none.
+
+    Args:
+        table: the annotations.
+        folder: of the images.
+        max_unreadable: so many images may fail, but not all; they lose their boxes, whose place is
+            not known, and get the size of a pixel.
+
+    Raises:
+        UnreadableImageError: more images than that cannot be opened.
+    """
     unknown = np.flatnonzero(table.image_sizes[:, 0] == 0)
     if not len(unknown):
         return table
     sizes = table.image_sizes.copy()
-    for index in unknown:
-        sizes[index] = read_header(folder / table.file_name(int(index))).oriented_size
-    return replace(table, image_sizes=sizes).with_findings(
-        f"{len(unknown)} of {table.num_images} images without an annotated width and height: read "
-        "from the files"
+    unreadable: list[int] = []
+    for index in unknown.tolist():
+        try:
+            sizes[index] = read_header(folder / table.file_name(index)).oriented_size
+        except UnreadableImageError as error:
+            unreadable.append(index)
+            if len(unreadable) > max_unreadable or len(unreadable) == len(unknown):
+                raise UnreadableImageError(f"{error} ({_FIX})") from None
+            sizes[index] = 1
+    lost = np.isin(table.image_indices, unreadable)
+    images = "image" if len(unreadable) == 1 else "images"
+    num_read = len(unknown) - len(unreadable)
+    return (
+        replace(table, image_sizes=sizes)
+        .take_annotations(~lost)
+        .with_findings(
+            f"{num_read} of {table.num_images} images without an annotated width and height: read "
+            "from the files",
+            f"{len(unreadable)} {images} of unknown size cannot be read (the first: "
+            f"{table.file_name(unreadable[0])}): {int(lost.sum())} boxes left out"
+            if unreadable
+            else "",
+        )
     )
 
 

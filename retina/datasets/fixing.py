@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from retina.datasets.annotations import AnnotationTable
+from retina.datasets.annotations import AnnotationTable, without_a_box
 from retina.datasets.repair import repair_of
 from retina.structures import BoolArray
 from retina.wording import counted
 
 
 def fix_annotations(
-    table: AnnotationTable, broken_images: Mapping[int, str]
+    written: AnnotationTable, table: AnnotationTable, broken_images: Mapping[int, str]
 ) -> tuple[AnnotationTable, tuple[str, ...]]:
     """The annotations with their boxes repaired, and without the images that cannot be read.
 
     Args:
-        table: with finite boxes, areas and image sizes.
+        written: what the files say.
+        table: what a data set makes of them, with finite boxes, areas and image sizes.
         broken_images: by index, what is wrong with each image that is left out.
 
     Returns:
         The repaired annotations, and every change: what the reader did, then a line for each box
         and each image.
     """
-    changes = [*table.findings, *_box_changes(table), *_image_changes(table, broken_images)]
+    changes = [
+        *written.findings,
+        *_described(written, ((f"{why}: dropped", which) for why, which in without_a_box(written))),
+        *_described(table, repair_of(table).faults),
+        *_image_changes(table, broken_images),
+    ]
     repair = repair_of(table)
     boxes = repair.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    written = np.where(_is_changed(table)[:, None], boxes, table.boxes_xywh)
+    boxes = np.where(_is_changed(table)[:, None], boxes, table.boxes_xywh)
     # An area that is not the box's is the mask's, which nobody has clipped.
     ours = table.areas == np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3])
-    areas = np.where(ours, written[:, 2] * written[:, 3], table.areas)
-    fixed = replace(table, boxes_xywh=written, areas=areas, findings=())
+    areas = np.where(ours, boxes[:, 2] * boxes[:, 3], table.areas)
+    fixed = replace(table, boxes_xywh=boxes, areas=areas, findings=())
     kept = np.setdiff1d(np.arange(table.num_images), list(broken_images))
     return fixed.take_annotations(repair.usable).take_images(kept), tuple(changes)
 
@@ -46,8 +52,8 @@ def _is_changed(table: AnnotationTable) -> BoolArray:
     return changed
 
 
-def _box_changes(table: AnnotationTable) -> Iterator[str]:
-    for what, which in repair_of(table).faults:
+def _described(table: AnnotationTable, faults: Iterable[tuple[str, BoolArray]]) -> Iterator[str]:
+    for what, which in faults:
         for annotation in np.flatnonzero(which):
             box = ", ".join(f"{side:.6g}" for side in table.boxes_xywh[annotation])
             yield f"{table.describe(int(annotation))}: box [{box}] {what}"

@@ -159,7 +159,8 @@ class FolderConfig(SplitOptions):
         table, missing = find_files(table, self.images)
         if check_images:
             require_files(table, missing, self.images, max_missing=max_unreadable)
-        table = in_pixels(read_missing_sizes(table, self.images))
+        may_fail = max_unreadable if check_images else table.num_images
+        table = in_pixels(read_missing_sizes(table, self.images, max_unreadable=may_fail))
         if check_images:
             table = check_headers(table, self.images, max_unreadable=max_unreadable)
         return FolderDataset(

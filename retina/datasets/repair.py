@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.annotations import AnnotationTable
-from retina.structures import BoolArray, IntArray
+from retina.structures import BoolArray, FloatArray, IntArray
 from retina.wording import counted
 
 NOTICEABLE_OVERHANG = 0.01
@@ -54,9 +54,7 @@ class BoxRepair:
 def repair_of(table: AnnotationTable) -> BoxRepair:
     """How the boxes of a table are made usable.
 
-    - A box whose width or height is -1, which is how tools write that they do not know it, is
-      dropped.
-    - Of one that is negative otherwise the corners are swapped.
+    - Of a box whose width or height is negative the corners are swapped.
     - What lies outside of the image is cut off.
     - A box without a width or a height after that is dropped.
     - Exact duplicates are kept, but counted.
@@ -64,28 +62,29 @@ def repair_of(table: AnnotationTable) -> BoxRepair:
     Args:
         table: with finite boxes and known image sizes.
     """
-    x, y, width, height = table.boxes_xywh.T
-    corners = np.stack([x, y, x + width, y + height], axis=1)
-    ordered = np.concatenate(
-        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
-    )
+    width, height = table.boxes_xywh[:, 2:].T
     limits = table.image_sizes[table.image_indices][:, [1, 0, 1, 0]].astype(np.float64)
+    ordered = ordered_corners(table.boxes_xywh)
     clipped = np.clip(ordered, 0, limits).astype(np.float32)
-    is_unknown = (width == -1) | (height == -1)
-    is_flat = ((width == 0) | (height == 0)) & ~is_unknown
-    usable = ~is_unknown & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    is_flat = (width == 0) | (height == 0)
+    usable = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     overhang = np.maximum(-ordered, ordered - limits).max(axis=1, initial=0)
     is_clipped = usable & (overhang > NOTICEABLE_OVERHANG)
     furthest = overhang[is_clipped].max(initial=0)
     faults = (
-        ("of a width or height of -1 (unknown): dropped", is_unknown),
         ("without a width or a height: dropped", is_flat),
-        ("outside of the image: dropped", ~usable & ~is_flat & ~is_unknown),
+        ("outside of the image: dropped", ~usable & ~is_flat),
         ("with swapped corners: turned round", usable & ((width < 0) | (height < 0))),
         (f"reaching out of the image (by up to {furthest:.4g} pixels): clipped", is_clipped),
         ("repeating another one exactly (same class): kept", _repeats(table)),
     )
     return BoxRepair(clipped, usable, faults)
+
+
+def ordered_corners(boxes_xywh: FloatArray) -> FloatArray:
+    """``(G, 4)`` (x1, y1, x2, y2), the smaller first also where a width or height is negative."""
+    first, second = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
 def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]:
@@ -100,8 +99,16 @@ def repair_boxes(table: AnnotationTable) -> tuple[ImageObjects, tuple[str, ...]]
         is_crowd=table.is_crowd[order],
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
-    findings = (_finding(table, which, what) for what, which in repair.faults)
-    return objects, tuple(filter(None, findings))
+    return objects, tuple(text for text, _ in _told(table, repair))
+
+
+def repair_findings(table: AnnotationTable) -> list[tuple[str, BoolArray]]:
+    """The sentences of `repair_boxes`, and which annotations each is about, ``(G,)``."""
+    return _told(table, repair_of(table))
+
+
+def _told(table: AnnotationTable, repair: BoxRepair) -> list[tuple[str, BoolArray]]:
+    return [(_finding(table, which, what), which) for what, which in repair.faults if which.any()]
 
 
 def _repeats(table: AnnotationTable) -> BoolArray:
@@ -118,7 +125,5 @@ def _repeats(table: AnnotationTable) -> BoolArray:
 
 def _finding(table: AnnotationTable, which: BoolArray, what: str) -> str:
     count = int(which.sum())
-    if count == 0:
-        return ""
     first = table.describe(int(np.flatnonzero(which)[0]))
     return f"{counted(count, 'box')} {what} (first: {first})"

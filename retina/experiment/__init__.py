@@ -2,7 +2,13 @@
 
 from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
-from retina.experiment.data import DataOptions, ResolvedData, is_config, resolve_data
+from retina.experiment.data import (
+    DataOptions,
+    ResolvedData,
+    is_config,
+    resolve_data,
+    resolve_splits,
+)
 from retina.experiment.parts import build_artifact_evaluator, build_dataset, build_detector
 from retina.experiment.running import evaluate, train
 
@@ -19,5 +25,6 @@ __all__ = [
     "is_config",
     "load_experiment",
     "resolve_data",
+    "resolve_splits",
     "train",
 ]

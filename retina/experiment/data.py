@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retina.datasets import (
@@ -168,6 +168,47 @@ def resolve_data(
 
 
 _IN_CONFIG = ", in a config that --config names"
+
+
+def resolve_splits(
+    options: DataOptions, *, purpose: str, check_images: bool = True
+) -> dict[str, ResolvedData]:
+    """All splits that the options mean, each read with categories of its own.
+
+    Args:
+        options: of the command; with a ``split`` it is the only one.
+        purpose: what the data is for, as the end of "say …".
+        check_images: see `DatasetConfig.build`.
+
+    Returns:
+        By the names of the splits; a single data set under an empty name.
+
+    Raises:
+        UserError: as `resolve_data`.
+    """
+    _refuse_contradictions(options)
+    return {
+        name: resolve_data(
+            replace(options, split=name or options.split),
+            purpose=purpose,
+            check_images=check_images,
+        )
+        for name in _split_names(options)
+    }
+
+
+def _split_names(options: DataOptions) -> list[str]:
+    """The splits that the options mean; a single empty name where there are none."""
+    splits: list[str] = []
+    if options.named_config is not None:
+        dataset = load_experiment(options.named_config, options.overrides).dataset
+        splits = [split for split in SPLITS if getattr(dataset, split) is not None]
+    elif options.source is not None:
+        found = find_source(options.source, images=options.images).splits
+        splits = [split for split in SPLITS if split in found]
+    if options.split is not None and splits:
+        return [split_called(options.split, splits, "--split")]
+    return splits or [""]
 
 
 def run_folder(detector: Path) -> Path | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -92,3 +95,116 @@ def test_convert_writes_coco_that_reads_back_the_same(
     assert "72 images, 945 boxes, 3 categories" in done.out
     checked = invoke("data", "check", "--images", bccd / "JPEGImages", "--annotations", output)
     assert "72 images, 945 boxes" in checked.out
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_convert_writes_all_splits_with_their_images(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path, to: str
+) -> None:
+    done = invoke("data", "convert", synthetic_data, "--to", to, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    for split, line in zip(("train", "validation"), done.out.splitlines(), strict=False):
+        assert f"out, {split}: " in line
+        counts = line.partition(": ")[2].partition(", 10 categories")[0]
+        assert counts in invoke("data", "check", synthetic_data, "--split", split).out
+    assert ("crowd regions left out" in done.out) == (to == "yolo")
+    before, after = (
+        sorted(path.stat().st_ino for path in folder.rglob("*.jpg"))
+        for folder in (synthetic_data, tmp_path / "out")
+    )
+    assert after == before
+    again = invoke("data", "convert", synthetic_data, "--to", to, "--output", tmp_path / "out")
+    assert again.code == 2
+    assert "data sets are not mixed" in again.err
+
+
+def test_convert_refuses_what_makes_no_sense(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    one = invoke("data", "convert", synthetic_data, "--to", "yolo", "--output", tmp_path / "x.json")
+    assert one.code == 2
+    assert "a single file is COCO's" in one.err
+    two = invoke("data", "convert", synthetic_data, "--to", "yollo", "--output", tmp_path / "x")
+    assert two.code == 2
+    assert "did you mean 'yolo'" in two.err
+    file = synthetic_data / "train/annotations.json"
+    before = file.read_bytes()
+    three = invoke("data", "convert", synthetic_data, "--output", file)
+    assert three.code == 2
+    assert "is what shall be converted" in three.err
+    assert file.read_bytes() == before
+
+
+def test_split_makes_three_splits_that_can_be_trained_on(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    whole = synthetic_data / "train"
+    command = ["data", "split", whole, "--validation", "0.25", "--test", "0.25", "--output"]
+    done = invoke(*command, tmp_path / "parts")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()[-3:]
+    for line, split, count in zip(lines, ("train", "validation", "test"), (12, 6, 6), strict=True):
+        assert line.startswith(f"{tmp_path / 'parts'}, {split}: {count} images, ")
+    checked = invoke("data", "check", tmp_path / "parts")
+    assert checked.code == 0, checked.err
+    assert checked.out.splitlines()[-1] == "every image can be used"
+    assert "share images" not in checked.out
+    invoke(*command, tmp_path / "again")
+    for split in ("train", "validation", "test"):
+        one, two = (
+            (tmp_path / name / split / "annotations.json").read_bytes()
+            for name in ("parts", "again")
+        )
+        assert one == two
+    refused = invoke("data", "split", tmp_path / "parts", "--output", tmp_path / "x")
+    assert refused.code == 2
+    assert "has the splits train, validation, test already" in refused.err
+    empty = invoke("data", "split", whole, "--test", "0.9", "--output", tmp_path / "x")
+    assert empty.code == 2
+    assert "leave no image for the training" in empty.err
+
+
+def test_check_looks_at_all_splits_and_draws_what_it_finds(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_data, data)
+    train, validation = (data / split / "images" for split in ("train", "validation"))
+    leaked, broken = sorted(train.iterdir())[3], sorted(train.iterdir())[5]
+    copy = sorted(validation.iterdir())[2]
+    Image.open(leaked).resize(Image.open(copy).size).save(copy, quality=60)
+    broken.write_bytes(broken.read_bytes()[:200])
+    path = data / "train/annotations.json"
+    tree = json.loads(path.read_text())
+    tree["annotations"][0]["bbox"][0] = -9
+    tree["categories"][0]["name"] = "<disc>"
+    path.write_text(json.dumps(tree))
+    done = invoke("data", "check", data, "--output", tmp_path / "page")
+    assert done.code == 1, done.err
+    assert f"{data}, train: 24 images" in done.out
+    assert f"{data}, validation: 8 images" in done.out
+    assert "train and validation share images" in done.out
+    assert "error: validation would be refused: " in done.out
+    assert "1 image cannot be used" in done.out
+    counts = [line for line in done.out.splitlines() if line.startswith("32 images, ")]
+    assert len(counts) == 1
+    page = (tmp_path / "page/check.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 3
+    assert "reaching out of the image" in page
+    assert "<disc>" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    alone = invoke("data", "check", data, "--split", "validation")
+    assert alone.code == 0, alone.err
+    assert "8 images, " in alone.out.splitlines()[-2]
+
+
+def test_check_does_without_the_doctor(
+    invoke: Invoke, synthetic_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import retina.cli.data_check
+
+    monkeypatch.setattr(retina.cli.data_check, "_DOCTOR", "retina.instruments.nobody")
+    monkeypatch.setitem(sys.modules, "retina.instruments.doctor.checks", None)
+    done = invoke("data", "check", synthetic_data)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "every image can be used"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retina.datasets.checking import check_dataset
+from retina.datasets.checking import CheckFinding, check_dataset
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 CocoWriter = Callable[..., tuple[Path, Path]]
@@ -46,8 +46,12 @@ def test_every_broken_image_is_listed_in_order(write_coco: CocoWriter) -> None:
     assert "is 20×60 pixels" in messages[3]
     assert sum(progress) == 50
     assert check.findings == (
-        "1 of 50 images checked have an EXIF orientation that is not applied, since the "
-        "annotated size is that of the unturned image",
+        *[CheckFinding(text) for text in check.report.findings],
+        CheckFinding(
+            "1 of 50 images checked have an EXIF orientation that is not applied, since the "
+            "annotated size is that of the unturned image",
+            images=(49,),
+        ),
     )
 
 
@@ -55,4 +59,17 @@ def test_a_good_set_is_usable_and_rare_classes_are_named(write_coco: CocoWriter)
     check = check_dataset(read_coco(*write_coco()))
     assert not check.broken_images
     assert check.report.num_boxes == 3
-    assert check.findings == ("2 classes have fewer than 10 boxes: cat (2), dog (1)",)
+    text = "2 classes have fewer than 10 boxes: cat (2), dog (1)"
+    assert check.findings == (CheckFinding(text, annotations=(0, 1, 2)),)
+
+
+def test_findings_know_their_boxes_and_images(write_coco: CocoWriter) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["annotations"][1]["bbox"] = [50, 30, 20, 20]
+        tree["images"].append({"id": 9, "file_name": "./b.png"})
+
+    found = {one.text: one for one in check_dataset(read_coco(*write_coco(change))).findings}
+    clipped = next(one for text, one in found.items() if "reaching out" in text)
+    assert (clipped.images, clipped.annotations) == ((), (1,))
+    merged = next(one for text, one in found.items() if "is listed before" in text)
+    assert (merged.images, merged.annotations) == ((1,), ())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retina.datasets.coco import read_coco_ground_truth
+from retina.datasets.formats.coco import read_coco_ground_truth
 from retina.errors import UserError
 from retina.structures import SampleRequest
 from tests.reading import read_coco  # type: ignore[import-not-found]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from retina.datasets import coco_file
-from retina.datasets.coco_annotations import IrregularError, RegularAnnotations
-from retina.datasets.coco_file import read_coco_file
+from retina.datasets.formats.coco_annotations import IrregularError, RegularAnnotations
+from retina.datasets.formats.coco_file import read_coco_file
 
 Tree = dict[str, Any]
 CocoWriter = Callable[..., tuple[Path, Path]]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from retina.datasets.coco import read_coco_annotations, read_coco_ground_truth
-from retina.datasets.coco_export import to_coco
+from retina.datasets.exports.coco import to_coco
+from retina.datasets.formats.coco import read_coco_annotations, read_coco_ground_truth
 from retina.errors import UserError
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
@@ -80,9 +80,10 @@ def test_a_box_of_unknown_width_is_dropped_not_turned(write_coco: CocoWriter) ->
     dataset = read_coco(*write_coco(change))
     assert len(dataset.targets(0)) == 0
     assert dataset.report.findings[-1] == (
-        "2 boxes of a width or height of -1 (unknown): dropped (first: annotation 11 of 'a.png')"
+        "2 boxes of a width or height of -1 (unknown) left out of training and evaluation (first: "
+        "annotation 11 of 'a.png')"
     )
-    assert len(dataset.ground_truth().annotation_ids) == 3  # scored as the file says
+    assert dataset.ground_truth().annotation_ids.tolist() == [12]  # nobody could find the others
 
 
 def test_ids_as_text_and_whole_floats(write_coco: CocoWriter) -> None:

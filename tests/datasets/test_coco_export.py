@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from retina.datasets.coco_export import to_coco
-from retina.datasets.coco_export import write_coco as export
+from retina.datasets import find_source
 from retina.datasets.combined import ConcatenatedDataset
+from retina.datasets.exports.coco import to_coco, write_coco_folder
+from retina.datasets.exports.coco import write_coco as export
 from retina.errors import UserError
 from tests.reading import read_coco, read_voc  # type: ignore[import-not-found]
 
@@ -85,3 +86,50 @@ def test_file_names_are_relative_to_the_common_or_the_given_folder(write_coco: W
     assert names == ["images/a.png", "images/b.png"]
     with pytest.raises(UserError, match="lies outside of"):
         to_coco(both, images=above)
+
+
+def nothing(count: int) -> None: ...
+
+
+def test_a_folder_comes_back(write_coco: Writer, tmp_path: Path) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["images"][1].update(id="frame seven", file_name="sub/ä.png")
+        tree["annotations"][1].update(image_id="frame seven", iscrowd=1, area=7)
+        tree["annotations"][2].update(bbox=[50, 30, 20.25, -5])
+        tree["images"].append({"id": 9, "file_name": "b.png", "height": 40, "width": 60})
+
+    images, path = write_coco(change)
+    (images / "sub").mkdir()
+    (images / "sub/ä.png").write_bytes((images / "a.png").read_bytes())
+    before = read_coco(images, path)
+    assert write_coco_folder({"": before}, tmp_path / "out", nothing) == ()
+    whole = find_source(tmp_path / "out").whole
+    assert whole is not None
+    after = whole.build()
+    assert after.categories == before.categories
+    for name in ("image_sizes", "category_labels", "boxes_xywh", "areas", "is_crowd"):
+        assert np.array_equal(
+            getattr(after.ground_truth(), name), getattr(before.ground_truth(), name)
+        ), name
+    assert after.table.original_image_ids == before.table.original_image_ids
+    for index in range(3):
+        assert after.table.file_name(index) == before.table.file_name(index)
+        assert Path(after.file_path(index)).samefile(before.file_path(index))
+    with pytest.raises(UserError, match=r"holds annotations\.json, images already"):
+        write_coco_folder({"": before}, tmp_path / "out", nothing)
+
+
+def test_splits_get_the_same_categories(write_coco: Writer, tmp_path: Path) -> None:
+    def other(tree: dict[str, Any]) -> None:
+        tree["categories"] = [{"id": 9, "name": "cow"}, {"id": 1, "name": "dog"}]
+        tree["annotations"] = tree["annotations"][:1]
+
+    splits = {"train": read_coco(*write_coco()), "test": read_coco(*write_coco(other, "other"))}
+    write_coco_folder(splits, tmp_path / "out", nothing)
+    found = find_source(tmp_path / "out").splits
+    train, test = found["train"].build(), found["test"].build()
+    assert train.categories == test.categories
+    assert train.categories.names == ("cat", "dog", "cow")
+    assert train.categories.dataset_ids == (2, 9, 10)
+    assert train.class_counts() == (2, 1, 0)
+    assert test.class_counts() == (0, 0, 1)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from retina.datasets import CsvConfig, FolderDataset, SourceConfig, find_source, format_of
-from retina.datasets.csv_columns import columns_of
-from retina.datasets.image_finding import find_images
+from retina.datasets.formats.csv_columns import columns_of
+from retina.datasets.formats.image_finding import find_images
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 

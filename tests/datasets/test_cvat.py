@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retina.datasets import find_source
-from retina.datasets.cvat import CvatConfig
 from retina.datasets.folder import FolderDataset
+from retina.datasets.formats.cvat import CvatConfig
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -96,8 +96,8 @@ def test_every_shape_has_its_box(tmp_path: Path) -> None:
     assert dataset.report.findings == (
         "1 shape without a box is passed over: 1 zebra",
         "1 of the boxes are turned: the upright box around each is taken",
-        "1 of 3 categories kept although no annotation uses them (unused_categories: drop leaves "
-        "them out): ape",
+        "1 of 3 categories kept although no annotation uses them (in a config, unused_categories: "
+        "drop leaves them out): ape",
     )
 
 

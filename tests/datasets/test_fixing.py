@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retina.datasets.fixing import fix_annotations
+from retina.datasets.formats.coco_file import read_coco_file
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
 Tree = dict[str, Any]
@@ -27,8 +28,9 @@ def spoil(tree: Tree) -> None:
 
 
 def test_boxes_are_written_as_they_are_learnt(write_coco: CocoWriter) -> None:
-    dataset = read_coco(*write_coco(spoil))
-    table, changes = fix_annotations(dataset.table, {1: "b.png: is broken"})
+    folder, path = write_coco(spoil)
+    dataset = read_coco(folder, path)
+    table, changes = fix_annotations(read_coco_file(path), dataset.table, {1: "b.png: is broken"})
     assert table.image_ids.tolist() == [7]
     assert table.annotation_ids.tolist() == [11, 13, 15]
     assert table.boxes_xywh.tolist() == [[50, 30, 10, 10], [20, 5, 10, 15], [1, 2, 3, 4]]

@@ -12,7 +12,7 @@ import pytest
 
 from retina.configuration import Config, OneOf, validate
 from retina.datasets import ConcatenatedConfig, DatasetConfig, VocConfig, find_source, formats
-from retina.datasets.coco import CocoConfig
+from retina.datasets.formats.coco import CocoConfig
 from retina.errors import UserError
 from tests.newcomers.lines import LinesConfig  # type: ignore[import-not-found]
 

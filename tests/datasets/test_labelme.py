@@ -12,7 +12,7 @@ import pytest
 
 from retina.datasets import find_source
 from retina.datasets.folder import FolderDataset
-from retina.datasets.labelme import LabelmeConfig
+from retina.datasets.formats.labelme import LabelmeConfig
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 

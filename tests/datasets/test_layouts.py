@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,21 @@ import cv2
 import numpy as np
 import pytest
 
-from retina.datasets import CocoConfig, FolderConfig, VocConfig, find_source, format_of
-from retina.datasets.coco import read_coco_annotations
-from retina.datasets.cvat import CvatConfig
-from retina.datasets.json_kinds import json_kind
-from retina.datasets.labelme import LabelmeConfig
-from retina.datasets.via import ViaConfig
-from retina.datasets.xml_files import root_tag
+from retina.datasets import (
+    CocoConfig,
+    CsvConfig,
+    FolderConfig,
+    VocConfig,
+    YoloConfig,
+    find_source,
+    format_of,
+)
+from retina.datasets.formats.coco import read_coco_annotations
+from retina.datasets.formats.cvat import CvatConfig
+from retina.datasets.formats.json_kinds import json_kind
+from retina.datasets.formats.labelme import LabelmeConfig
+from retina.datasets.formats.via import ViaConfig
+from retina.datasets.formats.xml_files import root_tag
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.datasets import test_cvat, test_labelme, test_via  # type: ignore[import-not-found]
@@ -243,13 +250,12 @@ def test_a_test_split_has_no_annotations(tmp_path: Path) -> None:
 
 
 def test_a_large_file_is_told_by_its_beginning(tmp_path: Path) -> None:
-    images = [{"id": at, "file_name": f"{at}.jpg"} for at in range(400_000)]
+    """What stands behind the beginning is not looked at: here it is no JSON any more."""
+    images = [{"id": at, "file_name": f"{at}.jpg"} for at in range(100_000)]
     file = coco(tmp_path / "large.json", images=images)
+    file.write_bytes(file.read_bytes()[:-1000] + b"\xff" * 1000)
     picture(tmp_path / "7.jpg")
-    began = time.perf_counter()
-    source = find_source(tmp_path)
-    assert time.perf_counter() - began < 1  # reading 20 MB of JSON takes longer many times over
-    assert source.whole == CocoConfig(images=tmp_path, annotations=file)
+    assert find_source(tmp_path).whole == CocoConfig(images=tmp_path, annotations=file)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +354,25 @@ def _via_csv(folder: Path) -> None:
     test_via.write_csv(folder / "via_export_csv.csv", images)
 
 
+def _yolo(to: Path) -> None:
+    picture(to / "images" / "1.jpg")
+    (to / "labels").mkdir()
+    (to / "labels" / "1.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    (to / "classes.txt").write_text("cat\n")
+    (to / "notes.json").write_text(json.dumps({"categories": [{"id": 0, "name": "cat"}]}))
+
+
+def _yolo_beside(to: Path) -> None:
+    picture(to / "1.jpg")
+    (to / "1.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    (to / "classes.txt").write_text("cat\n")
+
+
+def _csv(to: Path) -> None:
+    picture(to / "images" / "1.jpg")
+    (to / "boxes.csv").write_text("filename,class,xmin,ymin,xmax,ymax\n1.jpg,cat,1,2,5,6\n")
+
+
 FOLDERS: dict[str, tuple[type[FolderConfig], Maker]] = {
     "coco": (CocoConfig, lambda to: coco(to / "annotations.json", to / "images" / "1.jpg")),
     "coco of any name": (CocoConfig, lambda to: coco(to / "pets.json", to / "1.jpg")),
@@ -361,6 +386,9 @@ FOLDERS: dict[str, tuple[type[FolderConfig], Maker]] = {
     "via": (ViaConfig, _via),
     "via export": (ViaConfig, _via_export),
     "via csv": (ViaConfig, _via_csv),
+    "yolo": (YoloConfig, _yolo),
+    "yolo beside the images": (YoloConfig, _yolo_beside),
+    "csv": (CsvConfig, _csv),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from retina.datasets import CocoConfig, find_source
 from retina.datasets.folder import FolderDataset
-from retina.datasets.via import ViaConfig
+from retina.datasets.formats.via import ViaConfig
 from retina.errors import UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -144,7 +144,9 @@ def test_the_attribute_that_is_the_class_is_found(
 
 def test_where_it_is_not_clear_it_is_asked(tmp_path: Path) -> None:
     images = images_of(tmp_path, [region(animal="dog", pose="left")])
-    with pytest.raises(UserError, match=r"is their class: animal, pose\? Say so in a config: kind"):
+    with pytest.raises(
+        UserError, match=r"is their class: animal, pose\? Say so in a config, beside"
+    ):
         read(tmp_path / "via.json", images)
     assert read(tmp_path / "via.json", class_attribute="pose").categories.names == ("left",)
     with pytest.raises(UserError, match="no region has 'breed'; there is animal, pose"):

@@ -16,8 +16,8 @@ import pytest
 
 from retina.datasets import FolderDataset, SourceConfig, YoloConfig, find_source, format_of
 from retina.datasets.folder import FolderConfig
-from retina.datasets.yolo_labels import read_row
-from retina.errors import UserError
+from retina.datasets.formats.yolo_labels import read_row
+from retina.errors import UnreadableImageError, UserError
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
 Write = Callable[..., Path]
@@ -405,6 +405,21 @@ def test_a_yaml_is_told_from_an_experiment(write: Write) -> None:
     yolo = {path.name for path in folder.iterdir() if YoloConfig.recognises(path)}
     assert yolo == {"a.yaml", "labels", "list.txt"}
     assert format_of(folder / "xml") is not YoloConfig
+
+
+def test_a_broken_image_is_listed_though_its_size_is_unknown(write: Write, invoke: Invoke) -> None:
+    folder = write({**ROBOFLOW, "train/images/a_jpg.rf.0ab.jpg": "no image"})
+    done = invoke("data", "check", folder)
+    assert done.code == 1, done.err
+    assert "1 images cannot be used:" in done.out
+    assert "1 image of unknown size cannot be read (the first: a_jpg.rf.0ab.jpg): 2" in done.out
+    part = find_source(folder).splits["train"]
+    with pytest.raises(UnreadableImageError, match="is no image"):
+        part.build()
+    assert part.build(max_unreadable=1).report.num_empty_images == 3
+    write({"valid/images/d.jpg": "no image"})
+    done = invoke("data", "check", folder, "--split", "val")  # nothing is left to look at
+    assert (done.code, "is no image" in done.err) == (2, True)
 
 
 def test_a_damaged_yaml_is_told(write: Write, invoke: Invoke) -> None:

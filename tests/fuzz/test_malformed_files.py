@@ -32,9 +32,11 @@ from PIL import Image
 
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.datasets import CsvConfig, YoloConfig
-from retina.datasets.coco import read_coco_ground_truth
 from retina.datasets.coco_results import read_results
+from retina.datasets.formats import format_called
+from retina.datasets.formats.coco import read_coco_ground_truth
 from retina.datasets.images import decode_image, read_header
+from retina.datasets.sources import find_source
 from retina.errors import RunError, UserError
 from retina.experiment import load_experiment
 from retina.modeling.config import ModelConfig
@@ -53,6 +55,10 @@ CASES = {
     "voc": 1500,
     "yolo": 1500,
     "csv": 1500,
+    "labelme": 1500,
+    "cvat": 1500,
+    "via": 1500,
+    "via csv": 1000,
     "yaml": 2500,
     "overrides": 2000,
     "images": 4000,
@@ -392,6 +398,85 @@ def test_csv_files(folder: Folder, tmp_path: Path, share: float) -> None:
         dataset.load(0)
 
     fuzz("csv", share, st.one_of(BYTE_CHANGES, values), case)
+
+
+LABELME: dict[str, Any] = {
+    "version": "5.5.0",
+    "shapes": [
+        {"label": "dog", "points": [[1, 2], [30, 40]], "shape_type": "rectangle", "group_id": None},
+        {"label": "dog", "points": [[1, 2], [3, 4]], "shape_type": "circle", "flags": {}},
+        {"label": "cat", "points": [[1, 2], [3, 4], [3, 9]], "shape_type": None, "group_id": 1},
+    ],
+    "imagePath": "a.png",
+    "imageHeight": 40,
+    "imageWidth": 60,
+}
+CVAT = (
+    "<annotations><meta><task><labels><label><name>dog</name></label></labels></task></meta>"
+    '<image name="a.png" width="60" height="40"><box label="dog" xtl="1" ytl="2" xbr="30" ybr="40" '
+    'rotation="30" outside="0"/><ellipse label="dog" cx="9" cy="9" rx="4" ry="2"/><polygon '
+    'label="cat" points="1,2;3,4;5,9"/><mask label="cat" left="1" top="1" width="4" height="4"/>'
+    "</image></annotations>"
+)
+VIA: dict[str, Any] = {
+    "_via_img_metadata": {
+        "a.png1": {
+            "filename": "a.png",
+            "regions": [
+                {
+                    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 9, "height": 9},
+                    "region_attributes": {"kind": "dog", "pose": {"left": True}},
+                },
+                {
+                    "shape_attributes": {"name": "polygon", "all_points_x": [1, 9, 4],
+                                         "all_points_y": [1, 9, 9]},
+                    "region_attributes": {"kind": "cat", "pose": {}},
+                },
+            ],
+        },
+    },
+    "_via_attributes": {
+        "region": {"kind": {"type": "radio", "options": {"dog": "", "cat": ""}}}, "file": {}
+    },
+}  # fmt: skip
+VIA_CSV = (
+    "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,"
+    'region_attributes\na.png,1,"{}",1,0,"{""name"":""circle"",""cx"":9,""cy"":9,""r"":3}",'
+    '"{""kind"":""dog""}"\nb.png,1,"{}",0,0,"{}","{}"\n'
+)
+OTHERS: dict[str, tuple[str, Any]] = {
+    "labelme": ("a.json", LABELME),
+    "cvat": ("a.xml", CVAT),
+    "via": ("a.json", VIA),
+    "via csv": ("a.csv", VIA_CSV),
+}
+OTHER_VALUES = [*VOC_VALUES, "cat", "rect", "kind", "a.png", "1,2;3,4", "circle", '""cx""', "9"]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@shares
+def test_files_of_other_formats(folder: Folder, tmp_path: Path, share: float, kind: str) -> None:
+    name, content = OTHERS[kind]
+    path = tmp_path / name
+    values = st.tuples(st.sampled_from(OTHER_VALUES), ODD.map(str))
+
+    def case(change: Any) -> None:
+        if isinstance(content, str) and isinstance(change, tuple):
+            written = content.replace(*change).encode(errors="surrogatepass")
+        elif isinstance(change, list) and isinstance(change[0][0], float):
+            text = content if isinstance(content, str) else json.dumps(content)
+            written = bytes_changed(text.encode(), change)
+        else:
+            written = json.dumps(changed(content, change)).encode()
+        path.write_bytes(written)
+        find_source(path, images=folder.images)
+        find_source(tmp_path)
+        dataset = format_called(kind.split()[0])(images=folder.images, annotations=path).build()
+        dataset.ground_truth()
+        dataset.load(0)
+
+    strategies = (BYTE_CHANGES, values if isinstance(content, str) else CHANGES)
+    fuzz(kind, share, st.one_of(*strategies), case)
 
 
 # -- configs -----------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ import torch
 
 from retina.artifact import load_artifact
 from retina.datasets import CocoConfig
-from retina.datasets.coco_export import common_folder
 from retina.datasets.dataset import DetectionDataset, Image
+from retina.datasets.exports.coco import common_folder
 from retina.errors import UserError
 from retina.geometry.boxes import pairwise_iou, xywh_to_xyxy
 from retina.instruments.label_errors.corrupted_boxes import SPURIOUS_IOU

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from retina.datasets.coco import CocoConfig
 from retina.datasets.dataset import Image
+from retina.datasets.formats.coco import CocoConfig
 from retina.datasets.statistics import DatasetStatistics, dataset_statistics
 from retina.datasets.synthetic.folder import (
     DESCRIPTION,

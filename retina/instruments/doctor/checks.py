@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from retina.datasets import DatasetConfig
 from retina.datasets.dataset import DetectionDataset
 from retina.experiment import ExperimentConfig
+from retina.experiment.config import SplitsConfig
 from retina.instruments.doctor.anchors.check import check_anchors, check_anchors_on_a_sample
 from retina.instruments.doctor.box_edges import check_edges
 from retina.instruments.doctor.box_format import check_box_format
@@ -33,23 +36,26 @@ class Check:
         at_start: its form at the start of every training, which decodes no image, trains nothing
             and draws no random number; None where that is not possible.
         trains: whether it makes real steps; ``--quick`` leaves it out.
+        looks_at: ``annotations`` or ``images`` where it is the data alone that it checks, so that
+            `data_findings` makes it.
     """
 
     name: str
     run: CheckFunction
     at_start: CheckFunction | None = None
     trains: bool = False
+    looks_at: Literal["annotations", "images"] | None = None
 
 
 CHECKS = (
-    Check("categories", check_categories, at_start=check_categories),
-    Check("class counts", check_class_counts, at_start=check_class_counts),
-    Check("box format", check_box_format, at_start=check_box_format),
+    Check("categories", check_categories, at_start=check_categories, looks_at="annotations"),
+    Check("class counts", check_class_counts, at_start=check_class_counts, looks_at="annotations"),
+    Check("box format", check_box_format, at_start=check_box_format, looks_at="annotations"),
     Check("learning rate", check_learning_rate, at_start=check_learning_rate),
     Check("anchor coverage", check_anchors, at_start=check_anchors_on_a_sample),
     Check("start", check_start),
     Check("normalisation", check_normalisation),
-    Check("boxes on edges", check_edges),
+    Check("boxes on edges", check_edges, looks_at="images"),
     Check("augmented batch", draw_batch),
     # First of those that train: on a CPU the peak of the process only ever rises.
     Check("memory", check_memory, trains=True),
@@ -57,6 +63,8 @@ CHECKS = (
     Check("overfit one batch", check_overfit, trains=True),
     Check("speed", check_speed, trains=True),
 )
+
+_SPLITS = ("train", "validation")
 
 _HOPELESS = {"frozen_random", "no_boxes"}
 """After these nothing can be trained."""
@@ -127,3 +135,27 @@ def short_form(
     made = [check.at_start(context) for check in CHECKS if check.at_start is not None]
     findings = worst_first(finding for result in made for finding in result.findings)
     return [finding for finding in findings if finding.level != "note"]
+
+
+def data_findings(
+    parts: Sequence[DatasetConfig], datasets: Sequence[DetectionDataset], *, look_at_images: bool
+) -> list[Finding]:
+    """What the checks of the data alone find, worst first.
+
+    Args:
+        parts: the configs of the training set, and of a validation set if there is one.
+        datasets: the same, read; with the same labels.
+        look_at_images: whether every image can be decoded.
+    """
+    config = ExperimentConfig(
+        output_dir=Path(), dataset=SplitsConfig(**dict(zip(_SPLITS, parts, strict=False)))
+    )
+    train, validation = (*datasets, None)[:2]
+    assert train is not None
+    context = CheckContext(config, train, validation)
+    made = [
+        check.run(context)
+        for check in CHECKS
+        if check.looks_at == "annotations" or (check.looks_at == "images" and look_at_images)
+    ]
+    return worst_first(finding for result in made for finding in result.findings)
