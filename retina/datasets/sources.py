@@ -91,7 +91,7 @@ def find_source(path: Path, *, images: Path | None = None, kind: str | None = No
     if not found:
         wanted = [config.layout for config in tried if config.layout]
         raise UserError(
-            f"{path}: holds no data set that can be read: {', '.join(wanted)}, or train/, "
+            f"{path}: holds no data set that can be read: {'; '.join(wanted)}; or train/, "
             "validation/ and test/ with these"
         )
     first, *rest = found

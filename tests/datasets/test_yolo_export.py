@@ -9,9 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from retina.datasets import find_source
 from retina.datasets.exports.yolo import write_yolo
 from tests.reading import read_coco  # type: ignore[import-not-found]
 
@@ -89,12 +91,19 @@ def test_what_the_format_cannot_hold_is_told(write_coco: CocoWriter, tmp_path: P
     dataset = read_coco(*write_coco(change))
     assert write_yolo({"": dataset}, tmp_path / "out", nothing) == (
         "1 crowd region left out, which YOLO cannot tell from objects",
-        "2 boxes without an area inside of the image left out",
+        "1 box without an area inside of the image left out",
         "1 box cut at the edges of the image",
     )
     found = boxes_of(tmp_path / "out/labels/train/a.txt", 60, 40)
     assert np.allclose(found, [[1, 50, 5, 60, 15], [0, 20, 5, 30, 20]], rtol=0, atol=1e-6)
     assert (tmp_path / "out/labels/train/b.txt").read_text() == ""
+    read_again = find_source(tmp_path / "out").split("train")[0].build()
+    assert read_again.categories.names == dataset.categories.names
+    for index in range(2):
+        expected = dataset.targets(index)
+        objects = ~expected.is_crowd
+        assert torch.allclose(read_again.targets(index).boxes, expected.boxes[objects], atol=1e-4)
+        assert torch.equal(read_again.targets(index).labels, expected.labels[objects])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
