@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retina.datasets import coco_file
+from retina.datasets.formats import coco_file
 from retina.datasets.formats.coco_annotations import IrregularError, RegularAnnotations
 from retina.datasets.formats.coco_file import read_coco_file
 
