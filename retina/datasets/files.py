@@ -75,7 +75,9 @@ def read_missing_sizes(
         .take_annotations(~lost)
         .with_findings(
             f"{num_read} of {table.num_images} images without an annotated width and height: read "
-            "from the files",
+            "from the files"
+            if len(unknown) < table.num_images  # else it is the way of the format
+            else "",
             f"{len(unreadable)} {images} of unknown size cannot be read (the first: "
             f"{table.file_name(unreadable[0])}): {int(lost.sum())} boxes left out"
             if unreadable

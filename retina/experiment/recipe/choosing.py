@@ -146,8 +146,8 @@ def _classes(facts: Facts) -> Choice:
     listed = [f"{name} ({count})" for name, count, _ in rows if count or not is_dropped]
     rare = [name for name, count, _ in rows if 0 < count < FEW_BOXES]
     about = [
-        f"{counted(len(listed), 'class')} in this order, with their training boxes: "
-        + _few(listed, _MOST_NAMES)
+        f"{counted(len(listed), 'class')}{' in this order' * (len(listed) > 1)}, with the number "
+        f"of training boxes: {_few(listed, _MOST_NAMES)}"
     ]
     if rare:
         about.append(
