@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from retina.cli.options import (
     Annotations,
@@ -15,6 +15,10 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import make_console, print_lines, progress
+
+if TYPE_CHECKING:
+    from retina.datasets import FolderDataset
+    from retina.datasets.annotations import AnnotationTable
 
 
 def command(
@@ -30,8 +34,9 @@ def command(
 ) -> None:
     """Write a copy of annotations as a training reads them, without images that are broken.
 
-    Boxes are clipped or dropped, images listed several times merged, ids made whole. The images
-    are not touched, and stay where they are.
+    Boxes in another format than (x, y, width, height) in pixels are turned into it where the doctor
+    is sure of that; boxes are clipped or dropped, images listed several times merged, ids made
+    whole. The images are not touched, and stay where they are.
 
     Example: `retina data fix --images photos --annotations labels.json --output fixed`
     """
@@ -54,7 +59,9 @@ def command(
     make_folder(output)
     with progress(console, "decoding", len(dataset)) as advance:
         check = check_dataset(dataset, on_progress=advance)
-    table, changes = fix_annotations(part.read(), dataset.table, check.broken_images)
+    meant, told = _as_meant(dataset)
+    table, changes = fix_annotations(part.read(), meant, check.broken_images)
+    changes = (*told, *changes)
     fixed = FolderDataset(table, images=dataset.images)
     write_coco(fixed, path, images=dataset.images)
     write_text(output / "changes.txt", "".join(f"{change}\n" for change in changes))
@@ -67,4 +74,22 @@ def command(
         f"in {dataset.images}"
         if changes
         else f"nothing to fix; {path} says the same",
+    )
+
+
+def _as_meant(dataset: FolderDataset) -> tuple[AnnotationTable, tuple[str, ...]]:
+    """The annotations with their boxes in the format that the doctor is sure of, and a change."""
+    from retina.datasets.fixing import with_boxes
+    from retina.registry import is_present
+
+    if not is_present("retina.instruments.doctor"):
+        return dataset.table, ()
+    from retina.instruments.doctor.box_format import boxes_as_meant
+
+    found = boxes_as_meant(dataset)
+    if found is None:
+        return dataset.table, ()
+    boxes, what = found
+    return with_boxes(dataset.table, boxes), (
+        f"{what}: all are written as (x, y, width, height) in pixels",
     )

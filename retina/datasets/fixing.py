@@ -9,7 +9,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, without_a_box
 from retina.datasets.repair import repair_of
-from retina.structures import BoolArray
+from retina.structures import BoolArray, FloatArray
 from retina.wording import counted
 
 
@@ -37,12 +37,19 @@ def fix_annotations(
     boxes = repair.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     boxes = np.where(_is_changed(table)[:, None], boxes, table.boxes_xywh)
-    # An area that is not the box's is the mask's, which nobody has clipped.
-    ours = table.areas == np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3])
-    areas = np.where(ours, boxes[:, 2] * boxes[:, 3], table.areas)
-    fixed = replace(table, boxes_xywh=boxes, areas=areas, findings=())
+    fixed = replace(with_boxes(table, boxes), findings=())
     kept = np.setdiff1d(np.arange(table.num_images), list(broken_images))
     return fixed.take_annotations(repair.usable).take_images(kept), tuple(changes)
+
+
+def with_boxes(table: AnnotationTable, boxes_xywh: FloatArray) -> AnnotationTable:
+    """The table with other boxes, ``(G, 4)``.
+
+    An area that is the old box's becomes the new one's; another one is that of a mask, and stays.
+    """
+    ours = table.areas == np.abs(table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3])
+    areas = np.where(ours, np.abs(boxes_xywh[:, 2] * boxes_xywh[:, 3]), table.areas)
+    return replace(table, boxes_xywh=boxes_xywh, areas=areas)
 
 
 def _is_changed(table: AnnotationTable) -> BoolArray:

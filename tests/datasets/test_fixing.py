@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
 from retina.datasets.fixing import fix_annotations
 from retina.datasets.formats.coco_file import read_coco_file
 from tests.reading import read_coco  # type: ignore[import-not-found]
@@ -66,6 +69,32 @@ def test_the_copy_needs_no_fix(
     folders = (tmp_path / "fixed", tmp_path / "again")
     one, two = (json.loads((folder / "annotations.json").read_text()) for folder in folders)
     assert one == two
+
+
+@pytest.mark.parametrize("format_", ["xyxy", "centered", "relative"])
+def test_boxes_of_another_format_are_turned_into_ours(
+    write_coco: CocoWriter, tmp_path: Path, run_retina: RunRetina, format_: str
+) -> None:
+    boxes = [[30 + at, 20 + at % 5, 12, 10 + at % 7] for at in range(14)]
+    written = {
+        "xyxy": [[x, y, x + w, y + h] for x, y, w, h in boxes],
+        "centered": [[x + w / 2, y + h / 2, w, h] for x, y, w, h in boxes],
+        "relative": [[x / 60, y / 40, w / 60, h / 40] for x, y, w, h in boxes],
+    }[format_]
+
+    def change(tree: Tree) -> None:
+        tree["annotations"] = [
+            {"id": at, "image_id": 7, "category_id": 9, "bbox": box}
+            for at, box in enumerate(written)
+        ]
+
+    folder, path = write_coco(change)
+    done = run_retina("data", "fix", path, "--output", tmp_path / "fixed")
+    assert done.returncode == 0, done.stderr
+    assert "all are written as (x, y, width, height) in pixels" in done.stdout
+    truth = read_coco(folder, tmp_path / "fixed/annotations.json").ground_truth()
+    assert truth.boxes_xywh == pytest.approx(np.array(boxes), abs=1e-4)
+    assert truth.areas == pytest.approx(np.array([w * h for _, _, w, h in boxes]), abs=1e-2)
 
 
 def test_nothing_may_be_fixed_over_itself(write_coco: CocoWriter, run_retina: RunRetina) -> None:

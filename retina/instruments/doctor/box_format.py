@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,57 @@ def _from_xywh(values: FloatArray) -> FloatArray:
     return np.concatenate([values[:, :2], values[:, :2] + values[:, 2:]], axis=1)
 
 
+def _from_center(values: FloatArray) -> FloatArray:
+    half = values[:, 2:] / 2
+    return np.concatenate([values[:, :2] - half, values[:, :2] + half], axis=1)
+
+
+_READINGS: dict[str, tuple[str, Callable[[FloatArray], FloatArray], str]] = {
+    "boxes_xyxy": (
+        "(x1, y1, x2, y2)",
+        lambda values: values,
+        "width = x2 - x1 and height = y2 - y1",
+    ),
+    "boxes_swapped": (
+        "(y, x, height, width)",
+        lambda values: _from_xywh(values[:, [1, 0, 3, 2]]),
+        "x before y, width before height",
+    ),
+    "boxes_swapped_xyxy": (
+        "(y1, x1, y2, x2)",
+        lambda values: values[:, [1, 0, 3, 2]],
+        "(x, y, w, h)",
+    ),
+    "boxes_centered": (
+        "(center x, center y, width, height)",
+        _from_center,
+        "x - width / 2 first",
+    ),
+}
+"""Other formats by the code of their finding: their name, the corners in them, and the fix."""
+
+
+def boxes_as_meant(dataset: DetectionDataset) -> tuple[FloatArray, str] | None:
+    """The boxes of a split in the format that they must have been written in.
+
+    Returns:
+        ``(G, 4)`` (x, y, width, height) in pixels, as for `GroundTruth`, and what they look like;
+        None where nothing speaks for another format than that.
+    """
+    boxes = _boxes(dataset)
+    if len(boxes.values) < _FEWEST_BOXES:
+        return None
+    finding = next(_formats("annotated", boxes), None)
+    truth = dataset.ground_truth()
+    if finding is not None and finding.code == "boxes_relative":
+        sides = dataset.image_sizes[truth.image_indices][:, [1, 0, 1, 0]]
+        return truth.boxes_xywh * sides, finding.what
+    if finding is None or finding.code not in _READINGS:
+        return None
+    corners = _READINGS[finding.code][1](truth.boxes_xywh)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), finding.what
+
+
 def _formats(split: str, boxes: _Boxes) -> Iterator[Finding]:
     values = boxes.values
     if np.quantile(np.abs(values), 0.999) <= 1.5 and np.median(boxes.limits) > 8:
@@ -86,18 +137,8 @@ def _formats(split: str, boxes: _Boxes) -> Iterator[Finding]:
     outside = float(1 - is_inside.mean())
     if outside <= _MOST_OUTSIDE:
         return
-    swapped = _from_xywh(values[:, [1, 0, 3, 2]])
-    center = np.concatenate(
-        [values[:, :2] - values[:, 2:] / 2, values[:, :2] + values[:, 2:] / 2], 1
-    )
-    readings = (
-        ("boxes_xyxy", "(x1, y1, x2, y2)", values, "width = x2 - x1 and height = y2 - y1"),
-        ("boxes_swapped", "(y, x, height, width)", swapped, "x before y, width before height"),
-        ("boxes_swapped_xyxy", "(y1, x1, y2, x2)", values[:, [1, 0, 3, 2]], "(x, y, w, h)"),
-        ("boxes_centered", "(center x, center y, width, height)", center, "x - width / 2 first"),
-    )
-    for code, name, corners, fix in readings:
-        share = float(boxes.inside(corners).mean())
+    for code, (name, corners_of, fix) in _READINGS.items():
+        share = float(boxes.inside(corners_of(values)).mean())
         if share >= _NEARLY_ALL and (share > 1 - outside):
             yield _other_format(split, code, name, fix, outside, share)
             return
@@ -110,7 +151,8 @@ def _relative(split: str, largest: float) -> Finding:
         level="error",
         what=f"the {split} boxes are fractions of the image: their largest number is {largest:.3g}",
         why="COCO's boxes are in pixels; read so, every object is smaller than a pixel.",
-        fix="Multiply x and width by the image's width, y and height by its height.",
+        fix="Multiply x and width by the image's width, y and height by its height; retina data "
+        "fix does so.",
         numbers={"largest": largest},
     )
 
@@ -124,7 +166,7 @@ def _other_format(
         what=f"the {split} boxes look like {name}: read as (x, y, width, height) {outside:.0%} "
         f"reach out of their image, read like that {1 - share:.1%}",
         why="Every box is taught at a wrong place and size; the AP would be near 0.",
-        fix=f"Write bbox as (x, y, width, height) in pixels: {fix}.",
+        fix=f"Write bbox as (x, y, width, height) in pixels: {fix}; retina data fix does so.",
         numbers={"outside": outside, "outside_in_that_format": 1 - share},
     )
 
