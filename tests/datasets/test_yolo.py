@@ -411,7 +411,7 @@ def test_a_broken_image_is_listed_though_its_size_is_unknown(write: Write, invok
     folder = write({**ROBOFLOW, "train/images/a_jpg.rf.0ab.jpg": "no image"})
     done = invoke("data", "check", folder)
     assert done.code == 1, done.err
-    assert "1 images cannot be used:" in done.out
+    assert "1 image cannot be used:" in done.out
     assert "1 image of unknown size cannot be read (the first: a_jpg.rf.0ab.jpg): 2" in done.out
     part = find_source(folder).splits["train"]
     with pytest.raises(UnreadableImageError, match="is no image"):

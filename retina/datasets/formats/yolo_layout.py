@@ -43,7 +43,7 @@ def holds_labels(folder: Path) -> bool:
     """Whether a folder called ``labels`` is YOLO's: other formats keep JSON or XML files there."""
     if not folder.is_dir():
         return False
-    return not list_files(folder, (".json", ".xml"), deep=False).files
+    return not list_files(folder, (".json", ".xml")).files
 
 
 def images_beside(folder: Path) -> bool:
