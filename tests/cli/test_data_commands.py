@@ -156,6 +156,8 @@ def test_split_makes_three_splits_that_can_be_trained_on(
             for name in ("parts", "again")
         )
         assert one == two
+    small = invoke("data", "split", whole, "--validation", "0.04", "--output", tmp_path / "small")
+    assert "validation: 1 image, " in small.out
     refused = invoke("data", "split", tmp_path / "parts", "--output", tmp_path / "x")
     assert refused.code == 2
     assert "has the splits train, validation, test already" in refused.err
