@@ -15,6 +15,7 @@ from retina.cli.options import (
     output_option,
 )
 from retina.cli.output import make_console, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from retina.datasets import FolderDataset
@@ -70,8 +71,8 @@ def command(
         print_lines(console, f"  … {len(changes)} changes in all: {output / 'changes.txt'}")
     print_lines(
         console,
-        f"{path}: {fixed.report.num_images} images, {fixed.report.num_boxes} boxes; its images are "
-        f"in {dataset.images}"
+        f"{path}: {counted(fixed.report.num_images, 'image')}, "
+        f"{counted(fixed.report.num_boxes, 'box')}; its images are in {dataset.images}"
         if changes
         else f"nothing to fix; {path} says the same",
     )

@@ -17,6 +17,7 @@ from retina.cli.options import (
     split_option,
 )
 from retina.cli.output import make_console, print_lines, progress
+from retina.wording import counted
 
 
 def command(
@@ -78,11 +79,12 @@ def command(
     division = divide(dataset, duplicates, shares, seed=seed, group_by=group_by)
     with progress(console, "writing", len(dataset)) as advance:
         write_coco_folder(division.splits, output, advance)
-    print_lines(console, f"{resolved.full_name}: {len(dataset)} images")
+    print_lines(console, f"{resolved.full_name}: {counted(len(dataset), 'image')}")
     print_lines(console, *(f"  {sentence}" for sentence in division.findings))
     for name, part in division.splits.items():
         report = part.report
         print_lines(
             console,
-            f"{output}, {name}: {report.num_images} images, {report.num_boxes} boxes",
+            f"{output}, {name}: {counted(report.num_images, 'image')}, "
+            f"{counted(report.num_boxes, 'box')}",
         )

@@ -11,6 +11,7 @@ from retina.cli.options import (
     BatchSize,
     DetectorPath,
     Device,
+    Images,
     Precision,
     chosen_precision,
     output_option,
@@ -22,9 +23,17 @@ from retina.wording import counted
 def command(
     detector: DetectorPath,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders or globs.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Image files, folders or globs; annotation files, data sets."
+        ),
     ],
     output: Annotated[Path, output_option("Folder for the pictures and detections.json.")],
+    images: Images = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of a data set (by default test, else validation)."),
+    ] = None,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -43,6 +52,9 @@ def command(
     A picture has the size of its image: small ones are enlarged, and those with a side of more than
     8192 pixels made smaller.
 
+    An annotation file, or a folder that is a data set, stands for the images that it lists: their
+    ids in detections.json are then those of the annotations, else they count the images.
+
     A broken image is reported and the rest goes on; the exit code is then 1. So is a picture that
     cannot be written: its objects are in detections.json.
 
@@ -50,12 +62,14 @@ def command(
     """
     from rich.console import Console
 
-    from retina.prediction.files import find_images, predict_files
+    from retina.prediction.files import predict_files
     from retina.prediction.predictor import load
+    from retina.prediction.sources import find_images
 
     console = make_console()
     predictor = load(detector, device=device, precision=chosen_precision(precision))
-    found = find_images(sources)
+    found = find_images(sources, images=images, split=split)
+    print_lines(console, *found.notes)
     if found.passed_over:
         shown = ", ".join(found.passed_over[:3]) + (" …" if len(found.passed_over) > 3 else "")
         what = (
@@ -67,6 +81,7 @@ def command(
             predictor,
             found.paths,
             output,
+            image_ids=found.ids,
             score_threshold=score_threshold,
             batch_size=batch_size,
             on_progress=advance,

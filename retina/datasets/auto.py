@@ -43,7 +43,7 @@ class SourceConfig(SplitOptions):
     def found(self) -> FolderConfig:
         """The split, in the format that it is taken for; errors as in `find`."""
         source = self.find()
-        part = source.whole or source.split(self.split)[0]
+        part = source.whole or source.split(self.split, key="the key 'split'")[0]
         options = {name: getattr(self, name) for name in SplitOptions.model_fields}
         return part.model_copy(update=options)
 

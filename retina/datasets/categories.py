@@ -30,6 +30,10 @@ class UnknownCategoriesError(UserError):
         self.are_all = are_all
 
 
+class NoCategoryError(UserError):
+    """A split has no category of its own, as a test split of files that name them at each box."""
+
+
 def choose_categories(
     table: AnnotationTable, *, classes: Sequence[str] | None, unused: UnusedCategories
 ) -> AnnotationTable:
@@ -43,7 +47,8 @@ def choose_categories(
         unused: what becomes of categories that no annotation uses, where ``classes`` is None.
 
     Raises:
-        UserError: a name in ``classes`` is unknown or ambiguous, or no category is left.
+        NoCategoryError: no category is left.
+        UserError: a name in ``classes`` is unknown or ambiguous.
     """
     listed = table.categories
     used = np.bincount(table.labels, minlength=len(listed)) > 0
@@ -54,7 +59,7 @@ def choose_categories(
         keep = [_label_named(name, listed, table.source) for name in classes]
     if not keep:
         fix = "set unused_categories: keep, or correct" if len(listed) else "correct"
-        raise UserError(
+        raise NoCategoryError(
             f"{table.source}: there is no category to learn, since no annotation uses any; "
             f"{fix} the annotations"
         )

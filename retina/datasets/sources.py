@@ -34,13 +34,16 @@ class FoundSource:
     whole: FolderConfig | None = None
     others: tuple[str, ...] = ()
 
-    def split(self, name: str | None, default: str = "validation") -> tuple[FolderConfig, str]:
+    def split(
+        self, name: str | None, default: str = "validation", *, key: str = "--split"
+    ) -> tuple[FolderConfig, str]:
         """A split, and what messages call it.
 
         Args:
             name: of the split, in any of the ways of `SPLIT_NAMES`; None for the default.
             default: the split that is meant where none is named; where it is ``validation``,
                 ``test`` comes before it.
+            key: where the name was given, or is to be, for messages.
 
         Raises:
             UserError: there is no such split.
@@ -48,17 +51,15 @@ class FoundSource:
         if not self.splits:
             assert self.whole is not None
             if name is not None:
-                raise UserError(
-                    f"--split {name}: {self.path} holds a single data set; leave it away"
-                )
+                raise UserError(f"{key} {name}: {self.path} holds a single data set; leave it away")
             return self.whole, str(self.path)
         if name is not None:
-            meant = split_called(name, list(self.splits), f"--split (of {self.path})")
+            meant = split_called(name, list(self.splits), f"{key} (of {self.path})")
             return self.splits[meant], f"{self.path}, {meant}"
         for split in ("test", "validation") if default == "validation" else (default,):
             if split in self.splits:
                 return self.splits[split], f"{self.path}, {split}"
-        raise UserError(f"{self.path}: say which split of it: --split {' or '.join(self.splits)}")
+        raise UserError(f"{self.path}: say which split of it: {key} {' or '.join(self.splits)}")
 
     def describe(self) -> str:
         """One line for people: what was taken for what."""

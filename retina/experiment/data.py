@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from retina.datasets import (
@@ -17,7 +18,11 @@ from retina.datasets import (
     split_called,
     tell_source,
 )
-from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
+from retina.datasets.categories import (
+    NoCategoryError,
+    UnknownCategories,
+    UnknownCategoriesError,
+)
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.parts import LEAVE_OUT, build_dataset, with_fix
@@ -175,6 +180,8 @@ def resolve_splits(
 ) -> dict[str, ResolvedData]:
     """All splits that the options mean, each read with categories of its own.
 
+    One without any, as a test split of Pascal VOC whose objects are secret, has those of the first.
+
     Args:
         options: of the command; with a ``split`` it is the only one.
         purpose: what the data is for, as the end of "say …".
@@ -187,14 +194,21 @@ def resolve_splits(
         UserError: as `resolve_data`.
     """
     _refuse_contradictions(options)
-    return {
-        name: resolve_data(
+    found: dict[str, ResolvedData] = {}
+    for name in _split_names(options):
+        read = partial(
+            resolve_data,
             replace(options, split=name or options.split),
             purpose=purpose,
             check_images=check_images,
         )
-        for name in _split_names(options)
-    }
+        try:
+            found[name] = read()
+        except NoCategoryError:
+            if not found:
+                raise
+            found[name] = read(categories=next(iter(found.values())).dataset.categories)
+    return found
 
 
 def _split_names(options: DataOptions) -> list[str]:

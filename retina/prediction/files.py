@@ -1,8 +1,7 @@
-"""Predicting on image files: which files are meant, and what is written about them."""
+"""Predicting on image files: what is written about them."""
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,62 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.datasets.coco_results import write_results
-from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.prediction.drawing import Picture, draw_detections
 from retina.prediction.picture_size import WRITTEN_SIDE, scaled, size_of
 from retina.prediction.predictor import Predictor
 from retina.storage import make_folder, replacing
-from retina.structures import Categories, Detections
+from retina.structures import Categories, Detections, OriginalId
 
 SMALLEST_PICTURE = 320
 """The shorter side that an annotated picture has at least, in pixels."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundImages:
-    """The image files that sources mean.
-
-    Attributes:
-        paths: each once, in order.
-        passed_over: what folders hold besides, by paths below them.
-    """
-
-    paths: tuple[Path, ...]
-    passed_over: tuple[str, ...]
-
-
-def find_images(sources: Sequence[str]) -> FoundImages:
-    """The image files that files, folders (searched in depth) and globs mean.
-
-    Raises:
-        UserError: a source is missing, or nothing is an image.
-    """
-    found: dict[Path, None] = {}
-    passed_over: list[str] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            inside = list_files(path, IMAGE_SUFFIXES)
-            if not inside.files:
-                raise UserError(f"{source}: the folder has no image ({_suffixes()})")
-            found.update(dict.fromkeys(inside.files))
-            passed_over += inside.passed_over
-        elif path.is_file():
-            found[path] = None
-        else:
-            matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - absolute globs too
-            if not matches:
-                raise UserError(f"{source}: no such file, folder or pattern that matches anything")
-            found.update(dict.fromkeys(Path(m) for m in matches if Path(m).is_file()))
-    if not found:
-        raise UserError(f"{', '.join(sources)}: matches no image file")
-    return FoundImages(tuple(found), tuple(passed_over))
-
-
-def _suffixes() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +44,7 @@ def predict_files(
     paths: Sequence[Path],
     output: Path,
     *,
+    image_ids: Sequence[OriginalId] | None = None,
     score_threshold: float | None = None,
     batch_size: int = 8,
     on_progress: Callable[[int], None] | None = None,
@@ -100,15 +54,16 @@ def predict_files(
     A small image is enlarged by a whole factor for its picture, so that the names can be read, and
     one longer than `WRITTEN_SIDE` is made smaller; the JSON is in pixels of the image itself.
 
-    The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``, which counts
-    the files from 1. A file that cannot be read is one of the failures, and the rest goes on; so is
-    a picture that cannot be made, and what was found is in the JSON all the same. Where the run
-    breaks off, the JSON holds what was found until then.
+    The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``. A file that
+    cannot be read is one of the failures, and the rest goes on; so is a picture that cannot be
+    made, and what was found is in the JSON all the same. Where the run breaks off, the JSON holds
+    what was found until then.
 
     Args:
         predictor: finds the objects.
         paths: the image files.
         output: the folder to write into.
+        image_ids: of each file, each once; None counts them from 1.
         score_threshold: as for `Predictor.predict`.
         batch_size: images that the network sees at a time.
         on_progress: called with the number of files done since the last call.
@@ -121,7 +76,7 @@ def predict_files(
     if any((output / name).resolve() in sources for name in names):
         raise UserError(f"{output}: the pictures would replace the images; choose another folder")
     make_folder(output)
-    ids: list[int] = []
+    indices: list[int] = []
     detections: list[Detections] = []
     failures: list[str] = []
     try:
@@ -135,7 +90,7 @@ def predict_files(
             found = predictor.predict(
                 list(images.values()), score_threshold, batch_size=max(1, len(images))
             )
-            ids += [index + 1 for index in images]
+            indices += images
             detections += found
             for (index, image), one in zip(images.items(), found, strict=True):
                 try:
@@ -147,12 +102,12 @@ def predict_files(
     finally:
         write_results(
             output / "detections.json",
-            ids,
+            [index + 1 if image_ids is None else image_ids[index] for index in indices],
             detections,
             predictor.categories,
-            file_names=[str(paths[image_id - 1]) for image_id in ids],
+            file_names=[str(paths[index]) for index in indices],
         )
-    return PredictionRun(len(ids), sum(map(len, detections)), tuple(failures))
+    return PredictionRun(len(indices), sum(map(len, detections)), tuple(failures))
 
 
 def _chunks(items: range, size: int) -> Iterator[range]:

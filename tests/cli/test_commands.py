@@ -282,6 +282,29 @@ def test_what_predict_writes_is_scored_by_the_names_of_its_files(
     assert metrics["AR100"] == pytest.approx(wanted["AR100"], abs=1e-6) != 0
 
 
+def test_predict_writes_the_ids_of_an_annotation_file(
+    run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    file = synthetic_data / "validation/annotations.json"
+    tree = json.loads(file.read_text())
+    for record in tree["images"]:
+        record["id"] += 900
+    del tree["annotations"]
+    listed = tmp_path / "test.json"
+    listed.write_text(json.dumps(tree))
+    done = run_retina(
+        "predict", trained / "checkpoints/best.safetensors", listed, "--images",
+        synthetic_data / "validation/images", "--output", tmp_path / "out",
+        "--score-threshold", "0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "is taken for COCO, with its image ids" in done.stdout
+    ids = {record["file_name"]: record["id"] for record in tree["images"]}
+    rows = json.loads((tmp_path / "out/detections.json").read_text())
+    assert rows
+    assert all(row["image_id"] == ids[Path(row["file_name"]).name] for row in rows)
+
+
 def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
     run_retina: RunRetina, trained: Path, synthetic_data: Path, tmp_path: Path
 ) -> None:

@@ -135,6 +135,29 @@ def test_convert_refuses_what_makes_no_sense(
     assert file.read_bytes() == before
 
 
+def test_a_test_split_without_objects_goes_through_pascal_voc_and_back(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    """Pascal VOC names classes at boxes alone: such a split has none of its own."""
+    shutil.copytree(synthetic_data / "train", tmp_path / "set/train")
+    shutil.copytree(synthetic_data / "validation", tmp_path / "set/test")
+    file = tmp_path / "set/test/annotations.json"
+    tree = json.loads(file.read_text())
+    del tree["annotations"]
+    file.write_text(json.dumps(tree))
+    for source, kind in (("set", "voc"), ("voc", "coco")):
+        done = invoke(
+            "data", "convert", tmp_path / source, "--to", kind, "--output", tmp_path / kind
+        )
+        assert done.code == 0, done.err
+        assert f"{tmp_path / kind}, test: {len(tree['images'])} images, 0 boxes" in done.out
+    checked = invoke("data", "check", tmp_path / "voc")
+    assert checked.code == 0, checked.err
+    assert len(json.loads((tmp_path / "coco/test/annotations.json").read_text())["images"]) == len(
+        tree["images"]
+    )
+
+
 def test_split_makes_three_splits_that_can_be_trained_on(
     invoke: Invoke, synthetic_data: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +179,8 @@ def test_split_makes_three_splits_that_can_be_trained_on(
             for name in ("parts", "again")
         )
         assert one == two
+    small = invoke("data", "split", whole, "--validation", "0.04", "--output", tmp_path / "small")
+    assert "validation: 1 image, " in small.out
     refused = invoke("data", "split", tmp_path / "parts", "--output", tmp_path / "x")
     assert refused.code == 2
     assert "has the splits train, validation, test already" in refused.err

@@ -221,6 +221,19 @@ def test_a_folder_is_trained_on_and_gone_on_with(
     assert "is the folder of a run, and no data" in no_data.err
 
 
+def test_data_without_a_box_is_refused_before_anything_is_written(
+    write_data: WriteData, invoke: Invoke, tmp_path: Path
+) -> None:
+    file = write_data() / "annotations.json"
+    tree = json.loads(file.read_text())
+    del tree["annotations"]  # as in the file of a test split
+    file.write_text(json.dumps(tree))
+    done = invoke("init", file.parent, "--from-scratch", "--output", tmp_path / "made.yaml")
+    assert done.code == 2
+    assert "there is nothing to learn: none of its 5 images to train on has a box" in done.err
+    assert not (tmp_path / "made.yaml").exists()
+
+
 def test_what_is_no_data_and_no_config_is_said(invoke: Invoke, tmp_path: Path) -> None:
     for words, said in (
         (["train", tmp_path / "nothing"], "no such file or folder"),

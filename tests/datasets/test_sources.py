@@ -46,7 +46,7 @@ def test_each_split_of_a_source_is_the_one_that_it_is_in_the_config(
     dataset = build_dataset(config, "train")
     assert dataset.categories.names == ("dog",)
     assert dataset.report.findings[0] == f"{splits} is taken for COCO: train, validation"
-    with pytest.raises(UserError, match=r"--split .*: 'test' is none of train, validation"):
+    with pytest.raises(UserError, match=r"the key 'split' .*: 'test' is none of train, validation"):
         build_dataset(
             experiment(tmp_path / "b.yaml", text + f"  test: {{source: {splits}}}\n"), "test"
         )

@@ -159,6 +159,15 @@ def test_splits_are_found(write: Write, files: dict[str, str | None]) -> None:
     assert train.categories == validation.categories
 
 
+def test_what_is_said_not_to_be_there_is_what_the_file_means(write: Write) -> None:
+    text = f"path: /content/x\ntrain: images/train\nval: images/train\n{NAMED}"
+    folder = write({"x.yaml": text, "images/train/a.png": None, "labels/train/a.txt": ROW})
+    assert (
+        f"train: 'images/train' is not there below '/content/x', {folder}/images/train is taken"
+        in read(folder, "train").report.findings
+    )
+
+
 def test_absolute_paths_are_taken(write: Write, tmp_path: Path) -> None:
     folder = write(IN_SPLITS)
     listed = write({"train.txt": f"{folder}/images/train/a.jpg\n"}, "lists")

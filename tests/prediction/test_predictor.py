@@ -10,7 +10,6 @@ import torch
 import retina
 from retina.artifact import load_artifact
 from retina.errors import UserError
-from retina.prediction.files import find_images
 from retina.prediction.torchvision_import import torchvision_artifact
 from retina.runtime import TorchRuntime
 from tests.conftest import RunRetina  # type: ignore[import-not-found]
@@ -75,21 +74,6 @@ def test_paths_and_arrays_give_the_same_and_batches_do_not_matter(
         assert len(a) > 0
         assert torch.equal(a.boxes, b.boxes)
     assert detector.predict([]) == []
-
-
-def test_sources_are_files_folders_and_globs_each_image_once(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.PNG", "deep/c.tif", "deep/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = find_images([str(tmp_path / "b.jpg"), str(tmp_path), str(tmp_path / "**" / "*.tif")])
-    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
-        "b.jpg",
-        "a.PNG",
-        "deep/c.tif",
-    ]
-    assert found.passed_over == ("deep/notes.txt",)
-    with pytest.raises(UserError, match=r"missing\.jpg: no such file, folder or pattern"):
-        find_images([str(tmp_path / "missing.jpg")])
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])

@@ -317,7 +317,8 @@ def images_of_split(described: YoloFile, split: str) -> SplitImages:
                 f"{path}: {split}: there is no '{written}' beside the file{root}; correct the path"
             )
         if found != next(_candidates(written, folder, described.root)):
-            findings.append(f"{split}: '{written}' is not there, {found} is taken")
+            where = f" below '{described.root}'" if described.root else ""
+            findings.append(f"{split}: '{written}' is not there{where}, {found} is taken")
         if found.is_dir():
             listed, below = list(list_files(found, IMAGE_SUFFIXES).files), found
         else:

@@ -18,6 +18,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.devices import pick_device
 from retina.errors import UserError
 from retina.structures import Categories
+from retina.wording import counted
 
 HELD_OUT = 0.2
 MOST_HELD_OUT = 5000
@@ -132,6 +133,12 @@ def look_at(
         )
     learned = "its train split" if found.splits else "all of it"
     whole = _read(keys, "train", learned)
+    if not sum(whole.counts):
+        raise UserError(
+            f"{path}: there is nothing to learn: none of its "
+            f"{counted(len(whole.dataset), 'image')} to train on has a box; correct the "
+            "annotations, or name data that has some (retina predict takes such a file)"
+        )
     others = {
         name: _read(keys, name, f"its {name} split", whole.dataset.categories)
         for name in ("validation", "test")

@@ -205,7 +205,7 @@ def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Fin
             level="error",
             what=f"none of the {len(validation)} validation images has a box",
             why="There is nothing to score, so no best detector can be chosen.",
-            fix="Check dataset.validation.annotations.",
+            fix="Check the annotations of the validation split.",
         )
     elif unscored:
         most = len(unscored) > len(names) / 2
@@ -226,7 +226,7 @@ def _no_boxes(num_images: int) -> Finding:
         level="error",
         what=f"none of the {num_images} training images has a box",
         why="There is nothing to learn.",
-        fix="Check dataset.train.annotations, and 'classes' where it is set.",
+        fix="Check the annotations of the training split, and 'classes' where it is set.",
     )
 
 
