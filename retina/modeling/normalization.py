@@ -26,25 +26,56 @@ class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):  # type: ignore[misc]
         return normalised.add_(shift)
 
 
-def set_norms(network: nn.Module, kind: NormKind, eps: float) -> None:
+class _WithActivation(nn.Module):
+    """A normalisation that also does what timm fuses into its own: a dropout and the activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        activated: Tensor = self.act(self.drop(super().forward(x)))
+        return activated
+
+
+class FrozenBatchNormAct2d(_WithActivation, FrozenBatchNorm2d):
+    """`FrozenBatchNorm2d`, then an activation."""
+
+
+class SyncBatchNormAct2d(_WithActivation, nn.SyncBatchNorm):
+    """`nn.SyncBatchNorm`, then an activation."""
+
+
+def set_norms(network: nn.Module, kind: NormKind, eps: float | None) -> None:
     """Make all batch normalisation of a network of one kind; its state stays.
 
     Args:
-        network: with plain `nn.BatchNorm2d`, which are replaced in place.
+        network: with plain `nn.BatchNorm2d`, which are replaced in place, or timm's, which have an
+            activation in them.
         kind: which layers it shall have.
-        eps: what they add to the variance.
+        eps: what they add to the variance; None leaves each its own.
     """
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, nn.BatchNorm2d):
             continue
-        layer.eps = eps
-        if kind == "batch":
-            continue
-        new: nn.Module
-        if kind == "sync":
-            new = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
-        else:
-            new = FrozenBatchNorm2d(layer.num_features, eps=eps)
-            new.load_state_dict(layer.state_dict())
-        parent, _, own_name = name.rpartition(".")
-        setattr(network.get_submodule(parent), own_name, new)
+        if eps is not None:
+            layer.eps = eps
+        if kind != "batch":
+            parent, _, own_name = name.rpartition(".")
+            setattr(network.get_submodule(parent), own_name, _of_kind(layer, kind))
+
+
+def _of_kind(layer: nn.BatchNorm2d, kind: Literal["frozen", "sync"]) -> nn.Module:
+    has_activation = hasattr(layer, "act")
+    new: nn.Module
+    if kind == "sync":
+        make = SyncBatchNormAct2d if has_activation else nn.SyncBatchNorm
+        new = make(layer.num_features, layer.eps, layer.momentum)
+    else:
+        new = (FrozenBatchNormAct2d if has_activation else FrozenBatchNorm2d)(
+            layer.num_features, eps=layer.eps
+        )
+    if has_activation:
+        new.drop, new.act = layer.drop, layer.act
+    new.load_state_dict(layer.state_dict())
+    return new

@@ -5,13 +5,22 @@ from typing import Annotated
 from retina.configuration import OneOf
 from retina.modeling.backbones.backbone import Backbone, BackboneConfig, FeatureSpec
 from retina.modeling.backbones.resnet import ResNetConfig
+from retina.modeling.backbones.timm import TimmConfig
 
 AnyBackboneConfig = Annotated[
     BackboneConfig,
     OneOf(
         ResNetConfig,
+        TimmConfig,
     ),
 ]
 """A backbone of any kind."""
 
-__all__ = ["AnyBackboneConfig", "Backbone", "BackboneConfig", "FeatureSpec", "ResNetConfig"]
+__all__ = [
+    "AnyBackboneConfig",
+    "Backbone",
+    "BackboneConfig",
+    "FeatureSpec",
+    "ResNetConfig",
+    "TimmConfig",
+]

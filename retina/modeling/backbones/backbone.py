@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from retina.configuration import Config
+from retina.errors import UserError
 from retina.modeling.normalization import NormKind, set_norms
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.pretrained import is_weight_file, load_pretrained
@@ -39,8 +40,8 @@ class Backbone(nn.Module, ABC):
     submodules are run one after the other.
     """
 
-    channels: tuple[int, int, int, int]
-    """Widths of C2, C3, C4 and C5."""
+    channels: tuple[int, ...]
+    """Widths of C2, C3, C4 and C5; a backbone without a map of stride 4 begins with C3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,12 +55,22 @@ class Backbone(nn.Module, ABC):
     @property
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """Width and stride of each feature map that `forward` gives."""
-        specs = [FeatureSpec(width, 4 << number) for number, width in enumerate(self.channels)]
-        return tuple(specs[-self.num_maps :])
+        strides = (4, 8, 16, 32)[-self.num_maps :]
+        widths = self.channels[-self.num_maps :]
+        return tuple(map(FeatureSpec, widths, strides))
 
     def start_at(self, finest_map: FinestMap) -> None:
-        """Give no map that is finer than this."""
+        """Give no map that is finer than this.
+
+        Raises:
+            UserError: the backbone has none as fine.
+        """
         self.num_maps = {"c2": 4, "c3": 3}[finest_map]
+        if self.num_maps > len(self.channels):
+            raise UserError(
+                f"model.backbone.finest_map: this backbone has no {finest_map}, whose stride is 4; "
+                "give c3"
+            )
 
     def freeze(self, num_stages: int) -> None:
         """Let the first stages never learn; their statistics stay as they are, too."""
@@ -112,8 +123,9 @@ class BackboneConfig(Config, ABC):
     """`frozen`: statistics and affine parameters are constants. `batch`: live, per process.
     `sync`: live, over all processes (CUDA only). Without meaning where the network has no batch
     normalisation."""
-    norm_eps: Annotated[float, Field(ge=0)] = 1e-5
-    """Added to the variance. No state dict says which value its weights were trained with."""
+    norm_eps: Annotated[float, Field(ge=0)] | None = 1e-5
+    """Added to the variance by batch normalisation; null keeps what the network is made with. No
+    state dict says which value its weights were trained with."""
     finest_map: FinestMap = "c3"
     """The finest feature map that is used. `c2` adds a pyramid level of stride 4 (P2) for objects
     of a few pixels: four times as many anchors, and `anchors.sizes` needs one more entry."""
@@ -134,12 +146,18 @@ class BackboneConfig(Config, ABC):
         backbone = self.network()
         set_norms(backbone, self.norm, self.norm_eps)
         if self.weights is not None:
-            load_pretrained(
-                backbone, name=self.name, weights=self.weights, classifier=self.classifier
-            )
+            self.load_weights(backbone, self.weights)
         backbone.start_at(self.finest_map)
         backbone.freeze(self.frozen_stages)
         return backbone
+
+    def load_weights(self, backbone: Backbone, weights: str) -> None:
+        """Load pretrained weights of the whole network that the backbone is a part of.
+
+        Raises:
+            UserError: there are no such weights, or they do not fit this network.
+        """
+        load_pretrained(backbone, name=self.name, weights=weights, classifier=self.classifier)
 
     @property
     def expected_pixels(self) -> Pixels | None:
