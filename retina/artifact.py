@@ -25,6 +25,7 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import build_with_weights
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
+from retina.modeling.pretrained import WeightOrigin
 from retina.modeling.torch_files import UNREADABLE, why_unreadable
 from retina.storage import replacing
 from retina.structures import Categories
@@ -61,6 +62,8 @@ class ArtifactConfig(Config):
     """How the network's output becomes detections."""
     display_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DISPLAY_THRESHOLD
     """Score above which a detection is shown to people, where they name none themselves."""
+    pretrained: WeightOrigin | None = None
+    """Where the weights are from that the training began with; null: random ones, or not kept."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def make_artifact(
     categories: Categories,
     training: Mapping[str, Any] | None = None,
     display_threshold: float | None = None,
+    pretrained: WeightOrigin | None = None,
 ) -> Artifact:
     """The artifact of a detector in memory; its file will not ask for pretrained weights again."""
     config = ArtifactConfig(
@@ -127,6 +131,7 @@ def make_artifact(
         ).without_pretrained_weights(),
         preprocess=preprocess,
         postprocess=postprocess,
+        pretrained=pretrained,
     )
     if display_threshold is not None:
         config = config.model_copy(update={"display_threshold": display_threshold})

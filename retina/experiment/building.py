@@ -28,11 +28,13 @@ from retina.experiment.parts import (
     build_batch_sampler,
     build_dataset,
     build_detector,
+    find_origin,
     fingerprint,
 )
 from retina.experiment.setup import TrainingSetup, build_forward, instrument_hooks
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport
+from retina.modeling.pretrained import WeightOrigin
 from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
@@ -119,6 +121,8 @@ def build_experiment(
     # The checkpoint has the weights: those to start from may lie elsewhere by now.
     start = config if point is None else config.without_start_weights()
     detector, load_report, differences = build_detector(start, train.categories)
+    last = None if point is None else config.output_dir / LAST_STATE.with_suffix(".safetensors")
+    origin = find_origin(config, last)
     if config.training.batch_size == "auto":
         config, note = decide_batch_size(
             config,
@@ -148,7 +152,13 @@ def build_experiment(
     if is_main_process():
         remove_parts(config.output_dir)
     trainer = _build_trainer(
-        setup, batch_sampler, resume=resume, resume_from=point, quiet=quiet, without=without
+        setup,
+        batch_sampler,
+        origin=origin,
+        resume=resume,
+        resume_from=point,
+        quiet=quiet,
+        without=without,
     )
     if is_main_process():
         write_text(config.output_dir / CONFIG, to_yaml(config))
@@ -161,6 +171,7 @@ def _build_trainer(
     setup: TrainingSetup,
     batch_sampler: BatchSampler,
     *,
+    origin: WeightOrigin | None,
     resume: bool,
     resume_from: ResumePoint | None,
     quiet: bool,
@@ -191,7 +202,9 @@ def _build_trainer(
         *instrument_hooks(setup, without),
     ]
     run = TrainingRun(
-        folder=RunFolder(config.output_dir, _artifact_maker(config, setup.train.categories)),
+        folder=RunFolder(
+            config.output_dir, _artifact_maker(config, setup.train.categories, origin)
+        ),
         detector=forward.detector,
         evaluated=evaluated,
         total_steps=setup.total_steps,
@@ -258,7 +271,9 @@ def _build_validation(setup: TrainingSetup, evaluated: RetinaNet) -> Validation:
     return Validation(evaluator, runtime, forward.criterion)
 
 
-def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArtifact:
+def _artifact_maker(
+    config: ExperimentConfig, categories: Categories, origin: WeightOrigin | None
+) -> MakeArtifact:
     def make(
         trained: RetinaNet, facts: dict[str, float | int], threshold: float | None
     ) -> Artifact:
@@ -270,6 +285,7 @@ def _artifact_maker(config: ExperimentConfig, categories: Categories) -> MakeArt
             categories=categories,
             training=facts,
             display_threshold=threshold,
+            pretrained=origin,
         )
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -90,8 +91,9 @@ class ExperimentConfig(Config):
     """How worker processes make batches: start method, prefetching, time-out, unreadable images."""
     model: InitializedModelConfig = InitializedModelConfig()
     """The parts of the detector, and the file that its weights start from, if any."""
-    preprocess: PreprocessConfig = PreprocessConfig()
-    """How an image becomes the network's input."""
+    preprocess: PreprocessConfig = Field(PreprocessConfig(), validate_default=True)
+    """How an image becomes the network's input. Mean, deviation and channel order are those of the
+    backbone's pretrained weights where neither the config nor its preset says them."""
     postprocess: PostprocessConfig = PostprocessConfig()
     """How the network's output becomes detections."""
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -104,6 +106,20 @@ class ExperimentConfig(Config):
     """How long and how it is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the validation set is scored."""
+
+    @field_validator("preprocess")
+    @classmethod
+    def _pixels_of_the_backbone(
+        cls, preprocess: PreprocessConfig, info: ValidationInfo
+    ) -> PreprocessConfig:
+        """What the backbone's weights were trained on is taken where nothing else is said."""
+        model: ModelConfig | None = info.data.get("model")  # None where it is wrong itself
+        pixels = None if model is None else model.backbone.default_pixels
+        if pixels is None:
+            return preprocess
+        own = asdict(pixels)
+        unset = {name: own[name] for name in own if name not in preprocess.model_fields_set}
+        return preprocess.model_copy(update=unset)
 
     def without_start_weights(self) -> Self:
         """The same experiment with random weights: for a training whose weights a file holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 from retina.artifact import Artifact, load_artifact
 from retina.configuration import NOT_SET, Tree, differences
@@ -21,6 +22,7 @@ from retina.modeling.detector import RetinaNet
 from retina.modeling.importers.torchvision import own_names
 from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
+from retina.modeling.pretrained import WeightOrigin, origin_of_file
 from retina.runtime import TorchRuntime
 from retina.structures import Categories
 
@@ -119,6 +121,23 @@ def build_detector(
         if NOT_SET not in (there, here)
     )
     return detector, load_matching(detector, artifact.state_dict), told
+
+
+def find_origin(config: ExperimentConfig, last: Path | None = None) -> WeightOrigin | None:
+    """Where the weights are from that a training begins with; None for random ones.
+
+    Args:
+        config: the experiment, whose weights have been loaded.
+        last: the newest detector of a run that goes on, which knows it; None where it begins.
+    """
+    if last is not None:
+        return load_artifact(last).config.pretrained if last.is_file() else None
+    source = config.model.initialize_from
+    if source is None:
+        return config.model.backbone.origin()
+    if source.suffix == ".safetensors":
+        return load_artifact(source).config.pretrained
+    return origin_of_file(source)
 
 
 def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
 import torchvision
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from retina.configuration import Config
 from retina.errors import UserError, did_you_mean
 from retina.modeling.loading import StateDict, described, misfits, read_state_dict, without_counters
+from retina.modeling.pixels import Pixels
 from retina.wording import first_line
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+
+
+UNKNOWN = "unknown"
+
+
+class WeightOrigin(Config):
+    """Where pretrained weights are from, as a detector file keeps it."""
+
+    name: str
+    """Of the weights, or of their file."""
+    source: str
+    """An address, an id of the Hugging Face Hub, or the name of a local file."""
+    sha256: str | None = None
+    """Of the file; null where it could not be found any more."""
+    licence: str = UNKNOWN
+    """Under which they are published, as far as their source says."""
+
+    def describe(self) -> str:
+        """All of it in one line."""
+        return (
+            f"{self.name} from {self.source}, licence: {self.licence}, "
+            f"sha256 {self.sha256 or UNKNOWN}"
+        )
 
 
 def is_weight_file(weights: str) -> bool:
@@ -74,12 +102,76 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
         raise UserError(
             f"model.backbone.weights: '{weights}' of {name} could not be fetched "
             f"({first_line(error)}). Fetch {entry.url} elsewhere and put it at "
-            f"{_kept_at(entry.url)}; or start from random weights: retina train --from-scratch, or "
-            "model.backbone.weights=null"
+            f"{fetched_to(entry.url)}, or give model.backbone.weights=FILE; or start from random "
+            "weights: retina train --from-scratch, or model.backbone.weights=null"
         ) from None
     return state_dict
 
 
-def _kept_at(url: str) -> Path:
+def origin_of(name: str, weights: str) -> WeightOrigin:
+    """Where the weights of a local file, or torchvision's of that name, are from.
+
+    Args:
+        name: torchvision's name of the network.
+        weights: as in `pretrained_state_dict`, which has found them.
+    """
+    if is_weight_file(weights):
+        return origin_of_file(Path(weights))
+    entry = torchvision.models.get_model_weights(name)[weights]
+    return WeightOrigin(
+        name=f"{name}.{entry.name}",
+        source=entry.url,
+        sha256=sha256_of(fetched_to(entry.url)),
+        licence=entry.meta.get("license", "BSD-3-Clause (torchvision), trained on ImageNet"),
+    )
+
+
+def origin_of_file(path: Path) -> WeightOrigin:
+    """Where the weights of a local file are from, as far as its metadata says."""
+    about = _metadata(path)
+    return WeightOrigin(
+        name=path.name,
+        source=about.get("source", path.name),
+        sha256=sha256_of(path),
+        licence=about.get("licence", about.get("license", UNKNOWN)),
+    )
+
+
+def pixels_of_file(path: Path) -> Pixels | None:
+    """What the weights of a local file expect, where its metadata says so.
+
+    They are `pixel_mean` and `pixel_std`, each a JSON list of three numbers for red, green and
+    blue, where 1 is white.
+    """
+    about = _metadata(path)
+    try:
+        mean, std = (
+            tuple(map(float, json.loads(about[key]))) for key in ("pixel_mean", "pixel_std")
+        )
+        (r, g, b), (red, green, blue) = mean, std
+    except (KeyError, ValueError, TypeError):
+        return None
+    return Pixels("rgb", (r, g, b), (red, green, blue))
+
+
+def sha256_of(path: Path | None) -> str | None:
+    """The SHA-256 of a file in hexadecimal; None where it cannot be read."""
+    try:
+        with (path or Path()).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What the head of a safetensors file says beside its tensors; empty for any other file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def fetched_to(url: str) -> Path:
     """Where torch looks for a file before it fetches it."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name

@@ -16,6 +16,7 @@ from retina.experiment import (
     build_experiment,
 )
 from retina.experiment.checks import check_frozen, seed_everything
+from retina.experiment.parts import find_origin
 from retina.instruments.tuning.grid import Cell, GridConfig
 from retina.storage import write_text
 
@@ -88,6 +89,7 @@ def start_weights(base: ExperimentConfig, seed: int, folder: Path) -> Path:
             preprocess=base.preprocess,
             postprocess=base.postprocess,
             categories=categories,
+            pretrained=find_origin(base),
         )
         artifact.save(path)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -15,7 +16,13 @@ from retina.configuration import Config
 from retina.errors import UserError
 from retina.modeling.normalization import NormKind, set_norms
 from retina.modeling.pixels import IMAGENET, Pixels
-from retina.modeling.pretrained import is_weight_file, load_pretrained
+from retina.modeling.pretrained import (
+    WeightOrigin,
+    is_weight_file,
+    load_pretrained,
+    origin_of,
+    pixels_of_file,
+)
 
 FinestMap = Literal["c2", "c3"]
 
@@ -161,9 +168,23 @@ class BackboneConfig(Config, ABC):
 
     @property
     def expected_pixels(self) -> Pixels | None:
-        """What the weights were trained on; None where nothing is known: random, or a file's."""
-        is_published = self.weights is not None and not is_weight_file(self.weights)
-        return IMAGENET if is_published else None
+        """What the weights were trained on; None without any, or where a file does not say it."""
+        if self.weights is None:
+            return None
+        is_file = is_weight_file(self.weights)
+        return pixels_of_file(Path(self.weights)) if is_file else IMAGENET
+
+    @property
+    def default_pixels(self) -> Pixels | None:
+        """What `preprocess` makes of the pixels where a config says nothing else; None: ImageNet's.
+
+        It is known where `expected_pixels` is; a kind that knows more says it here.
+        """
+        return self.expected_pixels
+
+    def origin(self) -> WeightOrigin | None:
+        """Where the pretrained weights are from, once they are loaded; None without any."""
+        return None if self.weights is None else origin_of(self.name, self.weights)
 
     def without_weights(self) -> Self:
         """The same backbone with random weights: for one whose weights are loaded afterwards."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -24,8 +25,20 @@ from retina.modeling.loading import (
     without_counters,
 )
 from retina.modeling.pixels import Pixels
-from retina.modeling.pretrained import WEIGHT_FILES, is_weight_file
+from retina.modeling.pretrained import (
+    UNKNOWN,
+    WEIGHT_FILES,
+    WeightOrigin,
+    fetched_to,
+    is_weight_file,
+    origin_of_file,
+    pixels_of_file,
+    sha256_of,
+)
 from retina.wording import first_line
+
+_DEFAULT = "DEFAULT"
+"""What `weights` are called that a network's name means, as torchvision calls its newest."""
 
 _STRIDES = (4, 8, 16, 32)
 _TRIED_SIZE = (128, 192)
@@ -71,14 +84,41 @@ class TimmConfig(BackboneConfig):
 
     @property
     def expected_pixels(self) -> Pixels | None:
-        """What the network's weights were trained on; a file holds weights of the same network."""
+        """What the weights were trained on; None without any, or where a file does not say it."""
         if self.weights is None:
             return None
+        if is_weight_file(self.weights):
+            return pixels_of_file(Path(self.weights))
+        return self._usual_pixels()
+
+    @property
+    def default_pixels(self) -> Pixels | None:
+        """What the weights expect, else what timm's own weights of this network do."""
+        return self.expected_pixels or self._usual_pixels()
+
+    def _usual_pixels(self) -> Pixels | None:
+        network = self.name.partition(".")[0]
         try:
-            about = _timm().get_pretrained_cfg(self._tagged(self.weights))
+            is_tag = self.weights in _tags(network)
+            about = _about(f"{network}.{self.weights}" if is_tag else self.name)
         except UserError:
             return None  # `build` tells what is wrong
-        return None if about is None else Pixels("rgb", mean=about.mean, std=about.std)
+        mean, std = (tuple(values) for values in (about.mean, about.std))
+        return Pixels("rgb", mean, std) if len(mean) == len(std) == 3 else None
+
+    def origin(self) -> WeightOrigin | None:
+        """Where the weights are from, once they are loaded; None without any."""
+        if self.weights is None:
+            return None
+        if is_weight_file(self.weights):
+            return origin_of_file(Path(self.weights))
+        about = _about(self._tagged(self.weights))
+        return WeightOrigin(
+            name=f"{about.architecture}.{about.tag}",
+            source=about.hf_hub_id or about.url or UNKNOWN,
+            sha256=sha256_of(_kept_at(about)),
+            licence=about.license or UNKNOWN,
+        )
 
     def _entries(self, weights: str) -> StateDict:
         if is_weight_file(weights):
@@ -96,7 +136,7 @@ class TimmConfig(BackboneConfig):
         Raises:
             UserError: there are no such weights.
         """
-        if weights == "DEFAULT" or is_weight_file(weights):
+        if weights == _DEFAULT or is_weight_file(weights):
             return self.name
         network, _, tag = self.name.partition(".")
         if tag not in ("", weights):
@@ -107,7 +147,7 @@ class TimmConfig(BackboneConfig):
         if weights not in (tags := _tags(network)):
             raise UserError(
                 f"model.backbone.weights: timm has no weights '{weights}' for {network}"
-                f"{did_you_mean(weights, tags)} (known: {', '.join(['DEFAULT', *tags])}; or give a "
+                f"{did_you_mean(weights, tags)} (known: {', '.join([_DEFAULT, *tags])}; or give a "
                 f"local file ending in {', '.join(WEIGHT_FILES)})"
             )
         return f"{network}.{weights}"
@@ -148,12 +188,30 @@ def _check_name(name: str) -> None:
         )
 
 
+def _about(name: str) -> Any:
+    """What timm says of the weights that a network's name with its tag means."""
+    _check_name(name)
+    return _timm().get_pretrained_cfg(name)
+
+
+def _file_on_hub(about: Any) -> str:
+    return about.hf_hub_filename or "model.safetensors"
+
+
+def _kept_at(about: Any) -> Path | None:
+    """Where timm's fetched weights lie; None where they are not found."""
+    if not about.hf_hub_id:
+        return fetched_to(about.url) if about.url else None
+    hub = importlib.import_module("huggingface_hub")  # timm needs it
+    found = hub.try_to_load_from_cache(about.hf_hub_id, _file_on_hub(about))
+    return Path(found) if isinstance(found, str) else None
+
+
 def _not_fetched(name: str, error: Exception) -> UserError:
-    about = _timm().get_pretrained_cfg(name)
+    about = _about(name)
     url = about.url
     if about.hf_hub_id:
-        file = about.hf_hub_filename or "model.safetensors"
-        url = f"https://huggingface.co/{about.hf_hub_id}/resolve/main/{file}"
+        url = f"https://huggingface.co/{about.hf_hub_id}/resolve/main/{_file_on_hub(about)}"
     where = f"Fetch {url} elsewhere and give" if url else "timm knows no address of them; give"
     return UserError(
         f"model.backbone.weights: timm's weights of {name} could not be fetched "

@@ -1,0 +1,53 @@
+"""``retina info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retina.cli.output import make_console, print_lines
+from retina.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from retina.artifact import Artifact
+
+
+def command(
+    detector: Annotated[Path, typer.Argument(help="A detector file.", show_default=False)],
+) -> None:
+    """Say what a detector file holds: network, classes, input, training, and its first weights.
+
+    Example: `retina info runs/first/checkpoints/best.safetensors`
+    """
+    from retina.artifact import load_artifact
+
+    print_lines(make_console(), *_described(load_artifact(detector)))
+
+
+def _described(artifact: Artifact) -> Iterator[str]:
+    config = artifact.config
+    backbone, preprocess = config.model.backbone, config.preprocess
+    numbers = sum(tensor.numel() for tensor in artifact.state_dict.values())
+    yield f"network: {backbone.kind} {backbone.name}, {numbers / 1e6:.1f} M numbers"
+    names = config.categories.names
+    yield f"{counted(len(names), 'class')}: {', '.join(names)}"
+    sides = f"{preprocess.min_size}–{preprocess.max_size} pixels"
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    yield f"input: {sides}, {preprocess.channel_order}, mean {mean}, std {std}"
+    yield f"detections are shown from a score of {config.display_threshold:.2f} on"
+    if artifact.training:
+        facts = (f"{name} {_number(value)}" for name, value in artifact.training.items())
+        yield f"training: {', '.join(facts)}"
+    origin = config.pretrained
+    yield f"pretrained: {'nothing is kept' if origin is None else origin.describe()}"
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
