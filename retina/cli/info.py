@@ -31,8 +31,8 @@ def command(
 def _described(artifact: Artifact) -> Iterator[str]:
     config = artifact.config
     backbone, preprocess = config.model.backbone, config.preprocess
-    numbers = sum(tensor.numel() for tensor in artifact.state_dict.values())
-    yield f"network: {backbone.kind} {backbone.name}, {numbers / 1e6:.1f} M numbers"
+    weights = sum(tensor.numel() for tensor in artifact.state_dict.values())
+    yield f"network: {backbone.kind} {backbone.name}, {weights / 1e6:.1f} M weights and statistics"
     names = config.categories.names
     yield f"{counted(len(names), 'class')}: {', '.join(names)}"
     sides = f"{preprocess.min_size}–{preprocess.max_size} pixels"

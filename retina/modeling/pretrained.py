@@ -102,7 +102,7 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
         raise UserError(
             f"model.backbone.weights: '{weights}' of {name} could not be fetched "
             f"({first_line(error)}). Fetch {entry.url} elsewhere and put it at "
-            f"{fetched_to(entry.url)}, or give model.backbone.weights=FILE; or start from random "
+            f"{fetched_to(entry.url)}; or give model.backbone.weights=FILE; or start from random "
             "weights: retina train --from-scratch, or model.backbone.weights=null"
         ) from None
     return state_dict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -26,6 +27,7 @@ from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.structures import Categories
+from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
 SMALL = ["resnet18", "efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"]
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -367,6 +369,15 @@ def test_where_timm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TimmConfig(name="resnet18")  # a config can still be read
     with pytest.raises(UserError, match=r"needs the package timm; pip install 'retina\[timm\]'"):
         config.build()
+
+
+def test_nothing_imports_timm_before_a_backbone_needs_it() -> None:
+    script = (
+        "import sys, retina.cli.train, retina.experiment.config; "
+        "from retina.modeling.backbones import ResNetConfig; ResNetConfig(name='resnet18'); "
+        "assert 'timm' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY)
 
 
 def wheel_of_lite0() -> Path:
