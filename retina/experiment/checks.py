@@ -77,7 +77,7 @@ def check_frozen(model: InitializedModelConfig) -> None:
     if backbone.frozen_stages and backbone.weights is None and model.initialize_from is None:
         raise UserError(
             f"model.backbone.frozen_stages: {backbone.frozen_stages} stages would stay random for "
-            "ever; set model.backbone.weights (DEFAULT), model.initialize_from, or 0"
+            "ever; set model.backbone.weights (IMAGENET1K_V1), model.initialize_from, or 0"
         )
 
 
