@@ -8,7 +8,8 @@ handed over in float32: its anchors follow their dtype and would be pixels off.
 
 from __future__ import annotations
 
-import math
+import argparse
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,11 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from retina.configuration import validate
 from retina.datasets.dataset import DetectionDataset
+from retina.evaluation.evaluator import Evaluator
+from retina.experiment import ExperimentConfig
+from retina.experiment.parts import build_dataset
 from retina.geometry.resizing import max_size_for
 from retina.modeling.preprocess import Preprocess
 from retina.runtime import Runtime
@@ -232,6 +237,40 @@ class PeerRuntime(Runtime):
         return [Detections(one["boxes"], one["scores"], one["labels"]) for one in found]
 
 
-def peer_steps(num_images: int, batch_size: int, epochs: int) -> int:
-    """The steps of so many epochs."""
-    return epochs * math.ceil(num_images / batch_size)
+def main() -> None:
+    """Train the peer, score it and write the numbers as a training of ours does."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=json.loads, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    asked = dict(arguments.config)
+    tree = {"output_dir": str(arguments.folder), "dataset": asked.pop("dataset")}
+    experiment = validate(
+        tree | {"preprocess": asked.pop("preprocess")}, ExperimentConfig, source="peer"
+    )
+    train = build_dataset(experiment, "train")
+    weights = asked.pop("weights")
+    config = PeerConfig(
+        min_size=experiment.preprocess.min_size,
+        max_size=experiment.preprocess.max_size,
+        weights=None if weights is None else Path(weights),
+        **asked,
+    )
+    training = PeerTraining(config, train)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for step in range(1, config.steps + 1):
+        loss = training.step()
+        if step % 20 == 0:
+            print(f"step {step}  loss {loss:.4f}  {training.seconds:.0f} s", flush=True)
+    scored = build_dataset(experiment, "validation", categories=train.categories)
+    preprocess = experiment.preprocess.build()
+    runtime = PeerRuntime(training.network, train.categories, preprocess)
+    metrics = Evaluator(scored).run(runtime).metrics
+    row = {"kind": "validation", "step": config.steps, "seconds": training.seconds}
+    row |= {name: getattr(metrics, name) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+    (arguments.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
