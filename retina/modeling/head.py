@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
@@ -34,9 +35,26 @@ class HeadConfig(Config):
     """Groups of the group normalisation; the width must be a multiple of it."""
     prior_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """π: the score that every anchor starts with (equation in section 4.1)."""
+    level_scales: bool = False
+    """Learn a factor for each pyramid level, at first 1, on what the box subnet puts out."""
 
-    def build(self, *, in_channels: int, num_anchors: int, num_classes: int) -> RetinaHead:
-        """The head for a pyramid of that width.
+    def build(
+        self,
+        *,
+        in_channels: int,
+        num_anchors: int,
+        num_classes: int,
+        num_box_outputs: int = 4,
+        num_levels: int = 5,
+    ) -> RetinaHead:
+        """The head for a pyramid.
+
+        Args:
+            in_channels: width of the pyramid.
+            num_anchors: per cell.
+            num_classes: K.
+            num_box_outputs: values for each box, as the box coder wants them.
+            num_levels: of the pyramid.
 
         Raises:
             UserError: the width cannot be divided into the groups.
@@ -60,7 +78,8 @@ class HeadConfig(Config):
             classification=subnet(
                 num_outputs=num_classes, output_bias=-math.log((1 - prior) / prior)
             ),
-            box_regression=subnet(num_outputs=4, output_bias=0.0),
+            box_regression=subnet(num_outputs=num_box_outputs, output_bias=0.0),
+            num_scales=num_levels if self.level_scales else 0,
         )
 
 
@@ -112,23 +131,31 @@ class Subnet(nn.Module):
 
 
 class RetinaHead(nn.Module):
-    """Class logits and box deltas at every anchor, with the same weights on every level.
+    """Class logits and box codes at every anchor, with the same weights on every level.
 
     Args:
         classification: gives K logits for each anchor.
-        box_regression: gives 4 deltas for each anchor.
+        box_regression: gives a box code for each anchor.
+        num_scales: how many levels have a factor of their own on their box codes; 0 for none.
     """
 
-    def __init__(self, *, classification: Subnet, box_regression: Subnet) -> None:
+    def __init__(
+        self, *, classification: Subnet, box_regression: Subnet, num_scales: int = 0
+    ) -> None:
         super().__init__()
         self.num_classes = classification.num_outputs
         self.num_anchors = classification.num_anchors
         self.classification = classification
         self.box_regression = box_regression
+        self.level_scales = nn.Parameter(torch.ones(num_scales)) if num_scales else None
 
     def forward(self, levels: Sequence[Tensor]) -> DensePredictions:
         """The predictions of all levels."""
         return DensePredictions(
             class_logits=tuple(self.classification(level) for level in levels),
-            box_deltas=tuple(self.box_regression(level) for level in levels),
+            box_codes=tuple(self._box_codes(*numbered) for numbered in enumerate(levels)),
         )
+
+    def _box_codes(self, number: int, level: Tensor) -> Tensor:
+        codes: Tensor = self.box_regression(level)
+        return codes if self.level_scales is None else codes * self.level_scales[number]

@@ -29,7 +29,7 @@ def test_shapes(num_classes: int, num_convs: int, channels: int | None) -> None:
     head = build(HeadConfig(num_convs=num_convs, channels=channels), num_classes=num_classes)
     predictions: DensePredictions = head(LEVELS)
     for level, logits, deltas in zip(
-        LEVELS, predictions.class_logits, predictions.box_deltas, strict=True
+        LEVELS, predictions.class_logits, predictions.box_codes, strict=True
     ):
         assert logits.shape == (2, *level.shape[2:], 9, num_classes)
         assert deltas.shape == (2, *level.shape[2:], 9, 4)
