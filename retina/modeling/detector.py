@@ -55,8 +55,8 @@ class RetinaNet(nn.Module):
     @property
     def memory_format(self) -> torch.memory_format:
         """The layout of the weights, in which images are best given."""
-        weight = self.head.classification.output.weight
-        is_plain = weight.is_contiguous()
+        # One that is 1×1 or has one channel is laid out in both ways.
+        is_plain = all(weight.is_contiguous() for weight in self.parameters())
         return torch.contiguous_format if is_plain else torch.channels_last
 
     def forward(self, images: Tensor) -> DensePredictions:

@@ -14,12 +14,13 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from retina.configuration import Config
 from retina.errors import UserError
+from retina.modeling.separable import Convs, depthwise
 from retina.structures import DensePredictions
 
 HeadNorm = Literal["none", "group"]
 
 _WEIGHT_STD = 0.01
-"""Standard deviation of every convolution's initial weights."""
+"""Standard deviation of the initial weights of every 3×3 convolution."""
 
 
 class HeadConfig(Config):
@@ -29,6 +30,9 @@ class HeadConfig(Config):
     """3×3 convolutions of each subnet before its output layer."""
     channels: Annotated[int, Field(ge=1, le=16_384)] | None = None
     """Width of these convolutions; null takes the pyramid's."""
+    convs: Convs = "standard"
+    """``separable`` makes a depthwise and a pointwise convolution of each 3×3 one, of the output
+    layers too: a light head for processors."""
     norm: HeadNorm = "none"
     """Normalisation after each of these convolutions: ``none``, or ``group``."""
     num_groups: Annotated[int, Field(ge=1)] = 32
@@ -70,6 +74,7 @@ class HeadConfig(Config):
             in_channels=in_channels,
             channels=channels,
             num_convs=self.num_convs,
+            convs=self.convs,
             norm=partial(nn.GroupNorm, self.num_groups) if self.norm == "group" else None,
             num_anchors=num_anchors,
         )
@@ -90,6 +95,7 @@ class Subnet(nn.Module):
         in_channels: of the pyramid.
         channels: of the convolutions in between.
         num_convs: how many of them.
+        convs: of which kind they and the output convolution are.
         norm: makes the normalisation after each of them; None for none.
         num_anchors: A, anchors per cell.
         num_outputs: values for each anchor.
@@ -102,6 +108,7 @@ class Subnet(nn.Module):
         in_channels: int,
         channels: int,
         num_convs: int,
+        convs: Convs,
         norm: Callable[[int], nn.Module] | None,
         num_anchors: int,
         num_outputs: int,
@@ -110,13 +117,19 @@ class Subnet(nn.Module):
         super().__init__()
         self.num_anchors, self.num_outputs = num_anchors, num_outputs
         widths = [in_channels] + [channels] * num_convs
-        self.convs = nn.Sequential(
-            *(Conv2dNormActivation(width, channels, norm_layer=norm) for width in widths[:-1])
-        )
-        self.output = nn.Conv2d(widths[-1], num_anchors * num_outputs, kernel_size=3, padding=1)
+        if convs == "standard":
+            layers = [
+                Conv2dNormActivation(width, channels, norm_layer=norm) for width in widths[:-1]
+            ]
+        else:
+            layers = [_separable_layer(width, channels, norm) for width in widths[:-1]]
+            layers.append(depthwise(widths[-1]))  # the output convolution is its pointwise part
+        self.convs = nn.Sequential(*layers)
+        side = 3 if convs == "standard" else 1
+        self.output = nn.Conv2d(widths[-1], num_anchors * num_outputs, side, padding=side // 2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=_WEIGHT_STD)
+                nn.init.normal_(module.weight, std=_initial_deviation(module))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.constant_(self.output.bias, output_bias)  # type: ignore[arg-type]
@@ -128,6 +141,24 @@ class Subnet(nn.Module):
         return output.permute(0, 2, 3, 1).view(
             batch, height, width, self.num_anchors, self.num_outputs
         )
+
+
+def _separable_layer(
+    in_channels: int, channels: int, norm: Callable[[int], nn.Module] | None
+) -> nn.Module:
+    pointwise = Conv2dNormActivation(in_channels, channels, kernel_size=1, norm_layer=norm)
+    return nn.Sequential(depthwise(in_channels), pointwise)
+
+
+def _initial_deviation(conv: nn.Conv2d) -> float:
+    """Of its weights, such that both parts of a separable convolution do as a 3×3 one in variance.
+
+    The depthwise part, a sum over nine pixels, keeps it; the pointwise one is a sum over a ninth of
+    the values.
+    """
+    if conv.groups > 1:
+        return 1 / 3
+    return _WEIGHT_STD * 3 if conv.kernel_size == (1, 1) else _WEIGHT_STD
 
 
 class RetinaHead(nn.Module):
