@@ -9,13 +9,15 @@ from typing import Literal
 
 from torch import nn
 
+from retina.modeling.depthwise import DepthwiseConv2d
+
 Convs = Literal["standard", "separable"]
 """``standard``: one 3×3 convolution; ``separable``: a depthwise 3×3 and a pointwise one."""
 
 
 def depthwise(channels: int, *, stride: int = 1) -> nn.Conv2d:
     """The part that mixes pixels, each channel for itself."""
-    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+    return DepthwiseConv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
 
 def separable(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
