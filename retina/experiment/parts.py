@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
-from retina.artifact import Artifact, load_artifact
+from retina.artifact import Artifact
 from retina.configuration import NOT_SET, Tree, differences
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
@@ -18,9 +19,12 @@ from retina.evaluation.evaluator import Evaluator
 from retina.experiment.config import ExperimentConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
-from retina.modeling.importers.torchvision import own_names
+from retina.modeling.detector_names import PublishedName
+from retina.modeling.importers.published import published
+from retina.modeling.importers.torchvision import CLASS_OUTPUTS, own_names
 from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
+from retina.prediction.detectors import load_detector
 from retina.runtime import TorchRuntime
 from retina.structures import Categories
 
@@ -100,16 +104,19 @@ def build_detector(
         The network; what became of each weight of ``model.initialize_from``; and the settings of
         model and preprocessing that differ from that file's, since weights that fit by shape may
         still mean something else.
+
+    Raises:
+        UserError: there are no such weights, or they are of another network.
     """
     source = config.model.initialize_from
     if source is None:
         return config.model.build(len(categories)), None, ()
     detector = config.model.without_pretrained_weights().build(len(categories))
-    if source.suffix != ".safetensors":  # another program's
+    if isinstance(source, Path) and source.suffix != ".safetensors":  # another program's
         weights = read_weights(source)
         report = load_matching(detector, own_names(weights.state_dict))
         return detector, replace(report, taken=weights.taken), ()
-    artifact = load_artifact(source)
+    artifact = load_detector(source)
     theirs, ours = (
         _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
     )
@@ -118,12 +125,37 @@ def build_detector(
         for key, (there, here) in differences(theirs, ours).items()
         if NOT_SET not in (there, here)
     )
-    return detector, load_matching(detector, artifact.state_dict), told
+    report = load_matching(detector, artifact.state_dict)
+    if not isinstance(source, Path):
+        report = _with_advice(report, source, config.model)
+    return detector, report, told
+
+
+def _with_advice(report: LoadReport, name: PublishedName, model: ModelConfig) -> LoadReport:
+    """The report, which says what a published detector's weights would fit where many do not.
+
+    Raises:
+        UserError: the backbone is another one, of which some weights fit by shape, by chance.
+    """
+    preset = published(name).preset
+    left = [*report.missing, *(one.name for one in report.mismatched), *report.unexpected]
+    if any(key.startswith("backbone.") for key in left):
+        raise UserError(
+            f"model.initialize_from: {name} has the backbone resnet50, this config "
+            f"{model.backbone.name}, which its weights do not fit; preset: {preset} is the "
+            "architecture of all of them, or set model.backbone.name: resnet50"
+        )
+    if all(key.startswith(CLASS_OUTPUTS) for key in left):
+        return report
+    return replace(report, advice=f"preset: {preset} is the architecture that fits all of {name}")
 
 
 def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:
+    # The layout in memory is no part of what the weights mean.
     return {
-        "model": model.without_pretrained_weights().model_dump(mode="json"),
+        "model": model.without_pretrained_weights().model_dump(
+            mode="json", exclude={"memory_format"}
+        ),
         "preprocess": preprocess.model_dump(mode="json"),
     }
 
