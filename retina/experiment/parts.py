@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retina.artifact import Artifact
-from retina.configuration import NOT_SET, Tree, differences
+from retina.configuration import NOT_SET, Tree, differences, read_preset
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
@@ -111,6 +111,8 @@ def build_detector(
     source = config.model.initialize_from
     if source is None:
         return config.model.build(len(categories)), None, ()
+    if not isinstance(source, Path):
+        _check_backbone(source, config.model)
     detector = config.model.without_pretrained_weights().build(len(categories))
     if isinstance(source, Path) and source.suffix != ".safetensors":  # another program's
         weights = read_weights(source)
@@ -127,27 +129,33 @@ def build_detector(
     )
     report = load_matching(detector, artifact.state_dict)
     if not isinstance(source, Path):
-        report = _with_advice(report, source, config.model)
+        report = _with_advice(report, source)
     return detector, report, told
 
 
-def _with_advice(report: LoadReport, name: PublishedName, model: ModelConfig) -> LoadReport:
-    """The report, which says what a published detector's weights would fit where many do not.
+def _check_backbone(name: PublishedName, model: ModelConfig) -> None:
+    """Refuse another backbone before anything is fetched: what fits by shape fits by chance.
 
     Raises:
-        UserError: the backbone is another one, of which some weights fit by shape, by chance.
+        UserError: says which preset has the right one.
     """
     preset = published(name).preset
-    left = [*report.missing, *(one.name for one in report.mismatched), *report.unexpected]
-    if any(key.startswith("backbone.") for key in left):
+    theirs = read_preset(preset)["model"]["backbone"]
+    if (model.backbone.kind, model.backbone.name) != (theirs["kind"], theirs["name"]):
         raise UserError(
-            f"model.initialize_from: {name} has the backbone resnet50, this config "
-            f"{model.backbone.name}, which its weights do not fit; preset: {preset} is the "
-            "architecture of all of them, or set model.backbone.name: resnet50"
+            f"model.initialize_from: {name} has the backbone {theirs['name']}, this config "
+            f"{model.backbone.name}, which its weights do not fit; preset: {preset} has all that "
+            f"fits, or set model.backbone.name: {theirs['name']}"
         )
+
+
+def _with_advice(report: LoadReport, name: PublishedName) -> LoadReport:
+    """The report, which names the preset that fits where more than the classes differ."""
+    left = [*report.missing, *(one.name for one in report.mismatched), *report.unexpected]
     if all(key.startswith(CLASS_OUTPUTS) for key in left):
         return report
-    return replace(report, advice=f"preset: {preset} is the architecture that fits all of {name}")
+    advice = f"preset: {published(name).preset} is the architecture that fits all of {name}"
+    return replace(report, advice=advice)
 
 
 def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:
