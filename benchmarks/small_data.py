@@ -121,6 +121,8 @@ ROWS = {
 }
 STEPS = {"bccd": 1040, "chess": 1040, "raccoon": 800}
 """Of the peer: the old template's 40 epochs."""
+SIZE = {"min_size": 240, "max_size": 400}
+"""Of the input."""
 
 
 def config_of(job: Job, folder: Path, weights: Path, run: Path) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
             "lr": job.lr,
             "seed": job.seed,
             "steps": STEPS[job.data],
-            "preprocess": {"min_size": 240, "max_size": 400, "antialias": True},
+            "preprocess": SIZE | {"antialias": True},
         }
         command += ["--config", json.dumps(asked)]
     else:
@@ -202,6 +204,31 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
                     yield from (Job(data, row, seed, lr) for lr in LEARNING_RATES)
                 elif (best := best_rate(data, row, min(arguments.seeds))) is not None:
                     yield Job(data, row, seed, best)
+
+
+def times(data: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Steps and detection of the default beside the peer's, in both precisions."""
+    from small_data_time import compare
+    from torchvision_peer import PeerConfig
+
+    row = "default from scratch" if data == "bccd" else "default"
+    written = arguments.folder / f"time_{data}.yaml"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    config = config_of(Job(data, row, 0), arguments.data, arguments.weights, written.parent / "x")
+    written.write_text(yaml.safe_dump(config, sort_keys=False))
+    peers = [
+        PeerConfig(
+            backbone="resnet18" if data == "bccd" else "efficientnet_lite0",
+            weights=None if data == "bccd" else arguments.weights,
+            min_size=SIZE["min_size"],
+            max_size=SIZE["max_size"],
+            steps=10_000,
+            lr=1e-4,
+            precision=precision,
+        )
+        for precision in ("bf16", "fp32")
+    ]
+    return compare(written, peers, threads=arguments.threads, rounds=arguments.rounds)
 
 
 def results() -> list[dict[str, Any]]:
@@ -267,14 +294,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="of what is timed")
+    parser.add_argument("--rounds", type=int, default=7, help="of what is timed")
     arguments = parser.parse_args()
     if arguments.what == "table":
         table()
         return
     if arguments.data is None or arguments.weights is None:
         parser.error("--data and --weights are needed")
+    arguments.weights = arguments.weights.resolve()
     if arguments.what == "time":
-        raise SystemExit("time")
+        for data in arguments.sets:
+            for row in times(data, arguments):
+                print(json.dumps({"data": data} | row), flush=True)
+        return
     train_all(arguments)
 
 
