@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from retina.cli.options import Detector
 from retina.cli.output import make_console, print_lines
 from retina.wording import counted
 
@@ -17,15 +15,18 @@ if TYPE_CHECKING:
 
 
 def command(
-    detector: Annotated[Path, typer.Argument(help="A detector file.", show_default=False)],
+    detector: Detector,
 ) -> None:
     """Say what a detector file holds: network, classes, input, training, and its first weights.
 
     Example: `retina info runs/first/checkpoints/best.safetensors`
     """
-    from retina.artifact import load_artifact
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import load_detector, taken_for
 
-    print_lines(make_console(), *_described(load_artifact(detector)))
+    source = detector_given(detector, "DETECTOR")
+    artifact = load_detector(source)
+    print_lines(make_console(), *taken_for(source), *_described(artifact))
 
 
 def _described(artifact: Artifact) -> Iterator[str]:

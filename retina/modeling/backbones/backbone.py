@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from retina.configuration import Config
 from retina.errors import UserError
+from retina.modeling.depthwise import use_quick_depthwise
 from retina.modeling.normalization import NormKind, set_norms
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.pretrained import (
@@ -152,6 +153,7 @@ class BackboneConfig(Config, ABC):
         """
         backbone = self.network()
         set_norms(backbone, self.norm, self.norm_eps)
+        use_quick_depthwise(backbone)
         if self.weights is not None:
             self.load_weights(backbone, self.weights)
         backbone.start_at(self.finest_map)

@@ -29,8 +29,8 @@ from retina.modeling.pretrained import (
     UNKNOWN,
     WEIGHT_FILES,
     WeightOrigin,
-    fetched_to,
     is_weight_file,
+    kept_at,
     origin_of_file,
     pixels_of_file,
     sha256_of,
@@ -201,7 +201,7 @@ def _file_on_hub(about: Any) -> str:
 def _kept_at(about: Any) -> Path | None:
     """Where timm's fetched weights lie; None where they are not found."""
     if not about.hf_hub_id:
-        return fetched_to(about.url) if about.url else None
+        return kept_at(about.url) if about.url else None
     hub = importlib.import_module("huggingface_hub")  # timm needs it
     found = hub.try_to_load_from_cache(about.hf_hub_id, _file_on_hub(about))
     return Path(found) if isinstance(found, str) else None
