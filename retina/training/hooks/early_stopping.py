@@ -11,7 +11,7 @@ from retina.training.run import Hook, TrainingRun
 class EarlyStopping(Hook):
     """Stops when so many evaluations in a row brought no better validation AP.
 
-    At a high learning rate the AP stands still, or jumps about, and rises again when the rate falls.
+    At a high learning rate the AP stands still, or jumps about, and rises when the rate falls.
     So an evaluation counts only once the rate has come down; what is best is the best of all.
 
     Args:
