@@ -22,6 +22,7 @@ from retina.configuration import Config, validate
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
+from retina.modeling.detector_names import names_hint
 from retina.modeling.loading import build_with_weights
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
@@ -141,7 +142,8 @@ def load_artifact(path: Path | str) -> Artifact:
     """
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113  # no error where the name is too long
-        raise UserError(f"{path}: no such detector file; train one, or import one")
+        hint = names_hint(path)
+        raise UserError(f"{path}: no such detector file{hint}; train one, or import one")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes); take another checkpoint")
     try:

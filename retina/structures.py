@@ -465,11 +465,12 @@ class DensePredictions:
 
     Attributes:
         class_logits: per level ``(B, H, W, A, K)``, views of channels-last convolution outputs.
-        box_deltas: per level ``(B, H, W, A, 4)``.
+        box_codes: per level ``(B, H, W, A, C)``, what the detector's box coder makes boxes of: 4
+            deltas, or the logits of four distributions.
     """
 
     class_logits: tuple[Tensor, ...]
-    box_deltas: tuple[Tensor, ...]
+    box_codes: tuple[Tensor, ...]
 
     @property
     def feature_shapes(self) -> tuple[Size, ...]:
@@ -477,10 +478,10 @@ class DensePredictions:
         return tuple((int(level.shape[1]), int(level.shape[2])) for level in self.class_logits)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
-        """All levels in one: class logits ``(B, R, K)`` and box deltas ``(B, R, 4)`` (copies)."""
+        """All levels in one: class logits ``(B, R, K)`` and box codes ``(B, R, C)`` (copies)."""
         return (
             torch.cat([level.flatten(1, 3) for level in self.class_logits], dim=1),
-            torch.cat([level.flatten(1, 3) for level in self.box_deltas], dim=1),
+            torch.cat([level.flatten(1, 3) for level in self.box_codes], dim=1),
         )
 
 

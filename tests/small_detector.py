@@ -13,7 +13,7 @@ from retina.artifact import ArtifactConfig
 from retina.configuration import Config, OneOf
 from retina.experiment.config import ExperimentConfig, InitializedModelConfig
 from retina.geometry.anchors import AnchorConfig
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.modeling.backbones import Backbone, BackboneConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
@@ -83,5 +83,5 @@ def small_detector(num_classes: int = 2, *, channels: int = 8) -> RetinaNet:
         pyramid=pyramid,
         head=head,
         anchor_generator=anchors,
-        box_coder=BoxCoderConfig().build(),
+        box_coder=DeltasConfig().build(),
     )

@@ -49,6 +49,14 @@ NEWCOMERS = (
         "from retina.objective.assignment.center import CenterConfig\n",
     ),
     (
+        "corners.py",
+        "geometry/box_coders",
+        "geometry/box_coders/__init__.py",
+        "    OneOf(\n",
+        "        CornersConfig,\n",
+        "from retina.geometry.box_coders.corners import CornersConfig\n",
+    ),
+    (
         "lines.py",
         "datasets/formats",
         "datasets/formats/__init__.py",
@@ -139,7 +147,7 @@ def workplace(
             f"annotations: {data / split / 'boxes.lines'}}}\n"
             for split in ("train", "validation")
         )
-        + "model: {backbone: {kind: toy, norm: batch}}\n"
+        + "model: {backbone: {kind: toy, norm: batch}, box_coder: {kind: corners}}\n"
         "objective: {assigner: {kind: center}, classification: {kind: cross_entropy}}\n"
         "training: {batch_size: 4, evaluate_every_epochs: 2, pictures: 0}\n"
     )

@@ -18,7 +18,7 @@ import retina
 from retina.cli.main import make_app
 from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
-from retina.objective.classification import FocalConfig
+from retina.objective.classification import FocalConfig, QualityFocalConfig
 from retina.registry import COMMANDS, Command
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
@@ -32,7 +32,9 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     config = load_experiment(path, SMALLEST if names_no_data else [])
     detector = config.model.without_pretrained_weights().build(3)
     assert detector.num_classes == 3
-    assert config.objective.classification == FocalConfig(alpha=0.25, gamma=2.0)
+    is_gfl = path.stem.startswith("gfl")
+    expected = QualityFocalConfig(beta=2.0) if is_gfl else FocalConfig(alpha=0.25, gamma=2.0)
+    assert config.objective.classification == expected
     assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
     factor = config.schedule.build(1000)
     assert 0 < max(factor(step) for step in range(1000)) <= 1
@@ -55,26 +57,36 @@ def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
         "torchvision_v1": ("l1", "per_image"),
         "torchvision_v2": ("giou", "per_image"),
         "detectron2": ("l1", "moving_average"),
+        "gfl": ("giou", "foreground"),
+        "retinanet": ("giou", "foreground"),
     }[name]
     assert config.objective.box.kind == box
     assert config.objective.normalizer == normalizer
-    assert config.optimizer.kind == ("adamw" if name == "torchvision_v2" else "sgd")
+    adamw = ("torchvision_v2", "retinanet")
+    assert config.optimizer.kind == ("adamw" if name in adamw else "sgd")
     assert config.training.batch_size == 16
 
 
 def test_presets_train_as_the_references_do() -> None:
     presets = {name: read_preset(name) for name in preset_names()}
+    own = presets.pop("retinanet")
+    assert own["schedule"]["kind"] == "one_cycle"
+    assert own["objective"]["classification"] == presets["paper"]["objective"]["classification"]
+    assert own["model"]["anchors"] == presets["paper"]["model"]["anchors"]
     drops = {
         "paper": [2 / 3, 8 / 9],
         "torchvision_v1": [16 / 26, 22 / 26],
         "torchvision_v2": [16 / 26, 22 / 26],
         "detectron2": [60 / 90, 80 / 90],
+        "gfl": [8 / 12, 11 / 12],
     }
     assert {name: preset["schedule"]["drops"] for name, preset in presets.items()} == drops
     smallest = {"torchvision_v2": 480, "detectron2": 640}
     for name, preset in presets.items():
         factors = [side / 800 for side in range(smallest.get(name, 800), 801, 32)]
         assert preset["sampling"]["scale_factors"] == factors
+        if name == "gfl":
+            continue
         assert preset["model"]["anchors"]["scales"] == [1.0, 2 ** (1 / 3), 2 ** (2 / 3)]
         assert preset["objective"]["classification"] == {
             "kind": "focal",

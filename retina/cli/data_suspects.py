@@ -32,10 +32,11 @@ NUM_SHOWN = 10
 
 def command(
     detectors: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="DETECTOR...",
-            help="A detector file, or several of one run, whose outputs are averaged.",
+            help="A detector file, or several of one run, whose outputs are averaged; or a "
+            "published one by its name: coco_v1, coco_v2.",
         ),
     ],
     data: Data = None,
@@ -63,7 +64,6 @@ def command(
     Example: `retina data suspects runs/first/checkpoints/last.safetensors --images photos
     --annotations labels.json --output suspects`
     """
-    from retina.artifact import load_artifact
     from retina.datasets.categories import UnknownCategoriesError
     from retina.datasets.exports.exported_images import common_folder
     from retina.devices import pick_device, pick_precision
@@ -72,11 +72,15 @@ def command(
     from retina.instruments.label_errors.detector import AveragedDetector
     from retina.instruments.label_errors.ranking import KINDS, find_label_errors
     from retina.instruments.label_errors.report import html_page, json_text
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import load_detector, taken_for
     from retina.storage import make_folder, write_text
 
     console = make_console()
     chosen = chosen_precision(precision)
-    artifacts = [load_artifact(path) for path in detectors]
+    sources = [detector_given(detector, "DETECTOR") for detector in detectors]
+    artifacts = [load_detector(source) for source in sources]
+    print_lines(console, *(line for source in sources for line in taken_for(source)))
     where = pick_device(device)
     detector = AveragedDetector(artifacts, device=where, precision=pick_precision(chosen, where))
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from retina.cli.options import (
+    DETECTOR,
     Annotations,
     BatchSize,
     Data,
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    detector: Annotated[
-        Path | None, typer.Argument(metavar="DETECTOR", help="A detector file (.safetensors).")
-    ] = None,
+    detector: Annotated[str | None, typer.Argument(metavar="DETECTOR", help=DETECTOR)] = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -65,12 +64,13 @@ def command(
 
     Example: `retina evaluate --detections results.json --annotations val.json`
     """
-    from retina.artifact import load_artifact
     from retina.datasets.coco_results import write_results
     from retina.errors import UserError, one_of
     from retina.evaluation.engines import Backend
     from retina.evaluation.report import category_table, summary_table, write_metrics
     from retina.experiment import build_artifact_evaluator
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import load_detector, taken_for
 
     console = make_console()
     engine: Backend = one_of(backend, get_args(Backend), "--backend")
@@ -86,9 +86,11 @@ def command(
         print_lines(console, *findings)
     elif detector is not None:
         chosen = chosen_precision(precision)
-        artifact = load_artifact(detector)
+        source = detector_given(detector, "DETECTOR")
+        artifact = load_detector(source)
+        print_lines(console, *taken_for(source))
         resolved = scored_data(
-            detector,
+            source,
             artifact.categories,
             data,
             annotations,

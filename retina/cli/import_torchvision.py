@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retina.cli.options import output_option
 from retina.cli.output import make_console, print_lines
 
-_ARCHITECTURES = {"v1": "retinanet_resnet50_fpn", "v2": "retinanet_resnet50_fpn_v2"}
+if TYPE_CHECKING:
+    from retina.modeling.importers.torchvision import Variant
 
 
 def command(
@@ -28,7 +29,8 @@ def command(
         typer.Option(
             "--categories",
             help="Text file with one class name per line, or a COCO annotation file; without it "
-            "torchvision's 91 COCO names where the weights have 91 outputs, else numbers.",
+            "COCO's names where the weights have torchvision's 91 outputs, of which 80 are kept; "
+            "else numbers.",
         ),
     ] = None,
     min_size: Annotated[int, typer.Option("--min-size", min=1, help="Shorter side.")] = 800,
@@ -47,26 +49,28 @@ def command(
     Example: `retina import torchvision retinanet_v2.pth --variant v2 --output coco.safetensors`
     """
     from retina.errors import UserError, one_of
+    from retina.modeling.importers.published import UNUSED, official_norm_eps
     from retina.modeling.importers.torchvision import num_classes_of
     from retina.modeling.loading import read_weights
-    from retina.prediction.torchvision_import import torchvision_artifact
+    from retina.modeling.pretrained import fetch
+    from retina.prediction.detectors import torchvision_artifact
 
-    one_of(variant, tuple(_ARCHITECTURES), "--variant")
+    chosen: Variant = one_of(variant, ("v1", "v2"), "--variant")
     if output.suffix != ".safetensors":
         raise UserError(f"--output: {output} must end in .safetensors")
-    official = _official_weights(state_dict, variant)
+    official = _official_weights(state_dict, chosen)
     if official is None:
         read = read_weights(Path(state_dict))
         weights, taken = read.state_dict, read.taken
     else:
-        weights, taken = _fetch(official), ""
-    if norm_eps is None:
-        norm_eps = 0.0 if official is not None and variant == "v1" else 1e-5
-    num_classes = num_classes_of(weights)
+        weights, taken = fetch(official, asked_as=state_dict, instead="; or give a local file"), ""
+        norm_eps = official_norm_eps(chosen) if norm_eps is None else norm_eps
+    norm_eps = 1e-5 if norm_eps is None else norm_eps
     artifact = torchvision_artifact(
         weights,
-        "v1" if variant == "v1" else "v2",
-        _names(categories, num_classes, variant),
+        chosen,
+        _names(categories, num_classes_of(weights), chosen),
+        unused=UNUSED if categories is None else (),
         min_size=min_size,
         max_size=max_size,
         norm_eps=norm_eps,
@@ -77,36 +81,21 @@ def command(
         print_lines(console, f"{state_dict}: {taken}")
     print_lines(
         console,
-        f"{output}: torchvision {variant}, {num_classes} class outputs, {min_size}–{max_size} "
-        f"pixels, norm epsilon {norm_eps:g}",
+        f"{output}: torchvision {variant}, {len(artifact.categories)} classes, "
+        f"{min_size}–{max_size} pixels, norm epsilon {norm_eps:g}",
     )
 
 
-def _fetch(official: Any) -> Any:
-    import pickle
-
-    from retina.errors import UserError
-    from retina.wording import first_line
-
-    try:
-        return official.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{official.name}: could not be fetched from {official.url} "
-            f"({first_line(error)}); give a local file"
-        ) from None
-
-
-def _official_weights(name: str, variant: str) -> Any:
+def _official_weights(name: str, variant: Variant) -> Any:
     """Torchvision's weights of that name, or None where the name is a file."""
     from torchvision.models import get_model_weights
 
     from retina.errors import UserError
+    from retina.modeling.importers.published import ARCHITECTURES
 
     if Path(name).exists():
         return None
-
-    known = get_model_weights(_ARCHITECTURES[variant])
+    known = get_model_weights(ARCHITECTURES[variant])
     if name in known.__members__:
         return known[name]
     if Path(name).suffix:
@@ -117,12 +106,14 @@ def _official_weights(name: str, variant: str) -> Any:
     )
 
 
-def _names(source: Path | None, num_classes: int, variant: str) -> list[str]:
-    if source is not None:
-        return _read_names(source, num_classes)
+def _names(source: Path | None, num_classes: int, variant: Variant) -> list[str]:
     from torchvision.models import get_model_weights
 
-    official = list(get_model_weights(_ARCHITECTURES[variant]).DEFAULT.meta["categories"])
+    from retina.modeling.importers.published import ARCHITECTURES
+
+    if source is not None:
+        return _read_names(source, num_classes)
+    official = list(get_model_weights(ARCHITECTURES[variant]).DEFAULT.meta["categories"])
     if num_classes == len(official):
         return official
     return [f"class {number}" for number in range(num_classes)]

@@ -12,7 +12,7 @@ from retina.cli.options import (
     BatchSize,
     Data,
     DataConfig,
-    DetectorPath,
+    Detector,
     Device,
     Images,
     NumWorkers,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    detector: DetectorPath,
+    detector: Detector,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -63,18 +63,21 @@ def command(
 
     Example: `retina loss anatomy coco.safetensors --annotations val.json --images val/`
     """
-    from retina.artifact import load_artifact
     from retina.devices import pick_device
     from retina.instruments.anatomy.figures import write_figures
     from retina.instruments.anatomy.measuring import measure_anatomy
     from retina.instruments.anatomy.report import anatomy_table, summary, write_anatomy
     from retina.instruments.anatomy.source import find_trained_loss, objective_of, picture_title
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import load_detector, taken_for
     from retina.storage import make_folder
 
     console = make_console()
-    artifact = load_artifact(detector)
+    chosen = detector_given(detector, "DETECTOR")
+    artifact = load_detector(chosen)
+    print_lines(console, *taken_for(chosen))
     resolved = scored_data(
-        detector,
+        chosen,
         artifact.categories,
         data,
         annotations,
@@ -105,9 +108,11 @@ def command(
     console.print(anatomy_table(anatomy).to_terminal())
     print_lines(console, *summary(anatomy))
     if output is not None:
-        about = {"checkpoint": str(detector), "data": resolved.name, "loss": loss.kind}
+        about = {"checkpoint": detector, "data": resolved.name, "loss": loss.kind}
         write_anatomy(output / "anatomy.json", anatomy, about)
-        write_figures(output, anatomy, picture_title(detector, resolved.name, anatomy.num_images))
+        write_figures(
+            output, anatomy, picture_title(Path(detector), resolved.name, anatomy.num_images)
+        )
         print_lines(console, f"written to {output}")
 
 

@@ -12,7 +12,7 @@ from retina.cli.options import (
     BatchSize,
     Data,
     DataConfig,
-    DetectorPath,
+    Detector,
     Device,
     Images,
     NumWorkers,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    detector: DetectorPath,
+    detector: Detector,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -63,19 +63,22 @@ def command(
 
     Example: `retina loss lab runs/demo/checkpoints/best.safetensors --gammas 1,1.5,2,3`
     """
-    from retina.artifact import load_artifact
     from retina.experiment.data import run_folder
     from retina.instruments.anatomy.lab.figure import write_heat_maps
     from retina.instruments.anatomy.lab.replay import replay
     from retina.instruments.anatomy.lab.report import CAVEAT, lab_table, write_lab
     from retina.instruments.anatomy.source import find_trained_loss, picture_title
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import file_of, load_detector, taken_for
     from retina.storage import make_folder
 
     console = make_console()
     gamma_grid, alpha_grid = parse_gammas(gammas), parse_alphas(alphas)
-    artifact = load_artifact(detector)
+    chosen = detector_given(detector, "DETECTOR")
+    artifact = load_detector(chosen)
+    print_lines(console, *taken_for(chosen))
     resolved = scored_data(
-        detector,
+        chosen,
         artifact.categories,
         data,
         annotations,
@@ -84,11 +87,12 @@ def command(
         split,
         purpose="what to look at",
     )
-    folder = output or (run_folder(detector) or detector.parent) / "lab"
+    beside = chosen if isinstance(chosen, Path) else Path(chosen)  # of a name, the working folder
+    folder = output or (run_folder(beside) or beside.parent) / "lab"
     make_folder(folder)  # refused, where it must be, before anything is computed
     print_lines(console, *describe_report(resolved.full_name, resolved.dataset.report))
     sample = _sample(
-        detector,
+        file_of(chosen),
         artifact,
         resolved,
         folder / "sample.safetensors",
@@ -101,14 +105,14 @@ def command(
     cells = replay(sample, gamma_grid, alpha_grid)
     console.print(lab_table(cells).to_terminal())
     console.print(CAVEAT, markup=False)
-    about = {"checkpoint": str(detector), "data": resolved.name}
+    about = {"checkpoint": detector, "data": resolved.name}
     write_lab(folder / "lab.json", sample, cells, about)
     loss = find_trained_loss(resolved)
     write_heat_maps(
         folder / "lab.png",
         cells,
         trained=loss.parameters if resolved.config is not None and loss.is_exact else None,
-        title=picture_title(detector, resolved.name, sample.num_images),
+        title=picture_title(beside, resolved.name, sample.num_images),
     )
     print_lines(console, f"written to {folder}")
 

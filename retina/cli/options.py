@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from retina.devices import PrecisionChoice
     from retina.experiment import ResolvedData
+    from retina.modeling.detector_names import DetectorSource
     from retina.structures import Categories
 
 ConfigPath = Annotated[
@@ -31,9 +32,8 @@ Overrides = Annotated[
 ]
 DeviceOfConfig = Annotated[str | None, typer.Option("--device", help="Short for device=…")]
 
-DetectorPath = Annotated[
-    Path, typer.Argument(metavar="DETECTOR", help="A detector file (.safetensors).")
-]
+DETECTOR = "A detector file (.safetensors), or a published one by its name: coco_v1, coco_v2."
+Detector = Annotated[str, typer.Argument(metavar="DETECTOR", help=DETECTOR)]
 
 _SOURCE = "Config, annotation file or folder: see the README."
 Source = Annotated[Path | None, typer.Argument(metavar="SOURCE", help=_SOURCE)]
@@ -198,7 +198,7 @@ def labelled_splits(
 
 
 def scored_data(
-    detector: Path,
+    detector: DetectorSource,
     categories: Categories,
     data: Path | None,
     annotations: Path | None,
@@ -208,7 +208,7 @@ def scored_data(
     *,
     purpose: str,
 ) -> ResolvedData:
-    """The data set that a detector is run on, by default the validation of its run.
+    """The data set that a detector is run on, by default the validation of its file's run.
 
     Annotations of classes that the detector does not have are left out.
 
@@ -223,7 +223,7 @@ def scored_data(
         images=images,
         config=config,
         split=split,
-        detector=detector,
+        detector=detector if isinstance(detector, Path) else None,
     )
     return resolve_data(
         options, purpose=purpose, categories=categories, unknown_categories="leave_out"

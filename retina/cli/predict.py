@@ -9,7 +9,7 @@ import typer
 
 from retina.cli.options import (
     BatchSize,
-    DetectorPath,
+    Detector,
     Device,
     Images,
     Precision,
@@ -21,7 +21,7 @@ from retina.wording import counted
 
 
 def command(
-    detector: DetectorPath,
+    detector: Detector,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -59,15 +59,21 @@ def command(
     cannot be written: its objects are in detections.json.
 
     Example: `retina predict runs/demo/checkpoints/best.safetensors photos/ --output found`
+
+    Example, with nothing trained: `retina predict coco_v2 photo.jpg --output found`
     """
     from rich.console import Console
 
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import taken_for
     from retina.prediction.files import predict_files
     from retina.prediction.predictor import load
     from retina.prediction.sources import find_images
 
     console = make_console()
+    source = detector_given(detector, "DETECTOR")
     predictor = load(detector, device=device, precision=chosen_precision(precision))
+    print_lines(console, *taken_for(source))
     found = find_images(sources, images=images, split=split)
     print_lines(console, *found.notes)
     if found.passed_over:

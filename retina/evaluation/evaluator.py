@@ -88,14 +88,15 @@ class Evaluator:
 
     def run_with_losses(self, runtime: TorchRuntime, criterion: Criterion) -> EvaluationResult:
         """Score a detector and compute its losses on the split; errors as in `run`."""
-        totals = torch.zeros(5, device=runtime.device)
+        totals = torch.zeros(6, device=runtime.device)
 
         def detect(batch: ImageBatch) -> list[Detections]:
             output = runtime.forward(batch.images)
             with runtime.naming_the_images(output.image_sizes), torch.no_grad():
                 targets = targets_of_input(batch, output)
                 sums = criterion.sums(output.predictions, output.anchors, targets)
-            totals.add_(sums.detach_stack())
+            weight = sums.num_foreground if sums.box_weight is None else sums.box_weight
+            totals.add_(torch.cat([sums.detach_stack(), weight.float().reshape(1)]))
             return runtime.detections(output)
 
         return self._score(detect, totals, None)
@@ -110,7 +111,8 @@ class Evaluator:
 
         Args:
             detect: finds the objects in a few images.
-            totals: the `LossSums` of this rank as ``(5,)``, filled by ``detect``.
+            totals: the `LossSums` of this rank and their box weight as ``(6,)``, which ``detect``
+                fills.
             on_progress: as in `run`.
         """
         metrics = CocoMetrics(
@@ -146,8 +148,9 @@ class Evaluator:
 
 
 def _losses(totals: torch.Tensor) -> dict[str, float]:
-    classification, box_regression, _, _, divisor = totals.tolist()
+    classification, box_regression, _, num_foreground, divisor, box_weight = totals.tolist()
     divisor = max(1.0, divisor)
+    box_regression *= num_foreground / box_weight if box_weight else 1.0
     return {
         "loss": (classification + box_regression) / divisor,
         "classification": classification / divisor,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
 
 from retina.configuration import PRESETS, Config, load_config
 from retina.datasets import AnyDatasetConfig, DatasetConfig, SourceConfig
@@ -16,6 +17,7 @@ from retina.datasets.sampling import SamplingConfig
 from retina.errors import list_given, path_given
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.modeling.config import ModelConfig
+from retina.modeling.detector_names import DetectorSource, as_text, detector_given
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.criterion import ObjectiveConfig
@@ -50,12 +52,21 @@ class SplitsConfig(Config):
         return part
 
 
+StartSource = Annotated[
+    DetectorSource,
+    PlainValidator(partial(detector_given, argument="a detector")),
+    PlainSerializer(as_text, when_used="json"),
+]
+"""`DetectorSource` as a key of a config."""
+
+
 class InitializedModelConfig(ModelConfig):
     """The parts of a detector, and where its weights come from."""
 
-    initialize_from: Path | None = None
-    """A detector file whose weights are taken where name and shape fit, for fine-tuning; or a state
-    dict or checkpoint (.pt, .pth) of torchvision's RetinaNet."""
+    initialize_from: StartSource | None = None
+    """What the weights are taken from where name and shape fit, for fine-tuning: a detector file; a
+    state dict or checkpoint (.pt, .pth) of torchvision's RetinaNet; or `coco_v1` or `coco_v2`,
+    trained on COCO, which torchvision fetches."""
 
 
 class EvaluationConfig(Config):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
-from retina.artifact import Artifact, load_artifact
-from retina.configuration import NOT_SET, Tree, differences
+from retina.artifact import Artifact
+from retina.configuration import NOT_SET, Tree, differences, read_preset
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
@@ -18,9 +19,12 @@ from retina.evaluation.evaluator import Evaluator
 from retina.experiment.config import ExperimentConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
-from retina.modeling.importers.torchvision import own_names
+from retina.modeling.detector_names import PublishedName
+from retina.modeling.importers.published import published
+from retina.modeling.importers.torchvision import CLASS_OUTPUTS, own_names
 from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
+from retina.prediction.detectors import load_detector
 from retina.runtime import TorchRuntime
 from retina.structures import Categories
 
@@ -100,16 +104,21 @@ def build_detector(
         The network; what became of each weight of ``model.initialize_from``; and the settings of
         model and preprocessing that differ from that file's, since weights that fit by shape may
         still mean something else.
+
+    Raises:
+        UserError: there are no such weights, or they are of another network.
     """
     source = config.model.initialize_from
     if source is None:
         return config.model.build(len(categories)), None, ()
+    if not isinstance(source, Path):
+        _check_backbone(source, config.model)
     detector = config.model.without_pretrained_weights().build(len(categories))
-    if source.suffix != ".safetensors":  # another program's
+    if isinstance(source, Path) and source.suffix != ".safetensors":  # another program's
         weights = read_weights(source)
         report = load_matching(detector, own_names(weights.state_dict))
         return detector, replace(report, taken=weights.taken), ()
-    artifact = load_artifact(source)
+    artifact = load_detector(source)
     theirs, ours = (
         _architecture(whole.model, whole.preprocess) for whole in (artifact.config, config)
     )
@@ -118,12 +127,43 @@ def build_detector(
         for key, (there, here) in differences(theirs, ours).items()
         if NOT_SET not in (there, here)
     )
-    return detector, load_matching(detector, artifact.state_dict), told
+    report = load_matching(detector, artifact.state_dict)
+    if not isinstance(source, Path):
+        report = _with_advice(report, source)
+    return detector, report, told
+
+
+def _check_backbone(name: PublishedName, model: ModelConfig) -> None:
+    """Refuse another backbone before anything is fetched: what fits by shape fits by chance.
+
+    Raises:
+        UserError: says which preset has the right one.
+    """
+    preset = published(name).preset
+    theirs = read_preset(preset)["model"]["backbone"]
+    if (model.backbone.kind, model.backbone.name) != (theirs["kind"], theirs["name"]):
+        raise UserError(
+            f"model.initialize_from: {name} has the backbone {theirs['name']}, this config "
+            f"{model.backbone.name}, which its weights do not fit; preset: {preset} has all that "
+            f"fits, or set model.backbone.name: {theirs['name']}"
+        )
+
+
+def _with_advice(report: LoadReport, name: PublishedName) -> LoadReport:
+    """The report, which names the preset that fits where more than the classes differ."""
+    left = [*report.missing, *(one.name for one in report.mismatched), *report.unexpected]
+    if all(key.startswith(CLASS_OUTPUTS) for key in left):
+        return report
+    advice = f"preset: {published(name).preset} is the architecture that fits all of {name}"
+    return replace(report, advice=advice)
 
 
 def _architecture(model: ModelConfig, preprocess: PreprocessConfig) -> Tree:
+    # The layout in memory is no part of what the weights mean.
     return {
-        "model": model.without_pretrained_weights().model_dump(mode="json"),
+        "model": model.without_pretrained_weights().model_dump(
+            mode="json", exclude={"memory_format"}
+        ),
         "preprocess": preprocess.model_dump(mode="json"),
     }
 

@@ -13,6 +13,7 @@ from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, resolve_data
+from retina.modeling.detector_names import detector_given
 from retina.prediction.predictor import Predictor, load
 from retina.training.progress import TrainingProgress
 from retina.training.trainer import TrainingOutcome
@@ -77,7 +78,7 @@ def evaluate(
     """Score a detector with the COCO numbers.
 
     Args:
-        detector: a detector file, or what `retina.load` made of one.
+        detector: a detector file, the name of a published one, or what `retina.load` made of one.
         data: a folder or file that holds the data: see `DataOptions`.
         annotations: instead, a COCO file, or a folder of Pascal VOC's files; with ``images``.
         images: the folder of its images.
@@ -100,11 +101,14 @@ def evaluate(
     """
     batch_size = count_given(batch_size, "batch_size", least=1)
     num_workers = count_given(num_workers, "num_workers", least=0)
-    predictor = detector
-    if not isinstance(predictor, Predictor):
-        predictor = load(predictor, device=device, precision=precision)
-    if isinstance(detector, Predictor) and data is None and annotations is None and config is None:
+    source = None if isinstance(detector, Predictor) else detector_given(detector, "detector")
+    file = source if isinstance(source, Path) else None  # which may lie in a run
+    if file is None and data is None and annotations is None and config is None:
         raise UserError("say what to evaluate on: data, annotations with images, or a config")
+    if isinstance(detector, Predictor):
+        predictor = detector
+    else:
+        predictor = load(detector, device=device, precision=precision)
     resolved = resolve_data(
         DataOptions(
             source=_path(data, "data"),
@@ -112,7 +116,7 @@ def evaluate(
             images=_path(images, "images"),
             config=_path(config, "config"),
             split=split,
-            detector=None if isinstance(detector, Predictor) else Path(detector),
+            detector=file,
         ),
         purpose="what to evaluate on",
         categories=predictor.categories,

@@ -6,10 +6,12 @@ from retina.losses.class_balance import (
     class_balanced_weights,
     effective_numbers,
 )
+from retina.losses.distribution import distribution_focal_loss
 from retina.losses.equalized_focal import EqualizedFocalLoss
 from retina.losses.focal import FocalSums, focal_loss_sums, sigmoid_focal_loss
 from retina.losses.modules import (
     DiceLoss,
+    DistributionFocalLoss,
     FocalTverskyLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
@@ -26,6 +28,7 @@ from retina.losses.unified_focal import unified_focal_loss
 __all__ = [
     "BoxLoss",
     "DiceLoss",
+    "DistributionFocalLoss",
     "EqualizedFocalLoss",
     "FocalSums",
     "FocalTverskyLoss",
@@ -39,6 +42,7 @@ __all__ = [
     "class_balanced_alpha",
     "class_balanced_weights",
     "dice_loss",
+    "distribution_focal_loss",
     "effective_numbers",
     "focal_loss_sums",
     "focal_tversky_loss",

@@ -12,10 +12,10 @@ from torch import Tensor
 BoxLoss = Literal["l1", "smooth_l1", "giou", "diou", "ciou"]
 
 COMPARES_BOXES: frozenset[BoxLoss] = frozenset({"giou", "diou", "ciou"})
-"""The losses that compare boxes; the others compare encoded deltas."""
+"""The losses that compare boxes; the others compare coordinates as they are coded."""
 
 DEFAULT_BETA = 1 / 9
-"""Where smooth-L1 turns linear, in units of deltas."""
+"""Where smooth-L1 turns linear, in units of coded coordinates."""
 
 _EPSILON = 1e-7
 """Keeps the quotients of boxes without any area finite."""
@@ -32,11 +32,11 @@ def box_loss(
     Finite boxes have a finite loss with a finite gradient, also without width or height.
 
     Args:
-        predicted: ``(..., 4)`` boxes (x1, y1, x2, y2) for the IoU losses, else encoded deltas.
+        predicted: ``(..., 4)`` boxes (x1, y1, x2, y2) for the IoU losses, else as they are coded.
         wanted: the same for the truth.
         kind: ``l1``; ``smooth_l1`` (Huber, quadratic below ``beta``); ``giou`` (Rezatofighi et al.
             2019); ``diou`` and ``ciou`` (Zheng et al. 2020).
-        beta: where smooth-L1 turns linear, in units of deltas.
+        beta: where smooth-L1 turns linear, in units of coded coordinates.
 
     Returns:
         ``(...)``, the sum over the four coordinates for l1 and smooth_l1.

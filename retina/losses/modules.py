@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from retina.losses.distribution import distribution_focal_loss
 from retina.losses.focal import sigmoid_focal_loss
 from retina.losses.focal_parameters import check_alpha, check_gamma
 from retina.losses.quality import (
@@ -103,6 +104,10 @@ class QualityFocalLoss(_Loss, function=quality_focal_loss, checks=[check_quality
 
 class VarifocalLoss(_Loss, function=varifocal_loss, checks=[check_varifocal_options]):
     """`varifocal_loss` as a module."""
+
+
+class DistributionFocalLoss(_Loss, function=distribution_focal_loss, checks=[]):
+    """`distribution_focal_loss` as a module."""
 
 
 class DiceLoss(_Loss, function=dice_loss, checks=[check_region_options]):

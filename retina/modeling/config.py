@@ -9,7 +9,7 @@ from pydantic import Field
 
 from retina.configuration import Config
 from retina.geometry.anchors import AnchorConfig
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import AnyBoxCoderConfig, DeltasConfig
 from retina.modeling.backbones import AnyBackboneConfig, ResNetConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
@@ -34,8 +34,8 @@ class ModelConfig(Config):
     """The two subnets that predict classes and boxes at every anchor of every level."""
     anchors: AnchorConfig = Field(default_factory=AnchorConfig)
     """Which boxes the predictions are about."""
-    box_coder: BoxCoderConfig = Field(default_factory=BoxCoderConfig)
-    """What the predicted box deltas mean."""
+    box_coder: AnyBoxCoderConfig = Field(default_factory=DeltasConfig)
+    """What the numbers mean that are predicted for a box."""
 
     memory_format: MemoryFormat = "channels_last"
     """The layout of weights and feature maps. `channels_last` is faster; `contiguous` is what
@@ -52,17 +52,20 @@ class ModelConfig(Config):
         backbone = self.backbone.build()
         pyramid = self.pyramid.build(backbone.feature_specs)
         anchor_generator = self.anchors.build(pyramid.strides)
+        box_coder = self.box_coder.build()
         head = self.head.build(
             in_channels=pyramid.channels,
             num_anchors=anchor_generator.num_per_cell[0],
             num_classes=num_classes,
+            num_box_outputs=box_coder.num_outputs,
+            num_levels=len(pyramid.strides),
         )
         detector = RetinaNet(
             backbone=backbone,
             pyramid=pyramid,
             head=head,
             anchor_generator=anchor_generator,
-            box_coder=self.box_coder.build(),
+            box_coder=box_coder,
         )
         return detector.to(memory_format=_MEMORY_FORMATS[self.memory_format])
 

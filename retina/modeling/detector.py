@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retina.geometry.anchors import AnchorGenerator
-from retina.geometry.box_coder import BoxCoder
+from retina.geometry.box_coders import BoxCoder
 from retina.modeling.backbones.backbone import Backbone
 from retina.modeling.head import RetinaHead
 from retina.modeling.pyramid import Pyramid
@@ -25,7 +25,7 @@ class RetinaNet(nn.Module):
         pyramid: feature maps to levels.
         head: levels to predictions.
         anchor_generator: which anchors the predictions are about.
-        box_coder: what the box deltas mean.
+        box_coder: what the box codes mean.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class RetinaNet(nn.Module):
         super().__init__()
         assert set(anchor_generator.num_per_cell) == {head.num_anchors}
         assert anchor_generator.strides == pyramid.strides
+        assert box_coder.num_outputs == head.box_regression.num_outputs
         self.backbone = backbone
         self.pyramid = pyramid
         self.head = head
@@ -54,8 +55,8 @@ class RetinaNet(nn.Module):
     @property
     def memory_format(self) -> torch.memory_format:
         """The layout of the weights, in which images are best given."""
-        weight = self.head.classification.output.weight
-        is_plain = weight.is_contiguous()
+        # One that is 1×1 or has one channel is laid out in both ways.
+        is_plain = all(weight.is_contiguous() for weight in self.parameters())
         return torch.contiguous_format if is_plain else torch.channels_last
 
     def forward(self, images: Tensor) -> DensePredictions:

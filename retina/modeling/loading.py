@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retina.errors import UserError
+from retina.modeling.detector_names import names_hint
 from retina.modeling.torch_files import UNREADABLE, load_foreign, why_unreadable
 from retina.wording import counted, first_line
 
@@ -52,7 +53,7 @@ def read_weights(path: Path | str) -> Weights:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else load_foreign(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such weight file") from None
+        raise UserError(f"{path}: no such weight file{names_hint(path)}") from None
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not a plain state dict: {why_unreadable(error)}") from None
     except UNREADABLE as error:
@@ -205,6 +206,7 @@ class LoadReport:
         unexpected: names of the file that the detector does not have.
         mismatched: names on both sides, in different shapes; the detector's keep their values.
         taken: which part of the file they are of, as in `Weights`.
+        advice: what would let more of them be loaded, a sentence; empty where nothing would.
     """
 
     loaded: tuple[str, ...]
@@ -212,6 +214,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
     taken: str = ""
+    advice: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -229,6 +232,7 @@ class LoadReport:
         ]
         lines += [f"not loaded, not in the file: {name}" for name in self.missing]
         lines += [f"not used, unknown to this detector: {name}" for name in self.unexpected]
+        lines += [self.advice] if self.advice else []
         return "\n".join(lines)
 
 

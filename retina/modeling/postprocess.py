@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from retina.configuration import Config
-from retina.geometry.box_coder import BoxCoder
+from retina.geometry.box_coders import BoxCoder
 from retina.geometry.boxes import clip_boxes
 from retina.geometry.suppression import suppress
 from retina.structures import Anchors, DensePredictions, Detections, Size
@@ -42,13 +42,13 @@ class PostprocessConfig(Config):
 class Postprocess:
     """Scores, thresholds, decodes, clips and suppresses; other arguments as `PostprocessConfig`.
 
-    A prediction whose logit, deltas or box is not finite is none: the others are as without it.
+    A prediction whose logit, code or box is not finite is none: the others are as without it.
     Of equal logits the anchor that comes first is the better one, then the lower class; of equal
     scores the finer level. So the order, and with it what is suppressed, is the same on every
     device for the same outputs of the network.
 
     Args:
-        box_coder: what the box deltas mean.
+        box_coder: what the box codes mean.
         score_threshold: see the config, as for the rest.
         candidates_per_level: the best pairs that are considered.
         nms_iou_threshold: the overlap that suppresses.
@@ -96,10 +96,10 @@ class Postprocess:
             In pixels of the network's input.
         """
         levels = [
-            self._candidates(logits.flatten(1, 3), deltas.flatten(1, 3), boxes)
-            for logits, deltas, boxes in zip(
+            self._candidates(logits.flatten(1, 3), codes.flatten(1, 3), boxes)
+            for logits, codes, boxes in zip(
                 predictions.class_logits,
-                predictions.box_deltas,
+                predictions.box_codes,
                 torch.split(anchors.boxes, list(anchors.num_per_level)),
                 strict=True,
             )
@@ -117,7 +117,7 @@ class Postprocess:
             self._detections(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
         ]
 
-    def _candidates(self, logits: Tensor, deltas: Tensor, anchors: Tensor) -> _Candidates:
+    def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
         """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync.
 
         The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
@@ -131,12 +131,12 @@ class Postprocess:
         pairs = logits.gather(1, best_anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
         best = _first_of_best(pairs, self.candidates_per_level)  # (B, C)
         rows = best_anchors.gather(1, best // num_classes)
-        best_deltas = deltas.gather(1, rows[:, :, None].expand(-1, -1, 4))
+        best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
         return _Candidates(
             logits=pairs.gather(1, best),
             labels=best % num_classes,
-            boxes=self.box_coder.decode(best_deltas, anchors[rows]),
-            are_all_finite=best_of_anchor.isfinite().all() & deltas.isfinite().all(),
+            boxes=self.box_coder.decode(best_codes, anchors[rows]),
+            are_all_finite=best_of_anchor.isfinite().all() & codes.isfinite().all(),
         )
 
     def _detections(
@@ -167,7 +167,7 @@ class _Candidates:
     logits: Tensor  # (B, C)
     labels: Tensor  # (B, C)
     boxes: Tensor  # (B, C, 4)
-    are_all_finite: Tensor  # () bool, the logits and deltas of the whole level
+    are_all_finite: Tensor  # () bool, the logits and codes of the whole level
 
 
 def _first_of_best(values: Tensor, count: int) -> Tensor:
@@ -185,15 +185,15 @@ def _first_of_best(values: Tensor, count: int) -> Tensor:
 
 def _with_chances_of_finite(predictions: DensePredictions) -> DensePredictions:
     """The same predictions, with the lowest logit where that or the box is not finite."""
-    pairs = list(zip(predictions.class_logits, predictions.box_deltas, strict=True))
+    pairs = list(zip(predictions.class_logits, predictions.box_codes, strict=True))
     return DensePredictions(
         class_logits=tuple(
             torch.where(
-                logits.isfinite() & deltas.isfinite().all(dim=-1, keepdim=True),
+                logits.isfinite() & codes.isfinite().all(dim=-1, keepdim=True),
                 logits,
                 torch.finfo(logits.dtype).min,
             )
-            for logits, deltas in pairs
+            for logits, codes in pairs
         ),
-        box_deltas=tuple(torch.where(deltas.isfinite(), deltas, 0.0) for _, deltas in pairs),
+        box_codes=tuple(torch.where(codes.isfinite(), codes, 0.0) for _, codes in pairs),
     )

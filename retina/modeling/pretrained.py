@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
+import errno
+import sys
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -12,6 +15,7 @@ from torch import nn
 
 from retina.errors import UserError, did_you_mean
 from retina.modeling.loading import StateDict, described, misfits, read_state_dict, without_counters
+from retina.modeling.torch_files import UNREADABLE, check_records, why_unreadable
 from retina.wording import first_line
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
@@ -65,21 +69,62 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
             f"{did_you_mean(weights, known)} (known: {', '.join(known) or 'none'}; or give a local "
             f"file ending in {', '.join(WEIGHT_FILES)})"
         )
-    entry = known[weights]
+    return fetch(
+        known[weights],
+        asked_as=f"model.backbone.weights: '{weights}' of {name}",
+        instead="; or start from random weights: retina train --from-scratch, or "
+        "model.backbone.weights=null",
+    )
+
+
+def fetch(weights: Any, *, asked_as: str, instead: str = "") -> StateDict:
+    """Weights that torchvision has published: from torch's folder of downloads, or the network.
+
+    The hash of what is fetched is checked; nothing stays of what is not whole. A file that lies
+    there is taken whatever its hash. Nothing in it is executed.
+
+    Args:
+        weights: an entry of one of torchvision's enums.
+        asked_as: how the user named them, for the message.
+        instead: what else the user can do, the end of the message.
+
+    Raises:
+        UserError: they cannot be fetched, or the file that lies there is damaged.
+    """
+    kept, is_fetched = kept_at(weights.url), False
     try:
-        state_dict: StateDict = entry.get_state_dict(
-            progress=False, check_hash=True, weights_only=True
+        if kept.is_file():
+            is_fetched = True
+            check_records(kept)
+        state_dict: StateDict = weights.get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, weights_only=True
         )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except (HTTPException, *UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no mistake in what was asked for
+        if is_fetched:
+            raise UserError(
+                f"{asked_as}: {kept} cannot be read as weights: {why_unreadable(error)}. Delete it "
+                f"and try again, or put {weights.url} in its place"
+            ) from None
         raise UserError(
-            f"model.backbone.weights: '{weights}' of {name} could not be fetched "
-            f"({first_line(error)}). Fetch {entry.url} elsewhere and put it at "
-            f"{_kept_at(entry.url)}; or start from random weights: retina train --from-scratch, or "
-            "model.backbone.weights=null"
+            f"{asked_as} could not be fetched ({_why_not_fetched(error)}). Fetch {weights.url} "
+            f"elsewhere and put it at {kept}{instead}"
         ) from None
     return state_dict
 
 
-def _kept_at(url: str) -> Path:
+def _why_not_fetched(error: Exception) -> str:
+    if "invalid hash value" in str(error):  # of torch.hub, which has deleted the file
+        return f"what came is damaged or cut short, and was not kept; try again: {error}"
+    return first_line(error)
+
+
+def kept_at(url: str) -> Path:
     """Where torch looks for a file before it fetches it."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
+def published_hash(url: str) -> str:
+    """How the SHA-256 of a file begins, which is the end of its name: ``…-5905b1c5.pth``."""
+    return Path(urlsplit(url).path).stem.rpartition("-")[2]

@@ -13,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from retina.configuration import Config
 from retina.modeling.backbones.backbone import FeatureSpec
+from retina.modeling.separable import Convs, separable
 
 CoarseSource = Literal["c5", "p5"]
 
@@ -24,10 +25,18 @@ class PyramidConfig(Config):
     """How many channels every level has."""
     p6_from: CoarseSource = "c5"
     """Which map P6 is computed from: the backbone's last or the pyramid's last."""
+    convs: Convs = "standard"
+    """``separable`` makes a depthwise and a pointwise convolution of each 3×3 one: a light pyramid
+    for processors."""
 
     def build(self, feature_specs: Sequence[FeatureSpec]) -> Pyramid:
         """The pyramid on top of a backbone's feature maps."""
-        return Pyramid(feature_specs=feature_specs, channels=self.channels, p6_from=self.p6_from)
+        return Pyramid(
+            feature_specs=feature_specs,
+            channels=self.channels,
+            p6_from=self.p6_from,
+            convs=self.convs,
+        )
 
 
 class _CoarseLevels(LastLevelP6P7):  # type: ignore[misc]  # torchvision has no types
@@ -57,19 +66,31 @@ class Pyramid(nn.Module):
         feature_specs: width and stride of the backbone's feature maps, finest first.
         channels: width of every level.
         p6_from: the source of the first coarse level.
+        convs: of which kind the 3×3 convolutions are.
     """
 
     def __init__(
-        self, *, feature_specs: Sequence[FeatureSpec], channels: int, p6_from: CoarseSource
+        self,
+        *,
+        feature_specs: Sequence[FeatureSpec],
+        channels: int,
+        p6_from: CoarseSource,
+        convs: Convs,
     ) -> None:
         super().__init__()
         last = feature_specs[-1]
-        coarse = _CoarseLevels(channels if p6_from == "p5" else last.channels, channels)
+        coarse_channels = channels if p6_from == "p5" else last.channels
+        coarse = _CoarseLevels(coarse_channels, channels)
         # torchvision takes P5 whenever the widths are equal, which they may be by chance.
         coarse.use_P5 = p6_from == "p5"
         self.fpn = FeaturePyramidNetwork(
             [spec.channels for spec in feature_specs], channels, extra_blocks=coarse
         )
+        if convs == "separable":
+            for level in range(len(feature_specs)):
+                self.fpn.layer_blocks[level] = separable(channels, channels)
+            coarse.p6 = separable(coarse_channels, channels, stride=2)
+            coarse.p7 = separable(channels, channels, stride=2)
         self.channels = channels
         self.strides = (
             *(spec.stride for spec in feature_specs),

@@ -9,9 +9,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from retina.artifact import Artifact, load_artifact
+from retina.artifact import Artifact
 from retina.devices import PrecisionChoice, pick_device, pick_precision
-from retina.errors import UserError, count_given, path_given
+from retina.errors import UserError, count_given
+from retina.modeling.detector_names import detector_given
+from retina.prediction.detectors import load_detector
 from retina.prediction.given_images import ImageSource, as_tensor, listed
 from retina.runtime import Runtime, TorchRuntime
 from retina.structures import Categories, Detections
@@ -108,20 +110,22 @@ def load(
     device: str | torch.device = "auto",
     precision: PrecisionChoice = "fp32",
 ) -> Predictor:
-    """Load a detector file (``best.safetensors``); nothing else is needed.
+    """Load a detector file (``best.safetensors``), or a published detector by its name.
 
     Args:
-        path: the file.
+        path: the file; or ``"coco_v1"`` or ``"coco_v2"``, torchvision's RetinaNets for COCO, which
+            torchvision fetches once.
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         precision: of the network; ``auto`` takes bf16 where the hardware multiplies it.
 
     Raises:
-        UserError: the file is missing, empty, damaged or no detector of this project.
+        UserError: the file is missing, empty, damaged or no detector of this project, or the
+            published one cannot be fetched.
     """
-    path = path_given(path, "path")
+    source = detector_given(path, "path")
     try:
-        return Predictor.from_artifact(load_artifact(path), device=device, precision=precision)
+        return Predictor.from_artifact(load_detector(source), device=device, precision=precision)
     except UserError as error:
-        if str(path) in str(error):
+        if str(source) in str(error):
             raise
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None

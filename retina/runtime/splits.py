@@ -82,7 +82,7 @@ def refuse_diverged(output: DenseOutput, where: str) -> None:
     Raises:
         UserError: a logit or a box is not finite.
     """
-    for what in ("class_logits", "box_deltas"):
+    for what in ("class_logits", "box_codes"):
         levels: tuple[Tensor, ...] = getattr(output.predictions, what)
         if not all(values.isfinite().all() for values in levels):
             name = what.removeprefix("class_").replace("_", " ")

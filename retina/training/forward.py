@@ -58,6 +58,9 @@ class ForwardPass:
     ) -> LossSums:
         """The summed losses of a batch, not divided yet, to be differentiated.
 
+        With box losses that are weighted by scores every rank must call this equally often; see
+        `LossSums.with_mean_box_weight_of_one`.
+
         Args:
             batch: on any device.
             network: the detector as it is wrapped for several processes; None for itself.
@@ -72,4 +75,5 @@ class ForwardPass:
         assignment = self.criterion.assigner(anchors, batch.targets)
         if forward_hook is not None:
             forward_hook(predictions, assignment, batch.targets)
-        return self.criterion.sums(predictions, anchors, batch.targets, assignment)
+        sums = self.criterion.sums(predictions, anchors, batch.targets, assignment)
+        return sums.with_mean_box_weight_of_one()

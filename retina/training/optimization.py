@@ -17,17 +17,34 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-def parameter_groups(
-    module: nn.Module, *, weight_decay: float, norm_weight_decay: float
-) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weights, and norms with biases.
+BACKBONE = "backbone."
+"""How the names of a detector's backbone begin."""
 
-    A parameter with fewer than two dimensions is a bias or belongs to a norm.
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    norm_weight_decay: float,
+    backbone_lr_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: weights, and norms with biases; apart where rates differ.
+
+    A parameter with fewer than two dimensions is a bias or belongs to a norm. A group whose rate is
+    not that of the schedule says its factor under ``lr_factor``.
     """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": norm_weight_decay},
+    own: list[nn.Parameter] = []
+    backbone: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            is_slower = backbone_lr_factor != 1.0 and name.startswith(BACKBONE)
+            (backbone if is_slower else own).append(parameter)
+    decays = ((True, weight_decay), (False, norm_weight_decay))
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if (p.ndim > 1) is is_weight], "weight_decay": decay}
+        | factor
+        for parameters, factor in ((own, {}), (backbone, {"lr_factor": backbone_lr_factor}))
+        for is_weight, decay in decays
     ]
     return [group for group in groups if group["params"]]
 
@@ -46,6 +63,9 @@ class SGDConfig(Config):
     """L2 penalty of weights of two dimensions or more (convolutions), added to their gradient."""
     norm_weight_decay: NonNegative = 0.0
     """The same for norms and biases."""
+    backbone_lr_factor: Positive = 1.0
+    """What the learning rate of the backbone is multiplied with: pretrained weights need less of it
+    than fresh ones."""
     reference_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
 
@@ -57,17 +77,17 @@ class SGDConfig(Config):
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the module's trainable parameters."""
-        return torch.optim.SGD(
-            parameter_groups(
-                module,
-                weight_decay=self.weight_decay,
-                norm_weight_decay=self.norm_weight_decay,
-            ),
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            fused=True,
+        groups = parameter_groups(
+            module,
+            weight_decay=self.weight_decay,
+            norm_weight_decay=self.norm_weight_decay,
+            backbone_lr_factor=self.backbone_lr_factor,
         )
+        optimizer = torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
+        )
+        set_learning_rate(optimizer, self.lr)
+        return optimizer
 
 
 class AdamWConfig(Config):
@@ -82,21 +102,23 @@ class AdamWConfig(Config):
     """Decoupled decay of weights of two dimensions or more (convolutions), times the rate."""
     norm_weight_decay: NonNegative = 0.0
     """The same for norms and biases."""
+    backbone_lr_factor: Positive = 1.0
+    """What the learning rate of the backbone is multiplied with: pretrained weights need less of it
+    than fresh ones."""
     reference_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Scale the learning rate linearly by batch size / this (Goyal et al. 2017); null: never."""
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of the module's trainable parameters."""
-        return torch.optim.AdamW(
-            parameter_groups(
-                module,
-                weight_decay=self.weight_decay,
-                norm_weight_decay=self.norm_weight_decay,
-            ),
-            lr=self.lr,
-            betas=self.betas,
-            fused=True,
+        groups = parameter_groups(
+            module,
+            weight_decay=self.weight_decay,
+            norm_weight_decay=self.norm_weight_decay,
+            backbone_lr_factor=self.backbone_lr_factor,
         )
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+        set_learning_rate(optimizer, self.lr)
+        return optimizer
 
 
 OptimizerConfig = Annotated[SGDConfig | AdamWConfig, Field(discriminator="kind")]
@@ -229,6 +251,6 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group the rate; a fixed relation between groups is not needed here."""
+    """Give every group the rate, times its own factor where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)

@@ -13,7 +13,7 @@ from torchvision.models.detection.retinanet import _default_anchorgen
 from retina.configuration import ConfigError, validate
 from retina.errors import UserError
 from retina.geometry.anchors import AnchorConfig, AnchorGenerator
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.structures import Size
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -145,7 +145,7 @@ def test_anchors_made_in_inference_mode_can_take_part_in_training() -> None:
         generator(feature_shapes((32, 32)), (32, 32), "cpu")
     anchors = generator(feature_shapes((32, 32)), (32, 32), "cpu")
     deltas = torch.zeros(len(anchors), 4, requires_grad=True)
-    BoxCoderConfig().build().decode(deltas, anchors.boxes).sum().backward()
+    DeltasConfig().build().decode(deltas, anchors.boxes).sum().backward()
     assert deltas.grad is not None
     assert float(deltas.grad[:, 0].sum()) > 0
 

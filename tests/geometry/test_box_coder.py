@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder as TorchvisionBoxCoder
 
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.geometry.boxes import xywh_to_xyxy
 
-CODER = BoxCoderConfig().build()
+CODER = DeltasConfig().build()
 REFERENCE = TorchvisionBoxCoder((1.0, 1.0, 1.0, 1.0))
 
 
@@ -38,7 +38,7 @@ def test_encoding_and_decoding_equal_torchvision_to_the_bit() -> None:
 
 def test_weights_agree_with_torchvision() -> None:
     weights = (10.0, 10.0, 5.0, 5.0)
-    ours, reference = BoxCoderConfig(weights=weights).build(), TorchvisionBoxCoder(weights)
+    ours, reference = DeltasConfig(weights=weights).build(), TorchvisionBoxCoder(weights)
     boxes, anchors = random_boxes(100, 3), random_boxes(100, 4)
     assert torch.equal(ours.encode(boxes, anchors), reference.encode_single(boxes, anchors))
     deltas = torch.randn(100, 4, generator=torch.Generator().manual_seed(5))

@@ -54,7 +54,7 @@ def measured(
     )
     meter.add(
         DensePredictions(
-            class_logits=tuple(level[:, :, None, None, :] for level in levels), box_deltas=()
+            class_logits=tuple(level[:, :, None, None, :] for level in levels), box_codes=()
         ),
         Assignment(torch.where(is_foreground, wanted, 0), is_foreground, is_ignored),
         BatchedTargets.from_targets([objects] * batch),

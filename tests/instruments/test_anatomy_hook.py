@@ -215,7 +215,7 @@ def test_very_many_classes_do_not_flood_the_log(
     nothing = torch.zeros(1, 1, dtype=torch.bool)
     objects = Targets(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.tensor([False]))
     meter.add(
-        DensePredictions(class_logits=(logits,), box_deltas=()),
+        DensePredictions(class_logits=(logits,), box_codes=()),
         Assignment(torch.zeros(1, 1, dtype=torch.long), nothing, nothing),
         BatchedTargets.from_targets([objects]),
     )

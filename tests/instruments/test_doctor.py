@@ -362,3 +362,10 @@ def test_it_is_silent_where_all_is_well(invoke: Invoke, tiny_config: Path, tmp_p
     assert done.code == 0, done.err
     assert "error:" not in done.out
     assert "warning" not in done.out
+
+
+def test_another_programs_weights_do_not_say_what_their_pixels_were() -> None:
+    from retina.instruments.doctor.inputs import _differs_from_start
+    from retina.modeling.preprocess import PreprocessConfig
+
+    assert list(_differs_from_start(PreprocessConfig(), Path("torchvisions.pth"))) == []

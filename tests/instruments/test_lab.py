@@ -48,7 +48,7 @@ def one_batch(logits: Tensor, labels: Tensor) -> tuple[ForwardedBatch, Assignmen
     levels = (logits[:, :half], logits[:, half:])
     predictions = DensePredictions(
         class_logits=tuple(level.view(2, 1, -1, 1, num_classes) for level in levels),
-        box_deltas=tuple(torch.zeros(2, 1, level.shape[1], 1, 4) for level in levels),
+        box_codes=tuple(torch.zeros(2, 1, level.shape[1], 1, 4) for level in levels),
     )
     anchors = Anchors(torch.zeros(num_anchors, 4), (half, num_anchors - half), (1, 1))
     return ForwardedBatch(predictions, anchors, targets, (1, 2)), assignment

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.losses.box import COMPARES_BOXES, BoxLoss, box_loss
 
 TORCHVISION = {
@@ -72,7 +72,7 @@ WANTED = [(310, 190, 350, 260), (310, 210, 310, 210), (310, 210, 310, 250), (310
 def test_any_finite_prediction_has_a_finite_loss_and_gradient(
     kind: BoxLoss, deltas: tuple[float, ...], anchor: tuple[float, ...]
 ) -> None:
-    coder = BoxCoderConfig().build()
+    coder = DeltasConfig().build()
     anchors = torch.tensor([anchor], dtype=torch.float32)
     wanted = torch.cat([torch.tensor(WANTED, dtype=torch.float32), anchors])
     leaf = torch.tensor([deltas], dtype=torch.float32).repeat(len(wanted), 1).requires_grad_()
@@ -92,7 +92,7 @@ def test_values_of_collapsed_boxes_are_torchvisions_where_that_has_one(
     kind: BoxLoss, deltas: tuple[float, ...], anchor: tuple[float, ...]
 ) -> None:
     anchors = torch.tensor([anchor], dtype=torch.float32)
-    boxes = BoxCoderConfig().build().decode(torch.tensor([deltas]).float(), anchors)
+    boxes = DeltasConfig().build().decode(torch.tensor([deltas]).float(), anchors)
     wanted = torch.cat([torch.tensor(WANTED, dtype=torch.float32), anchors])
     predicted = boxes.expand_as(wanted)
     theirs = TORCHVISION[kind](predicted, wanted)

@@ -15,6 +15,7 @@ PAIRS: list[tuple[type[nn.Module], Callable[..., Tensor]]] = [
     (losses.SoftmaxFocalLoss, losses.softmax_focal_loss),
     (losses.QualityFocalLoss, losses.quality_focal_loss),
     (losses.VarifocalLoss, losses.varifocal_loss),
+    (losses.DistributionFocalLoss, losses.distribution_focal_loss),
     (losses.DiceLoss, losses.dice_loss),
     (losses.TverskyLoss, losses.tversky_loss),
     (losses.FocalTverskyLoss, losses.focal_tversky_loss),
@@ -52,6 +53,8 @@ def test_a_module_gives_what_its_function_gives(
         inputs: tuple[Tensor, ...] = (logits, torch.randint(0, 5, (2, 3, 4)))
     elif function in (losses.quality_focal_loss, losses.varifocal_loss):
         inputs = (logits, torch.randint(0, 5, (2, 3, 4)), torch.rand(2, 3, 4))
+    elif function is losses.distribution_focal_loss:
+        inputs = (logits, torch.rand(2, 3, 4) * 3)
     else:
         inputs = (logits, torch.randint(0, 3, (2, 4, 4)))
     for reduction in ("none", "sum", "mean"):

@@ -29,7 +29,7 @@ def test_shapes(num_classes: int, num_convs: int, channels: int | None) -> None:
     head = build(HeadConfig(num_convs=num_convs, channels=channels), num_classes=num_classes)
     predictions: DensePredictions = head(LEVELS)
     for level, logits, deltas in zip(
-        LEVELS, predictions.class_logits, predictions.box_deltas, strict=True
+        LEVELS, predictions.class_logits, predictions.box_codes, strict=True
     ):
         assert logits.shape == (2, *level.shape[2:], 9, num_classes)
         assert deltas.shape == (2, *level.shape[2:], 9, 4)
@@ -90,3 +90,64 @@ def test_a_width_that_cannot_be_grouped_is_refused() -> None:
     config = HeadConfig(norm="group", num_groups=32, channels=48)
     with pytest.raises(UserError, match=r"48 channels .*num_groups=32; choose num_groups=16"):
         config.build(in_channels=48, num_anchors=9, num_classes=2)
+
+
+def test_a_separable_head_is_light_and_starts_as_a_standard_one() -> None:
+    config = HeadConfig(norm="group", channels=64)
+    plain, light = (
+        config.model_copy(update={"convs": convs}).build(
+            in_channels=64, num_anchors=1, num_classes=20, num_box_outputs=68
+        )
+        for convs in ("standard", "separable")
+    )
+    counts = [sum(p.numel() for p in head.parameters()) for head in (plain, light)]
+    assert counts[1] < counts[0] / 5
+    levels = (torch.randn(2, 64, 12, 12),)
+    for subnet, other in (
+        (plain.classification, light.classification),
+        (plain.box_regression, light.box_regression),
+    ):
+        deviation = subnet(levels[0]).detach().std()
+        assert float(other(levels[0]).detach().std()) == pytest.approx(float(deviation), rel=0.3)
+    # without norms, the signal must not fade either
+    for _ in range(3):
+        bare = HeadConfig(channels=64, convs="separable").build(
+            in_channels=64, num_anchors=1, num_classes=20
+        )
+        thick = HeadConfig(channels=64).build(in_channels=64, num_anchors=1, num_classes=20)
+        a, b = (head.box_regression(levels[0]).detach().std() for head in (bare, thick))
+        assert 0.3 < float(a / b) < 3
+    assert all(p.grad is None for p in light.parameters())
+    light(levels).class_logits[0].sum().backward()
+    assert all(p.grad is not None for p in light.classification.parameters())
+
+
+@pytest.mark.parametrize("num_convs", [0, 2])
+def test_a_separable_subnet_has_a_depthwise_part_for_each_pointwise_one(num_convs: int) -> None:
+    head = build(HeadConfig(convs="separable", num_convs=num_convs))
+    convs = [m for m in head.classification.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 2 * (num_convs + 1)
+    assert {(conv.kernel_size, conv.groups) for conv in convs} == {((3, 3), 16), ((1, 1), 1)}
+    assert head(LEVELS).class_logits[0].shape == (2, 6, 9, 9, 3)
+
+
+def test_level_scales_multiply_the_box_codes_of_their_level() -> None:
+    config = HeadConfig(level_scales=True)
+    head, plain = build(config), build(HeadConfig())
+    assert head.level_scales is not None
+    assert head.level_scales.tolist() == [1.0] * 5
+    assert set(head.state_dict()) - set(plain.state_dict()) == {"level_scales"}
+    before: DensePredictions = plain(LEVELS)
+    same: DensePredictions = head(LEVELS)
+    assert all(map(torch.equal, same.box_codes, before.box_codes))
+    with torch.no_grad():
+        head.level_scales[:] = torch.tensor([1.0, 2.0, -3.0, 4.0, 5.0])
+    scaled: DensePredictions = head(LEVELS)
+    assert torch.equal(scaled.box_codes[0], before.box_codes[0])
+    torch.testing.assert_close(scaled.box_codes[1], before.box_codes[1] * 2)
+    torch.testing.assert_close(scaled.box_codes[2], before.box_codes[2] * -3)
+    assert all(map(torch.equal, scaled.class_logits, before.class_logits))
+    for codes in scaled.box_codes:
+        codes.sum().backward(retain_graph=True)
+    assert head.level_scales.grad is not None
+    assert head.level_scales.grad[3:].tolist() == [0, 0]  # there are three levels here

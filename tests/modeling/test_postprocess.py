@@ -11,7 +11,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from retina.configuration import ConfigError, validate
 from retina.geometry.anchors import AnchorConfig
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.modeling.postprocess import Postprocess, PostprocessConfig
 from retina.structures import Anchors, DensePredictions, Detections
 
@@ -23,7 +23,7 @@ STRIDES = (8, 16, 32, 64, 128)
 
 def build(**fields: object) -> Postprocess:
     config = validate({"max_detections": 300, **fields}, PostprocessConfig, source="")
-    return config.build(BoxCoderConfig().build())
+    return config.build(DeltasConfig().build())
 
 
 def anchors() -> Anchors:
@@ -39,7 +39,7 @@ def random_predictions(
             torch.randn(batch, h, w, 9, num_classes, generator=generator) * 1.5 + bias
             for h, w in SHAPES
         ),
-        box_deltas=tuple(
+        box_codes=tuple(
             torch.randn(batch, h, w, 9, 4, generator=generator) * 0.5 for h, w in SHAPES
         ),
     )
@@ -62,7 +62,7 @@ def torchvision_postprocess(
     levels = list(anchors().boxes.split(list(anchors().num_per_level)))
     heads = {
         "cls_logits": [level.flatten(1, 3) for level in predictions.class_logits],
-        "bbox_regression": [level.flatten(1, 3) for level in predictions.box_deltas],
+        "bbox_regression": [level.flatten(1, 3) for level in predictions.box_codes],
     }
     sizes = list(VALID_SIZES)
     with reference.exact_suppression(settings.smallest_side):
@@ -169,13 +169,13 @@ def test_bfloat16_predictions_give_float32_detections() -> None:
     predictions = random_predictions(3, -2.0, 5)
     half = DensePredictions(
         tuple(level.bfloat16() for level in predictions.class_logits),
-        tuple(level.bfloat16() for level in predictions.box_deltas),
+        tuple(level.bfloat16() for level in predictions.box_codes),
     )
     (first, _) = build()(half, anchors(), VALID_SIZES)
     assert first.boxes.dtype == first.scores.dtype == torch.float32
     rounded = DensePredictions(
         tuple(level.float() for level in half.class_logits),
-        tuple(level.float() for level in half.box_deltas),
+        tuple(level.float() for level in half.box_codes),
     )
     (expected, _) = build()(rounded, anchors(), VALID_SIZES)
     assert torch.equal(first.scores, expected.scores)
@@ -225,7 +225,7 @@ def test_what_is_not_finite_is_no_detection_and_changes_no_other(
         anchor = (level % 2, SHAPES[level][0] // 2, SHAPES[level][1] // 2, 4)
         logits = tuple(part.to(dtype) for part in predictions.class_logits)
         logits = with_value(logits, level, anchor, 9.0)  # the best of all, if it counted
-        deltas = tuple(part.to(dtype) for part in predictions.box_deltas)
+        deltas = tuple(part.to(dtype) for part in predictions.box_codes)
         place = (*anchor, level % 4)
         for broken, without in (
             (
@@ -312,7 +312,7 @@ def test_coarse_logits_are_chosen_among_as_by_a_stable_sort(num_classes: int) ->
     logits = tuple((level * 4).round() / 4 for level in predictions.class_logits)
     found = build(
         candidates_per_level=40, nms_iou_threshold=1.0, max_detections=1000, smallest_side=0
-    )(DensePredictions(logits, predictions.box_deltas), anchors(), VALID_SIZES[:1])[0]
+    )(DensePredictions(logits, predictions.box_codes), anchors(), VALID_SIZES[:1])[0]
     flat = [level.flatten() for level in logits]
     chosen = [level.sort(descending=True, stable=True).indices[:40] for level in flat]
     best = torch.cat([level[rows] for level, rows in zip(flat, chosen, strict=True)])

@@ -74,3 +74,19 @@ def test_coarse_levels_of_small_images_are_right_under_bf16_on_a_cpu(size: tuple
             torch.testing.assert_close(level.float(), exact, rtol=0.05, atol=0.05)
         gradient = torch.autograd.grad(sum(level.float().sum() for level in levels), channels_last)
         assert all(part.isfinite().all() for part in gradient)
+
+
+@pytest.mark.parametrize("p6_from", ["c5", "p5"])
+def test_a_separable_pyramid_has_no_wide_3x3_convolution(p6_from: str) -> None:
+    standard, light = (
+        PyramidConfig(channels=16, p6_from=p6_from, convs=convs).build(SPECS)
+        for convs in ("standard", "separable")
+    )
+    convs = [module for module in light.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert {conv.kernel_size for conv in convs if conv.groups == 1} == {(1, 1)}
+    counts = [sum(p.numel() for p in pyramid.parameters()) for pyramid in (standard, light)]
+    assert counts[1] < counts[0] / 3
+    levels, expected = (pyramid(feature_maps(96, 160)) for pyramid in (light, standard))
+    for level, other in zip(levels, expected, strict=True):
+        assert level.shape == other.shape
+        assert 0.2 < float(level.detach().std() / other.detach().std()) < 5

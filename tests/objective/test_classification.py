@@ -8,7 +8,7 @@ from torch import Tensor
 
 from retina.configuration import ConfigError, validate
 from retina.geometry.anchors import AnchorConfig
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.losses import (
     class_balanced_alpha,
     quality_focal_loss,
@@ -43,7 +43,7 @@ def random_rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def build(kind: str, class_counts: Sequence[int] | None = COUNTS) -> Criterion:
     config = validate({"classification": {"kind": kind}}, ObjectiveConfig, source="test")
-    return config.build(BoxCoderConfig().build(), class_counts=class_counts)
+    return config.build(DeltasConfig().build(), class_counts=class_counts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +116,7 @@ def test_the_quality_is_the_overlap_of_the_decoded_box(kind: str, anchors: Ancho
         assert 0 < sums.foreground_classification < sums.classification
         # the classification loss teaches the boxes nothing
         gradients = torch.autograd.grad(
-            sums.classification, predictions.box_deltas, allow_unused=True
+            sums.classification, predictions.box_codes, allow_unused=True
         )
         assert gradients == (None, None)
 
@@ -129,7 +129,7 @@ def test_every_image_has_its_own_divisor_in_every_kind(anchors: Anchors) -> None
             ObjectiveConfig,
             source="test",
         )
-        per_image = config.build(BoxCoderConfig().build(), class_counts=COUNTS)
+        per_image = config.build(DeltasConfig().build(), class_counts=COUNTS)
         plain = build(kind)
         a = per_image.sums(make_predictions(deltas), anchors, one_object())
         b = plain.sums(make_predictions(deltas), anchors, one_object())

@@ -8,7 +8,7 @@ from torchvision.models.detection.retinanet import (
 )
 
 from retina.geometry.anchors import AnchorConfig
-from retina.geometry.box_coder import BoxCoderConfig
+from retina.geometry.box_coders import DeltasConfig
 from retina.losses.box import BoxLoss
 from retina.objective.classification import FocalConfig
 from retina.objective.criterion import (
@@ -55,7 +55,7 @@ def make_targets(count: int, seed: int) -> Targets:
 
 def criterion_of(box: BoxLoss = "l1", normalizer: Normalizer = "foreground") -> Criterion:
     config = ObjectiveConfig(box=BoxLossConfig(kind=box), normalizer=normalizer)
-    return config.build(BoxCoderConfig().build())
+    return config.build(DeltasConfig().build())
 
 
 def losses_of(
@@ -103,7 +103,7 @@ def test_losses_and_gradients_equal_torchvisions(
     torch.testing.assert_close(ours.classification, their_class, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.box_regression, their_box, rtol=1e-5, atol=1e-6)
 
-    leaves = [*predictions.class_logits, *predictions.box_deltas]
+    leaves = [*predictions.class_logits, *predictions.box_codes]
     mine = torch.autograd.grad(ours.total, leaves, retain_graph=True)
     reference = torch.autograd.grad(their_class + their_box, leaves)
     for a, b in zip(mine, reference, strict=True):
@@ -120,7 +120,7 @@ def test_no_objects_at_all_gives_a_loss_and_finite_gradients(
     assert losses.box_regression.item() == 0
     assert losses.classification.item() > 0
     losses.total.backward()
-    for level in (*predictions.class_logits, *predictions.box_deltas):
+    for level in (*predictions.class_logits, *predictions.box_codes):
         assert level.grad is not None
         assert torch.isfinite(level.grad).all()
 
@@ -151,7 +151,7 @@ def test_parts_of_a_step_add_up_to_the_whole_batch(anchors: Anchors) -> None:
     for row in range(4):
         part = DensePredictions(
             tuple(level[row : row + 1] for level in whole.class_logits),
-            tuple(level[row : row + 1] for level in whole.box_deltas),
+            tuple(level[row : row + 1] for level in whole.box_codes),
         )
         one = BatchedTargets.from_targets([IMAGES[row]])
         sums.append(criterion.sums(part, anchors, one).detach_stack())
@@ -184,7 +184,7 @@ def test_bf16_predictions_give_float32_losses_close_to_the_exact_ones(anchors: A
     exact = make_predictions(4)
     rounded = DensePredictions(
         tuple(level.bfloat16() for level in exact.class_logits),
-        tuple(level.bfloat16() for level in exact.box_deltas),
+        tuple(level.bfloat16() for level in exact.box_codes),
     )
     criterion = criterion_of("giou")
     a = losses_of(criterion, exact, anchors, targets)

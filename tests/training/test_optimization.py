@@ -93,6 +93,31 @@ def test_optimizers_are_built_with_the_rate_and_follow_it(config: SGDConfig | Ad
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
 
 
+@pytest.mark.parametrize("kind", [SGDConfig, AdamWConfig])
+def test_a_backbone_may_learn_more_slowly(kind: type[SGDConfig | AdamWConfig]) -> None:
+    module = nn.Module()
+    module.backbone, module.head = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = kind(lr=0.4, backbone_lr_factor=0.25).build(module)
+    rates = {
+        parameter: group["lr"] for group in optimizer.param_groups for parameter in group["params"]
+    }
+    assert [rates[p] for p in module.backbone.parameters()] == [0.1, 0.1]
+    assert [rates[p] for p in module.head.parameters()] == [0.4, 0.4]
+    set_learning_rate(optimizer, 0.2)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.05, 0.2, 0.2]
+    decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays[module.backbone.weight] == decays[module.head.weight] > 0
+    assert decays[module.backbone.bias] == decays[module.head.bias] == 0
+
+
+def test_groups_are_as_ever_where_all_rates_are_equal() -> None:
+    module = nn.Module()
+    module.backbone, module.head = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = parameter_groups(module, weight_decay=0.05, norm_weight_decay=0.0)
+    assert [set(group) for group in groups] == [{"params", "weight_decay"}] * 2
+    assert groups[0]["params"] == [module.backbone.weight, module.head.weight]
+
+
 def test_linear_scaling_is_an_option() -> None:
     assert peak_learning_rate(SGDConfig(lr=0.01), 4) == 0.01
     assert peak_learning_rate(SGDConfig(lr=0.01, reference_batch_size=16), 4) == 0.0025

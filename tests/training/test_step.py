@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, get_args
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from retina.datasets.loading import collate
+from retina.geometry.box_coders import DistributionConfig
 from retina.modeling.config import ModelConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.objective.assignment import AnyAssignerConfig
@@ -21,6 +23,12 @@ MODEL = ModelConfig.model_validate_json(
         "pyramid": {"channels": 16},
         "head": {"num_convs": 1, "norm": "group", "num_groups": 4},
         "anchors": {"sizes": [16, 32, 64, 128, 256]}}"""
+)
+DISTRIBUTION_MODEL = MODEL.model_copy(
+    update={
+        "box_coder": DistributionConfig(),
+        "head": MODEL.head.model_copy(update={"level_scales": True, "convs": "separable"}),
+    }
 )
 
 
@@ -108,6 +116,7 @@ def kinds_of(field: str, union: Any) -> list[str]:
         *kinds_of("classification", AnyClassificationConfig),
         '{"normalizer": "per_image"}',
         '{"normalizer": "moving_average"}',
+        '{"box": {"kind": "giou", "weighted_by_score": true}}',
     ],
 )
 def test_a_step_looks_at_no_value(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +125,26 @@ def test_a_step_looks_at_no_value(objective: str, monkeypatch: pytest.MonkeyPatc
     The real thing, on a GPU, is in tests/cuda.
     """
     monkeypatch.setattr("retina.training.forward.autocast", lambda *_: nullcontext())
+    step_on_meta(MODEL, objective)
+
+
+@pytest.mark.parametrize("box", ["l1", "giou"])
+def test_a_step_with_distributions_looks_at_no_value(
+    box: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retina.training.forward.autocast", lambda *_: nullcontext())
+    objective = {
+        "assigner": {"kind": "atss"},
+        "classification": {"kind": "quality_focal"},
+        "box": {"kind": box, "weighted_by_score": True},
+    }
+    step_on_meta(DISTRIBUTION_MODEL, json.dumps(objective))
+
+
+def step_on_meta(model: ModelConfig, objective: str) -> None:
+    """A step with two micro-batches and crowds on tensors without values."""
     device = torch.device("meta")
-    detector = MODEL.build(3)
+    detector = model.build(3)
     criterion = ObjectiveConfig.model_validate_json(objective).build(
         detector.box_coder, class_counts=[1, 1, 1]
     )

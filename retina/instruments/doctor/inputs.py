@@ -9,14 +9,15 @@ import numpy as np
 import PIL.Image
 import torch
 
-from retina.artifact import load_artifact
 from retina.configuration import Tree
 from retina.datasets.dataset import DetectionDataset
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding
 from retina.instruments.doctor.trial import batch_sampler_of
+from retina.modeling.detector_names import DetectorSource
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.prediction.detectors import load_detector
 from retina.prediction.drawing import Picture, draw_targets
 from retina.prediction.image_grids import image_grid
 from retina.prediction.picture_size import scaled, size_of
@@ -119,16 +120,16 @@ def _constants(context: CheckContext) -> Iterator[Finding]:
         )
 
 
-def _differs_from_start(config: PreprocessConfig, path: Path) -> Iterator[Finding]:
-    # A file of another kind is torchvision's RetinaNet.
-    is_ours = path.suffix == ".safetensors"
-    theirs = load_artifact(path).config.preprocess.pixels if is_ours else IMAGENET
+def _differs_from_start(config: PreprocessConfig, start: DetectorSource) -> Iterator[Finding]:
+    if isinstance(start, Path) and start.suffix != ".safetensors":
+        return  # another program's, which does not say what its pixels were
+    theirs = load_detector(start).config.preprocess.pixels
     if _is_near(theirs, config.pixels):
         return
     yield Finding(
         code="normalisation_not_of_weights",
         level="error",
-        what=f"{path} was trained with channel_order {theirs.channel_order}, mean "
+        what=f"{start} was trained with channel_order {theirs.channel_order}, mean "
         f"{_list(theirs.mean)}, std {_list(theirs.std)}; this config says otherwise",
         why="Its weights see other colours than they learned.",
         fix="Use the normalisation of the weights.",

@@ -64,7 +64,7 @@ def check_start(context: CheckContext) -> CheckResult:
         )
     if is_random:
         findings += _small_set(context)
-    start = backbone.weights or context.config.model.initialize_from or "random weights"
+    start = context.config.model.initialize_from or backbone.weights or "random weights"
     return CheckResult(f"{backbone.name} from {start}", tuple(findings))
 
 

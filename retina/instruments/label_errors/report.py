@@ -179,7 +179,7 @@ def json_text(
     dataset: DetectionDataset,
     *,
     images: Path,
-    detectors: Sequence[Path],
+    detectors: Sequence[str],
     source: str,
     minimum_score: float,
 ) -> str:
@@ -189,13 +189,13 @@ def json_text(
         errors: the highest score first.
         dataset: theirs.
         images: the folder that the file names are relative to.
-        detectors: the files whose outputs were averaged.
+        detectors: the files, or names, of those whose outputs were averaged.
         source: where the labels come from, in words.
         minimum_score: what was left out had less.
     """
     document = {
         "format_version": FORMAT_VERSION,
-        "checkpoints": [str(path) for path in detectors],
+        "checkpoints": list(detectors),
         "source": source,
         "num_images": len(dataset),
         "num_labels": dataset.report.num_boxes,

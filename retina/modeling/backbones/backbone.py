@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from retina.configuration import Config
+from retina.modeling.depthwise import use_quick_depthwise
 from retina.modeling.normalization import NormKind, set_norms
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.pretrained import is_weight_file, load_pretrained
@@ -135,6 +136,7 @@ class BackboneConfig(Config, ABC):
         """
         backbone = self.network()
         set_norms(backbone, self.norm, self.norm_eps)
+        use_quick_depthwise(backbone)
         if self.weights is not None:
             load_pretrained(
                 backbone, name=self.name, weights=self.weights, classifier=self.classifier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +23,8 @@ from retina.modeling.loading import (
 Variant = Literal["v1", "v2"]
 
 _LOGITS = "head.classification_head.cls_logits.weight"
+CLASS_OUTPUTS = "head.classification.output."
+"""How the names of what gives the class logits begin here."""
 _V2_ONLY = "head.classification_head.conv.0.1.weight"
 _ANCHORS_PER_CELL = 9
 
@@ -117,6 +119,24 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], variant: Variant) -> St
             f"{described(problems)}"
         )
     return converted
+
+
+def with_classes(state_dict: Mapping[str, Tensor], labels: Sequence[int]) -> StateDict:
+    """The weights without the outputs of all other classes; each class has outputs of its own.
+
+    Args:
+        state_dict: of `convert_state_dict`, with K classes: the class logits are ``(A · K, …)``.
+        labels: those of the N classes to keep.
+
+    Returns:
+        The same entries; those of the class logits are ``(A · N, …)``.
+    """
+    kept = dict(state_dict)
+    for name in (f"{CLASS_OUTPUTS}weight", f"{CLASS_OUTPUTS}bias"):
+        outputs = state_dict[name]
+        per_class = outputs.reshape(_ANCHORS_PER_CELL, -1, *outputs.shape[1:])  # (A, K, …)
+        kept[name] = per_class[:, list(labels)].flatten(0, 1)
+    return kept
 
 
 def own_names(state_dict: Mapping[str, Tensor]) -> StateDict:

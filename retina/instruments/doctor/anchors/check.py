@@ -152,12 +152,14 @@ def _cause(context: CheckContext, coverage: AnchorCoverage) -> tuple[str, str]:
     anchors = config.model.anchors
     smallest = anchors.sizes[0] * min(anchors.scales)
     largest = anchors.sizes[-1] * max(anchors.scales)
-    if smallest > 2 * side:
+    # To a rule that adapts to each object it is cells that matter, hardly the anchors' sizes.
+    adapts = config.objective.assigner.build().foreground_iou is None
+    if smallest > 2 * side and not adapts:
         return "anchors_too_large", (
             f"the anchors are too large: the smallest is {smallest:.0f} pixels, half of the "
             f"objects are below {side:.0f} at the network's input"
         )
-    if largest < side / 2:
+    if largest < side / 2 and not adapts:
         return "anchors_too_small", (
             f"the anchors are too small: the largest is {largest:.0f} pixels, half of the objects "
             f"are above {side:.0f} at the network's input"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from retina.configuration import Config
+from retina.geometry.box_coders.box_coder import (
+    BoxCoder,
+    BoxCoderConfig,
+    at_least_float32,
+    centers_and_sides,
+)
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -18,23 +23,24 @@ _SMALLEST_SIDE = 1e-6
 be finite, since a mask multiplies it by zero."""
 
 
-class BoxCoderConfig(Config):
-    """How boxes are coded relative to their anchors."""
+class DeltasConfig(BoxCoderConfig):
+    """How boxes are coded as offsets from their anchors."""
+
+    kind: Literal["deltas"] = "deltas"
+    """Four numbers for a box."""
 
     weights: tuple[Positive, Positive, Positive, Positive] = (1.0, 1.0, 1.0, 1.0)
     """Factors on (dx, dy, dw, dh) as the network predicts them."""
     max_log_scale: Positive = math.log(1000 / 16)
     """Upper limit of dw and dh when decoding, so that exp cannot overflow."""
 
-    def build(self) -> BoxCoder:
+    def build(self) -> DeltasCoder:
         """The coder with these weights and this limit."""
-        return BoxCoder(weights=self.weights, max_log_scale=self.max_log_scale)
+        return DeltasCoder(weights=self.weights, max_log_scale=self.max_log_scale)
 
 
-class BoxCoder:
+class DeltasCoder(BoxCoder):
     """Turns boxes into (dx, dy, dw, dh) relative to anchors, and back.
-
-    The arithmetic is float32 at least, whatever the precision of the network.
 
     Args:
         weights: factors on (dx, dy, dw, dh).
@@ -47,9 +53,9 @@ class BoxCoder:
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """The code of each box: ``(..., 4)`` and ``(..., 4)``, broadcast, to ``(..., 4)``."""
-        boxes, anchors = _at_least_float32(boxes), _at_least_float32(anchors)
-        x, y, width, height = _centers_and_sides(boxes)
-        anchor_x, anchor_y, anchor_width, anchor_height = _centers_and_sides(anchors)
+        boxes, anchors = at_least_float32(boxes), at_least_float32(anchors)
+        x, y, width, height = centers_and_sides(boxes)
+        anchor_x, anchor_y, anchor_width, anchor_height = centers_and_sides(anchors)
         width, height = width.clamp(min=_SMALLEST_SIDE), height.clamp(min=_SMALLEST_SIDE)
         weight_x, weight_y, weight_w, weight_h = self.weights
         return torch.stack(
@@ -62,10 +68,10 @@ class BoxCoder:
             dim=-1,
         )
 
-    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
         """The box of each code: ``(..., 4)`` and ``(..., 4)``, broadcast, to ``(..., 4)``."""
-        deltas, anchors = _at_least_float32(deltas), _at_least_float32(anchors)
-        anchor_x, anchor_y, anchor_width, anchor_height = _centers_and_sides(anchors)
+        deltas, anchors = at_least_float32(codes), at_least_float32(anchors)
+        anchor_x, anchor_y, anchor_width, anchor_height = centers_and_sides(anchors)
         dx, dy, dw, dh = (
             delta / weight for delta, weight in zip(deltas.unbind(-1), self.weights, strict=True)
         )
@@ -76,13 +82,3 @@ class BoxCoder:
         return torch.stack(
             [x - half_width, y - half_height, x + half_width, y + half_height], dim=-1
         )
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _centers_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    width, height = x2 - x1, y2 - y1
-    return x1 + 0.5 * width, y1 + 0.5 * height, width, height
