@@ -68,7 +68,7 @@ NEWCOMERS = (
         "heartbeat.py",
         "training/hooks",
         "experiment/building.py",
-        "        EarlyStopping(training.early_stopping_evaluations),\n",
+        "        EarlyStopping(training.early_stopping_evaluations, counts_from=settled),\n",
         "        Heartbeat(),\n",
         "from retina.training.hooks.heartbeat import Heartbeat\n",
     ),

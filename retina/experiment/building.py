@@ -40,13 +40,14 @@ from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
 from retina.training.batches import TrainingBatches
 from retina.training.checkpointing import Checkpoints, RunIdentity
+from retina.training.config import TrainingConfig
 from retina.training.hooks.averaging import WeightAverage
 from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.hooks.early_stopping import EarlyStopping
 from retina.training.hooks.unreadable_images import UnreadableImages
 from retina.training.hooks.validation_images import ValidationImages
 from retina.training.meter import StepMeter
-from retina.training.optimization import peak_learning_rate
+from retina.training.optimization import peak_learning_rate, settling_step
 from retina.training.resuming import (
     ResumePoint,
     changes_since,
@@ -58,6 +59,7 @@ from retina.training.run_folder import CONFIG, LAST_STATE, MakeArtifact, RunFold
 from retina.training.step import TrainingStep
 from retina.training.trainer import Trainer
 from retina.training.validation import Validation
+from retina.wording import counted
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,14 @@ def build_experiment(
     if config.dataset.validation is not None:
         validation = build_dataset(config, "validation", categories=train.categories)
     batch_sampler = build_batch_sampler(config, train, config.training.decided_batch_size)
-    all_epochs = batch_sampler.num_batches * config.training.epochs
+    notes += _told_length(config.training, batch_sampler.num_batches)
     setup = TrainingSetup(
         config=config,
         train=train,
         validation=validation,
         class_counts=counts,
         forward=build_forward(config, detector.to(device), counts, device),
-        total_steps=min(all_epochs, config.training.max_steps or all_epochs),
+        total_steps=config.training.total_steps(batch_sampler.num_batches),
     )
     make_folder(config.output_dir)
     if is_main_process():
@@ -165,6 +167,17 @@ def build_experiment(
     splits = {"train": train} | ({} if validation is None else {"validation": validation})
     reports = {name: split.report for name, split in splits.items()}
     return Experiment(trainer, config, reports, load_report, differences, changes, notes, detector)
+
+
+def _told_length(training: TrainingConfig, steps_per_epoch: int) -> tuple[str, ...]:
+    """A line where the training is longer than its epochs."""
+    steps, of_epochs = training.total_steps(steps_per_epoch), training.epochs * steps_per_epoch
+    if steps <= of_epochs:
+        return ()
+    return (
+        f"{counted(steps, 'step')}, {steps / steps_per_epoch:.4g} passes over the images, for "
+        f"training.min_steps; those of training.epochs are {of_epochs}",
+    )
 
 
 def _build_trainer(
@@ -189,13 +202,15 @@ def _build_trainer(
         else None
     )
     evaluated = forward.detector if average is None else average.module
+    lr_factor = config.schedule.build(setup.total_steps)
+    settled = settling_step(lr_factor, setup.total_steps)
     hooks: list[Hook | None] = [  # in the order in which they are called
         divergence,
         average,
         UnreadableImages(
             config.output_dir / "unreadable_images.jsonl", limit=setup.train.max_unreadable
         ),
-        EarlyStopping(training.early_stopping_evaluations),
+        EarlyStopping(training.early_stopping_evaluations, counts_from=settled),
         ValidationImages(setup.validation, training.pictures)
         if setup.validation is not None
         else None,
@@ -212,7 +227,6 @@ def _build_trainer(
         hooks=[hook for hook in hooks if hook is not None],
     )
     peak_lr = peak_learning_rate(config.optimizer, training.decided_batch_size)
-    lr_factor = config.schedule.build(setup.total_steps)
     meter, validation = StepMeter(device), _build_validation(setup, evaluated)
     return Trainer(
         run=run,

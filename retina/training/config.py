@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from retina.configuration import Config
 from retina.devices import PrecisionChoice
@@ -26,8 +26,11 @@ class TrainingConfig(Config):
 
     epochs: Count = 12
     """Passes over the training set."""
+    min_steps: Count | None = None
+    """Go on to this many optimizer steps, where ``epochs`` are fewer: a small set is passed over
+    more often, the last time perhaps in part."""
     max_steps: Count | None = None
-    """Stop after this many optimizer steps, where that comes first."""
+    """Stop after this many optimizer steps, where that comes first; it wins over ``min_steps``."""
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(_checked_batch_size)] = 16
     """Images of one optimizer step, over all processes and micro-batches; ``auto`` takes the
     most that the GPU holds when the training begins. See docs/configuration.md."""
@@ -47,10 +50,16 @@ class TrainingConfig(Config):
     of the trained weights; null keeps no average."""
     evaluate_every_epochs: Count = 1
     """Score the validation set after every so many epochs, and always after the last."""
+    evaluations: Count | None = None
+    """Score it so many times, at ends of epochs that are spread evenly, in the place of
+    ``evaluate_every_epochs``; fewer where there are fewer epochs. Checkpoints and detectors are
+    then saved at these ends alone: the epochs of a small set may last a few steps."""
     early_stopping_evaluations: Count | None = None
-    """Stop when so many evaluations in a row brought no better validation AP."""
+    """Stop when so many evaluations in a row brought no better validation AP. Only those count that
+    come when the learning rate has fallen to half of its peak: before, a plateau says nothing."""
     checkpoint_every_steps: Count | None = None
-    """Save the training state after every so many optimizer steps, besides at each epoch's end."""
+    """Save the training state after every so many optimizer steps, besides at the ends of
+    epochs."""
     checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = None
     """Save it, too, when so many minutes have passed since it was last saved."""
     log_every_steps: Count = 20
@@ -65,6 +74,36 @@ class TrainingConfig(Config):
     the validation of the slowest."""
     deterministic: bool = False
     """Use only deterministic algorithms; slower on a GPU."""
+
+    @model_validator(mode="after")
+    def _one_frequency(self) -> Self:
+        if self.evaluations is not None and self.evaluate_every_epochs > 1:
+            raise ValueError(
+                f"evaluations ({self.evaluations}) and evaluate_every_epochs "
+                f"({self.evaluate_every_epochs}) both say when to evaluate: set evaluations to "
+                "null, or leave the other at 1"
+            )
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole training."""
+        steps = max(self.epochs * steps_per_epoch, self.min_steps or 0)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def evaluates_after(self, epoch: int, num_epochs: int) -> bool:
+        """Whether the validation set is scored at the end of an epoch.
+
+        Args:
+            epoch: counted from 1.
+            num_epochs: of the whole training, one in part included.
+        """
+        if epoch == num_epochs:
+            return True
+        if self.evaluations is None:
+            return epoch % self.evaluate_every_epochs == 0
+        # So many of the first ``epoch`` epochs are due: one more than before, where this one is.
+        due = [number * self.evaluations // num_epochs for number in (epoch - 1, epoch)]
+        return due[0] < due[1]
 
     @property
     def decided_batch_size(self) -> int:

@@ -236,6 +236,16 @@ ScheduleConfig = Annotated[
 ]
 
 
+def settling_step(factor: LRFactor, total_steps: int) -> int:
+    """The step from which on the learning rate stays at or below half of its peak, from 0.
+
+    It is the first at the peak where the rate never falls so far.
+    """
+    if factor(total_steps - 1) > 0.5:
+        return max(range(total_steps), key=factor)
+    return next((at + 1 for at in reversed(range(total_steps)) if factor(at) > 0.5), 0)
+
+
 def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 

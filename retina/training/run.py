@@ -54,6 +54,11 @@ class TrainingRun:
         return -(-self.step // self.steps_per_epoch)
 
     @property
+    def num_epochs(self) -> int:
+        """Of the whole training; the last may be one in part."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
     def ends_epoch(self) -> bool:
         """Whether the last step was that of an epoch, or of the training."""
         return self.step % self.steps_per_epoch == 0 or self.step == self.total_steps
@@ -128,7 +133,10 @@ class Hook:
         return {}
 
     def end_epoch(self, run: TrainingRun, result: EvaluationResult | None) -> None:
-        """After an epoch; without a result where no evaluation was due."""
+        """After an epoch; without a result where no evaluation was due.
+
+        With ``training.evaluations`` only after the epochs that are evaluated.
+        """
 
     def diagnose(self, run: TrainingRun, failed: FailedStep) -> StepDiagnosis | None:
         """Look into a step that was not finite; weights and statistics are as before it."""

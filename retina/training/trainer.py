@@ -118,19 +118,18 @@ class Trainer:
                 for micro_batches in self._load():
                     self._advance(micro_batches)
                     signal = stop.agreed(run.step)
-                    is_saved = (
-                        run.ends_epoch or signal is not None or self._checkpoints.is_due(run.step)
-                    )
-                    if run.ends_epoch or run.step % self._config.log_every_steps == 0:
+                    at_end = self._is_at_end()
+                    is_saved = at_end or signal is not None or self._checkpoints.is_due(run.step)
+                    if at_end or run.step % self._config.log_every_steps == 0:
                         self._report()
                     if is_saved:
                         with self._meter.paused():
-                            run.is_evaluated = not run.ends_epoch
+                            run.is_evaluated = not at_end
                             self._checkpoints.save(run)
                     if signal is not None:
                         run.progress.message(f"stopped by signal {signal} after step {run.step}")
                         break
-                    if run.ends_epoch:
+                    if at_end:
                         with self._meter.paused():
                             self._end_epoch()
                     if run.stop_reason:
@@ -205,11 +204,23 @@ class Trainer:
         run.log.scalars("train", run.step, {**numbers, "lr": run.lr, "epoch": run.epoch})
         run.progress.report(StepReport.of(run.step, run.epoch, run.lr, numbers))
 
+    def _is_at_end(self) -> bool:
+        """Whether the last step is followed by what belongs to an epoch's end.
+
+        Where the evaluations are counted, those of the other epochs are steps like any other: an
+        epoch of three steps would save for longer than it trains.
+        """
+        run = self.training_run
+        return run.ends_epoch and (self._config.evaluations is None or self._is_evaluation_due())
+
+    def _is_evaluation_due(self) -> bool:
+        run = self.training_run
+        return self._config.evaluates_after(run.epoch, run.num_epochs)
+
     def _end_epoch(self) -> None:
         """Evaluate where it is due, and save the detectors and that it is done."""
-        run, every = self.training_run, self._config.evaluate_every_epochs
-        is_due = run.step == run.total_steps or run.epoch % every == 0
-        result = self._validation.end_epoch(run, is_due=is_due)
+        run = self.training_run
+        result = self._validation.end_epoch(run, is_due=self._is_evaluation_due())
         for hook in run.hooks:
             hook.end_epoch(run, result)
         run.is_evaluated = True

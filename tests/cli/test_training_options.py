@@ -27,6 +27,62 @@ def test_max_steps_ends_the_training_there(
     assert "done: 2 steps" in done.out
 
 
+def test_min_steps_lengthens_a_short_training_and_max_steps_wins(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    """24 images in batches of 8, two epochs: six steps."""
+    run = tmp_path / "run"
+    options = ["training.min_steps=8", "training.evaluations=2"]
+    done = invoke("train", tiny_config, f"output_dir={run}", *options)
+    assert done.code == 0, done.err
+    assert "8 steps, 2.667 passes over the images, for training.min_steps; those of" in done.out
+    assert "step 8/8  epoch 3" in done.out
+    rows = lines_of(run)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert [row["epoch"] for row in rows] == [1, 1, 1, 2, 2, 2, 3, 3]
+    assert rows[-1]["lr"] < 1e-7  # the schedule ends where the training does
+    assert [row["step"] for row in lines_of(run, "validation")] == [6, 8]
+    short = invoke("train", tiny_config, f"output_dir={tmp_path / 'short'}", "training.min_steps=5")
+    assert "done: 6 steps" in short.out
+    assert "passes" not in short.out
+    capped = invoke(
+        "train", tiny_config, f"output_dir={tmp_path / 'cap'}", *options, "training.max_steps=2"
+    )
+    assert "done: 2 steps" in capped.out
+
+
+def test_a_length_in_steps_resumes_to_the_same_end_also_where_it_grows(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    steady = "schedule={kind: multi_step, drops: [], warm_up: {steps: 0}}"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = [steady, "training.evaluations=3", "training.average_decay=0.9"]
+    longer = [*options, "training.min_steps=11"]
+    assert invoke("train", tiny_config, f"output_dir={whole}", *longer).code == 0
+    # The first end lies within an epoch.
+    first = [*options, "training.min_steps=7"]
+    assert "done: 7 steps" in invoke("train", tiny_config, f"output_dir={parts}", *first).out
+    grown = invoke("train", tiny_config, f"output_dir={parts}", *longer, "--resume")
+    assert grown.code == 0, grown.err
+    assert "changed since the last checkpoint: training.min_steps: 7 → 11" in grown.out
+    assert [row["loss"] for row in lines_of(parts)] == [row["loss"] for row in lines_of(whole)]
+    states = [load_state(run / "checkpoints/last.pt") for run in (whole, parts)]
+    for ours, theirs in (
+        [state.detector for state in states],
+        [state.hooks["average"] for state in states],
+    ):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_two_keys_that_say_when_to_evaluate_are_refused(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    both = ["training.evaluations=3", "training.evaluate_every_epochs=2"]
+    done = invoke("train", tiny_config, f"output_dir={tmp_path / 'run'}", *both)
+    assert done.code == 2
+    assert "evaluations (3) and evaluate_every_epochs (2) both say when to evaluate" in done.err
+
+
 def test_everything_on_at_once_resumes_to_the_same_end(
     invoke: Invoke, tiny_config: Path, tmp_path: Path
 ) -> None:
@@ -75,7 +131,8 @@ def test_early_stopping_stops_and_stays_stopped(
     done = invoke("train", tiny_config, *options)
     assert done.code == 0, done.err
     assert "early stop" in done.out
-    assert len(lines_of(tmp_path / "run", "validation")) == 2
+    # A one-cycle rate of 27 steps is below half of its peak first at the end of the fifth epoch.
+    assert len(lines_of(tmp_path / "run", "validation")) == 5
     again = invoke("train", tiny_config, *options, "--resume")
     assert "already complete" in again.out
 

@@ -52,7 +52,7 @@ class Setup:
                 for split in ("train", "validation")
             },
             "preprocess": {"min_size": 192, "max_size": 288},
-            "training": {"num_workers": 0, "precision": "fp32"},
+            "training": {"num_workers": 0, "precision": "fp32", "min_steps": 1500},
         }
 
     def spoil(self, split: str, change: Spoil) -> "Setup":
@@ -87,13 +87,19 @@ def setup(data: Path, tmp_path: Path) -> Setup:
     return Setup(data, tmp_path)
 
 
+def wrong(report: Report) -> list[Finding]:
+    """What is spoiled: that 32 images are few for random weights is true of each of them."""
+    worse = [finding for finding in report.findings if finding.level != "note"]
+    return [finding for finding in worse if finding.code != "from_scratch_small_set"]
+
+
 def codes(report: Report) -> list[str]:
-    return [finding.code for finding in report.findings if finding.level != "note"]
+    return [finding.code for finding in wrong(report)]
 
 
 def only(report: Report) -> Finding:
-    assert len(codes(report)) == 1, [f.line() for f in report.findings]
-    return report.findings[0]
+    (finding,) = wrong(report)
+    return finding
 
 
 def boxes_of(change: Callable[[list[float], Tree], list[float]]) -> Spoil:
@@ -108,6 +114,8 @@ def boxes_of(change: Callable[[list[float], Tree], list[float]]) -> Spoil:
 def test_a_sound_setup_has_no_finding(setup: Setup) -> None:
     report = setup.check()
     assert codes(report) == []
+    (few,) = (finding for finding in report.findings if finding.level != "note")
+    assert few.code == "from_scratch_small_set"
     assert not report.has_errors
     assert (setup.folder / "batch.png").stat().st_size > 10_000
 
@@ -363,6 +371,64 @@ def test_learning_rate_too_high(
     assert finding.numbers["usual"] == pytest.approx(usual)
     assert finding.numbers["ratio"] >= 10 - 1e-9  # type: ignore[operator]
     assert codes(setup.check_fixed(report)) == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_size", "usual"),
+    [
+        ({"kind": "adamw", "lr": 1e-5}, 16, 1e-4),
+        ({"kind": "sgd", "lr": 1e-4}, 8, 0.001),
+        ({"kind": "sgd", "lr": 1e-3, "momentum": 0.0}, 8, 0.01),
+    ],
+)
+def test_learning_rate_too_low(
+    setup: Setup, optimizer: Tree, batch_size: int, usual: float
+) -> None:
+    setup.configure(optimizer=optimizer, training={"batch_size": batch_size})
+    report = setup.check()
+    finding = only(report)
+    assert (finding.code, finding.level) == ("learning_rate_low", "warning")
+    assert finding.numbers["usual"] == pytest.approx(usual)
+    assert codes(setup.check_fixed(report)) == []
+
+
+def test_random_weights_and_few_images(setup: Setup) -> None:
+    report = setup.check()
+    (finding,) = (f for f in report.findings if f.code == "from_scratch_small_set")
+    assert finding.level == "warning"
+    assert "with 32 images and " in finding.what
+    assert finding.patch == {"model": {"backbone": {"weights": "IMAGENET1K_V1"}}}
+    fixed = setup.check_fixed(report)
+    assert [f.code for f in fixed.findings if f.level != "note"] == []
+
+
+@pytest.mark.parametrize(
+    ("training", "level", "steps"),
+    [
+        ({"min_steps": None, "epochs": 30}, "warning", 120),
+        ({"min_steps": 1499}, "warning", 1499),
+        ({"max_steps": 100}, "note", 100),
+        ({"min_steps": 1500}, None, 1500),
+    ],
+)
+def test_a_training_that_is_too_short(
+    setup: Setup, training: Tree, level: str | None, steps: int
+) -> None:
+    report = setup.configure(training=training).check()
+    found = [f for f in report.findings if f.code == "too_few_steps"]
+    assert [f.level for f in found] == ([] if level is None else [level])
+    (length,) = (r for r in report.results if r.name == "length")
+    assert length.numbers["steps"] == steps
+    if level == "warning":
+        assert found[0].patch == {"training": {"min_steps": 1500}}
+        assert codes(setup.check_fixed(report)) == []
+
+
+def test_pretrained_weights_need_fewer_steps(setup: Setup) -> None:
+    setup.configure(model={"backbone": {"weights": "IMAGENET1K_V1"}})
+    report = setup.configure(training={"min_steps": 299}).check()
+    assert codes(report) == ["too_few_steps"]
+    assert codes(setup.configure(training={"min_steps": 300}).check()) == []
 
 
 def test_anchors_far_too_large(setup: Setup) -> None:

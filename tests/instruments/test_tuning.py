@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from retina.errors import DivergedError, RunError
+from retina.experiment import load_experiment
 from retina.instruments.tuning import Tuning, runs
+from retina.instruments.tuning.grid import BudgetConfig, GridConfig
 from retina.training import checkpointing
 from retina.training.trainer import Trainer
 from retina.training.validation import Validation
@@ -374,3 +376,18 @@ def test_the_folder_lies_beside_the_run_folder(
     root = invoke(*command, "output_dir=/")
     assert root.code == 2
     assert "output_dir=/: nothing lies beside it; give a folder with --output" in root.err
+
+
+@pytest.mark.parametrize(("budget", "steps"), [({}, 12), ({"epochs": 2}, 6), ({"max_steps": 4}, 4)])
+def test_a_budget_of_epochs_is_that_long_and_scored_once(
+    tiny_config: Path, tmp_path: Path, budget: dict[str, int], steps: int
+) -> None:
+    """The config is for at least 12 steps, four epochs, and counts its evaluations."""
+    options = ["training.min_steps=12", "training.evaluations=3", f"output_dir={tmp_path}"]
+    config = load_experiment(tiny_config, options)
+    training = runs.base_config(config, GridConfig(budget=BudgetConfig(**budget))).training
+    assert training.total_steps(3) == steps
+    num_epochs = -(-steps // 3)
+    epochs = range(1, num_epochs + 1)
+    due = [epoch for epoch in epochs if training.evaluates_after(epoch, num_epochs)]
+    assert due == [num_epochs]

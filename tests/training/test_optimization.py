@@ -7,11 +7,13 @@ from retina.training.optimization import (
     CosineConfig,
     MultiStepConfig,
     OneCycleConfig,
+    ScheduleConfig,
     SGDConfig,
     WarmUp,
     parameter_groups,
     peak_learning_rate,
     set_learning_rate,
+    settling_step,
 )
 
 
@@ -50,6 +52,28 @@ def test_warm_up_takes_at_most_half_of_a_short_training() -> None:
     factor = MultiStepConfig(warm_up=WarmUp(steps=1000), drops=()).build(20)
     assert factor(9) < 1
     assert factor(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step"),
+    [
+        (MultiStepConfig(), 60),  # a plateau before the first drop says nothing
+        (MultiStepConfig(drops=()), 45),  # never falls: from the peak on
+        (MultiStepConfig(drops=(), warm_up=WarmUp(steps=0)), 0),
+        (CosineConfig(warm_up=WarmUp(steps=10)), 50),
+        (CosineConfig(warm_up=WarmUp(steps=10), final_factor=0.9), 10),
+        (OneCycleConfig(warm_up_fraction=0.1), 49),
+    ],
+)
+def test_a_rate_has_settled_at_half_of_its_peak(schedule: ScheduleConfig, step: int) -> None:
+    factor = schedule.build(90)
+    assert settling_step(factor, 90) == step
+    if schedule.kind == "multi_step" and schedule.drops:
+        assert [factor(step - 1), factor(step)] == pytest.approx([1.0, 0.1])
+
+
+def test_a_training_of_one_step_has_settled_at_once() -> None:
+    assert settling_step(OneCycleConfig().build(1), 1) == 0
 
 
 def test_norms_and_biases_are_a_group_of_their_own() -> None:

@@ -192,6 +192,47 @@ def test_the_validation_set_is_scored_when_it_is_due_and_always_at_the_end(tmp_p
     assert [line["AP"] for line in log_of(tmp_path, "validation")] == [0.5, 0.25]
 
 
+def test_counted_evaluations_are_spread_and_only_they_are_followed_by_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    training = SmallTraining(
+        tmp_path,
+        TrainingConfig(evaluations=3),
+        [recorder],
+        aps=[0.1, 0.3, 0.2],
+        total_steps=19,  # ten epochs, the last of one step
+    )
+    assert saves_of(training, monkeypatch) == [
+        (step, is_evaluated) for step in (8, 14, 19) for is_evaluated in (False, True)
+    ]
+    assert recorder.results == [0.1, 0.3, 0.2]
+    assert [line["step"] for line in log_of(tmp_path, "train")] == [8, 14, 19]
+    assert [line["epoch"] for line in log_of(tmp_path, "train")] == [4, 7, 10]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5, 6, 7])
+def test_counted_evaluations_are_the_same_after_a_resume(tmp_path: Path, stop_at: int) -> None:
+    results = []
+    for part in ("whole", "parts"):
+        recorder = Recorder()
+        training = SmallTraining(
+            tmp_path / part, TrainingConfig(evaluations=2), [recorder], aps=[0.1] * 2
+        )
+        training.total_steps = 7
+        if part == "parts":
+            training.hooks = [recorder, Signal(stop_at)]
+            training.trainer().run()
+            training.hooks = [recorder]
+            training.trainer(find_resume_point(tmp_path / part / LAST_STATE)).run()
+        else:
+            training.trainer().run()
+        results.append(
+            (recorder.results, [one["step"] for one in log_of(tmp_path / part, "train")])
+        )
+    assert results[0] == results[1] == ([0.1, 0.1], [4, 7])
+
+
 def test_it_ends_where_a_hook_wants_it_and_does_not_begin_again(tmp_path: Path) -> None:
     recorder = Recorder()
     training = SmallTraining(tmp_path, aps=[0.5, 0.4, 0.3, 0.2], total_steps=8)
@@ -204,6 +245,18 @@ def test_it_ends_where_a_hook_wants_it_and_does_not_begin_again(tmp_path: Path) 
     outcome = training.trainer(find_resume_point(tmp_path / LAST_STATE)).run()
     assert (outcome.step, outcome.best_ap) == (6, 0.5)
     assert again.calls == ["load_state_dict 6", "begin 6"]
+
+
+def test_an_early_stop_waits_until_the_learning_rate_has_come_down(tmp_path: Path) -> None:
+    aps = [0.5, 0.4, 0.4, 0.4, 0.4, 0.4]
+    training = SmallTraining(tmp_path, aps=aps, total_steps=12)
+    training.hooks = [EarlyStopping(2, counts_from=6)]  # the first whose rate is low is step 7
+    assert training.trainer().run().step == 10
+    # Where a longer schedule has the rate high again, nothing is over.
+    training.hooks, training.total_steps = [EarlyStopping(2, counts_from=12)], 16
+    training.aps = [0.4] * 3
+    outcome = training.trainer(find_resume_point(tmp_path / LAST_STATE)).run()
+    assert outcome.step == 16
 
 
 class Signal(Hook):

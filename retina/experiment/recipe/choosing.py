@@ -18,6 +18,17 @@ FEW_BOXES = 10
 _SMALL_SET = 10_000
 """Images up to which the augmentation is strong."""
 
+LIVE_BATCH = 8
+"""Fewer images at a time are too few for batch statistics: frozen norms train better."""
+
+_SCRATCH_BATCH = 4
+"""The fewest images at a time that live statistics get, where there are as many."""
+
+_LEAST_STEPS = 1500
+"""What a training gets however few its images are: 680 steps were too few from random weights."""
+
+_EVALUATIONS = 10
+
 _MOST_NAMES = 40
 _SIDES = frozenset(("left", "right", "leftward", "rightward", "links", "rechts"))
 _ARROWS = frozenset(("arrow", "turn", "direction"))
@@ -36,6 +47,7 @@ class _Size:
         largest_min_size: up to which small objects may raise it.
         batch_size: images of a step.
         steps: of a whole training.
+        lr: the peak of AdamW's learning rate from pretrained weights, and the batch size it is for.
         why: in words.
     """
 
@@ -46,6 +58,7 @@ class _Size:
     largest_min_size: int
     batch_size: int
     steps: int
+    lr: tuple[float, int]
     why: str
 
     @property
@@ -53,10 +66,17 @@ class _Size:
         return self.channels // (4 if self.channels < 128 else 8)
 
 
-_LARGE_GPU = _Size("resnet50", "IMAGENET1K_V2", 256, 640, 1024, 16, 8000, "a GPU of 16 GB or more")
-_GPU = _Size("resnet50", "IMAGENET1K_V2", 256, 640, 800, 8, 8000, "a GPU of 8 to 16 GB")
-_SMALL_GPU = _Size("resnet18", "IMAGENET1K_V1", 128, 480, 640, 8, 6000, "a small GPU")
-_CPU = _Size("resnet18", "IMAGENET1K_V1", 64, 240, 480, 8, 1500, "a CPU, which is slow")
+_PUBLISHED = (1e-4, 16)
+"""torchvision's second recipe, for ResNet-50 from ImageNet weights."""
+
+_MEASURED = (2e-3, 8)
+"""From random weights, and for small networks from ImageNet weights: see docs/doctor.md."""
+
+_V2, _V1 = "IMAGENET1K_V2", "IMAGENET1K_V1"
+_LARGE_GPU = _Size("resnet50", _V2, 256, 640, 1024, 16, 8000, _PUBLISHED, "a GPU of 16 GB or more")
+_GPU = _Size("resnet50", _V2, 256, 640, 800, 8, 8000, _PUBLISHED, "a GPU of 8 to 16 GB")
+_SMALL_GPU = _Size("resnet18", _V1, 128, 480, 640, 8, 6000, _MEASURED, "a small GPU")
+_CPU = _Size("resnet18", _V1, 64, 240, 480, 8, 1500, _MEASURED, "a CPU, which is slow")
 
 
 def choose_recipe(facts: Facts) -> Recipe:
@@ -64,7 +84,7 @@ def choose_recipe(facts: Facts) -> Recipe:
 
     It is a classic RetinaNet: ResNet with a feature pyramid, nine anchors a cell, the best IoU
     decides which anchor answers for which object. What the doctor measures takes the place of the
-    input size, the anchors and the learning rate.
+    input size and the anchors.
     """
     size = _size_of(facts.machine)
     return Recipe(
@@ -75,7 +95,7 @@ def choose_recipe(facts: Facts) -> Recipe:
             *_input(facts, size),
             Choice("objective.box.kind", "giou", "the overlap itself is what is scored"),
             *_augmentation(facts),
-            *_optimizer(facts),
+            *_optimizer(facts, size),
             *_length(facts, size),
         ),
         largest_min_size=size.largest_min_size,
@@ -178,6 +198,8 @@ def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
             "few to learn from nothing (--from-scratch does without)",
         )
         yield Choice("model.backbone.frozen_stages", 2, "edges and colours are known already")
+        if _batch_size(facts, size) < LIVE_BATCH:
+            yield frozen_norm(_batch_size(facts, size))
     yield Choice("model.pyramid.channels", size.channels, f"for {size.why}")
     yield Choice("model.head.norm", "group", "image by image: any batch size will do")
     yield Choice("model.head.num_groups", size.norm_groups, "of the channels")
@@ -186,6 +208,16 @@ def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
         "model.anchors.sizes",
         [finest << level for level in range(5)],
         "the published ones for this input, not fitted to the objects",
+    )
+
+
+def frozen_norm(images: int) -> Choice:
+    """The choice for so many images at a time, where they are fewer than `LIVE_BATCH`."""
+    return Choice(
+        "model.backbone.norm",
+        "frozen",
+        f"the statistics of {counted(images, 'image')} at a time are noise: those of the weights "
+        "stay",
     )
 
 
@@ -250,25 +282,44 @@ def _few(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _optimizer(facts: Facts) -> Iterator[Choice]:
+def _optimizer(facts: Facts, size: _Size) -> Iterator[Choice]:
     yield Choice("optimizer.kind", "adamw", "less depends on the learning rate than with sgd")
-    lr, weights = (2e-3, "random") if facts.from_scratch else (1e-4, "pretrained")
-    yield Choice("optimizer.lr", lr, f"usual for {weights} weights")
+    lr, images = _MEASURED if facts.from_scratch else size.lr
+    batch_size = _batch_size(facts, size)
+    start = "random weights" if facts.from_scratch else f"{size.backbone} from ImageNet weights"
+    here = "" if batch_size == images else f", here with its square root for {batch_size}"
+    yield Choice(
+        "optimizer.lr",
+        float(f"{lr * math.sqrt(batch_size / images):.2g}"),
+        f"the peak; {lr:g} at {images} images a step is known to work for {start}{here}",
+    )
     yield Choice("optimizer.weight_decay", 0.05, "usual with adamw")
     yield Choice("schedule.kind", "one_cycle", "rises and falls once: good for short trainings")
 
 
-def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
+def _batch_size(facts: Facts, size: _Size) -> int:
     count = len(facts.train.dataset)
-    batch_size = max(1, min(size.batch_size, count // 4))
+    least = min(count, _SCRATCH_BATCH) if facts.from_scratch else 1
+    return max(least, min(size.batch_size, count // 4))
+
+
+def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
+    count, batch_size = len(facts.train.dataset), _batch_size(facts, size)
     an_epoch = math.ceil(count / batch_size)
     least, most = (10, 150) if facts.from_scratch else (6, 100)
     epochs = min(most, max(least, round(size.steps / an_epoch)))
+    steps = max(epochs * an_epoch, _LEAST_STEPS)
     yield Choice(
         "training.epochs",
         epochs,
         f"{counted(an_epoch, 'step')} each, {epochs * an_epoch} in all: about {size.steps} suit "
-        f"{size.why}, within {least} and {most} epochs",
+        f"{size.why}, within {least} and {most} passes over the images",
+    )
+    yield Choice(
+        "training.min_steps",
+        _LEAST_STEPS,
+        "so many at least, however few the images are"
+        + (f": {steps / an_epoch:.3g} passes" if steps > epochs * an_epoch else ""),
     )
     yield Choice(
         "training.batch_size",
@@ -276,18 +327,19 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
         f"for {size.why}" if batch_size == size.batch_size else f"of {counted(count, 'image')}",
     )
     yield Choice("training.clip_norm", 1.0, "a rare huge gradient cannot spoil the weights")
-    decay = 0.998 if epochs * an_epoch >= 600 else 0.98
-    yield Choice(
-        "training.average_decay", decay, f"the mean over about {1 / (1 - decay):.0f} steps is kept"
-    )
+    yield Choice("training.average_decay", 0.998, "the mean over about 500 steps is kept")
     if facts.validation is not None:
         scored = len(facts.validation.dataset)
-        every = min(epochs, max(1, math.ceil(epochs / 10), math.ceil(scored / count)))
+        shown = steps * batch_size // max(1, scored)  # scoring should not take the most time
+        evaluations = max(1, min(_EVALUATIONS, shown))
         yield Choice(
-            "training.evaluate_every_epochs",
-            every,
-            f"{math.ceil(epochs / every)} times in all, {counted(scored, 'image')} each",
+            "training.evaluations",
+            evaluations,
+            f"over the whole training, evenly, {counted(scored, 'image')} each",
         )
+    yield Choice(
+        "training.checkpoint_every_minutes", 10, "besides: what a crash of the machine may cost"
+    )
     cores = facts.machine.num_cores
     workers = 1 if facts.machine.device == "cpu" else max(1, min(8, cores - 1))
     yield Choice(

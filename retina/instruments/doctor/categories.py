@@ -277,11 +277,11 @@ def _empty_images(context: CheckContext) -> Iterator[Finding]:
         return
     yield Finding(
         code="images_mostly_empty",
-        level="error" if share >= 0.9 else "warning",
+        level="warning",
         what=f"{report.num_empty_images} of {report.num_images} training images have no box "
         f"({share:.0%})",
-        why="Most steps would teach background alone; and annotations that lost their images look "
-        "just like this.",
+        why="They teach background alone; and annotations that lost their images look just like "
+        "this.",
         fix="Check that the image ids of the annotations are right; if the images are truly "
         "empty, leave them out.",
         patch={"sampling": {"empty_images": "drop"}},

@@ -18,10 +18,11 @@ from retina.instruments.doctor.box_format import check_box_format
 from retina.instruments.doctor.categories import check_categories, check_class_counts
 from retina.instruments.doctor.context import CheckContext, read_context
 from retina.instruments.doctor.findings import CheckResult, Finding, worst_first
-from retina.instruments.doctor.inputs import check_normalisation, check_start, draw_batch
+from retina.instruments.doctor.inputs import check_normalisation, draw_batch
 from retina.instruments.doctor.learning_rate import check_learning_rate, probe_learning_rate
 from retina.instruments.doctor.overfit import check_overfit
 from retina.instruments.doctor.speed_and_memory import check_memory, check_speed
+from retina.instruments.doctor.start import check_length, check_start
 
 CheckFunction = Callable[[CheckContext], CheckResult]
 
@@ -53,7 +54,8 @@ CHECKS = (
     Check("box format", check_box_format, at_start=check_box_format, looks_at="annotations"),
     Check("learning rate", check_learning_rate, at_start=check_learning_rate),
     Check("anchor coverage", check_anchors, at_start=check_anchors_on_a_sample),
-    Check("start", check_start),
+    Check("start", check_start, at_start=check_start),
+    Check("length", check_length, at_start=check_length),
     Check("normalisation", check_normalisation),
     Check("boxes on edges", check_edges, looks_at="images"),
     Check("augmented batch", draw_batch),

@@ -1,4 +1,4 @@
-"""What the network starts from and is fed: weights, normalised pixels, augmented batches."""
+"""What the network is fed: normalised pixels, augmented batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from retina.configuration import Tree, merge
+from retina.configuration import Tree
 from retina.datasets.dataset import DetectionDataset
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.findings import CheckResult, Finding
@@ -33,41 +33,6 @@ _WIDEST = 5.0
 _MOST_DRAWN = 12
 _SMALLEST_SIDE = 320
 _COLUMNS = 4
-
-
-def check_start(context: CheckContext) -> CheckResult:
-    """Whether anything that stays as it is would stay random."""
-    backbone = context.config.model.backbone
-    is_random = backbone.weights is None and context.config.model.initialize_from is None
-    findings: list[Finding] = []
-    if is_random and backbone.frozen_stages:
-        findings.append(
-            Finding(
-                code="frozen_random",
-                level="error",
-                what=f"{backbone.frozen_stages} stages of the backbone are frozen, but its weights "
-                "are random",
-                why="They would stay random for ever; the training would refuse to start.",
-                fix="Let them learn, or start from weights (model.backbone.weights: "
-                "IMAGENET1K_V1, or model.initialize_from).",
-                patch={"model": {"backbone": {"frozen_stages": 0}}},
-                numbers={"frozen_stages": backbone.frozen_stages},
-            )
-        )
-    if is_random and backbone.norm == "frozen":
-        findings.append(
-            Finding(
-                code="frozen_norm_random",
-                level="error",
-                what="the norms of the backbone are frozen, but its weights are random",
-                why="Frozen norms that were never trained do nothing, and a deep backbone without "
-                "norms hardly learns.",
-                fix="Use live batch normalisation, or start from weights.",
-                patch={"model": {"backbone": {"norm": "batch"}}},
-            )
-        )
-    start = context.config.model.initialize_from or backbone.weights or "random weights"
-    return CheckResult(f"{backbone.name} from {start}", tuple(findings))
 
 
 def check_normalisation(context: CheckContext) -> CheckResult:
@@ -151,20 +116,16 @@ def _constants(context: CheckContext) -> Iterator[Finding]:
             why="Pretrained filters see other colours than they learned: much of what they know is "
             "lost.",
             fix="Use the normalisation of the weights.",
-            patch=merge(
-                _patch(expected.mean, expected.std),
-                {"preprocess": {"channel_order": expected.channel_order}},
-            ),
+            patch=_patch_of(expected),
         )
 
 
 def _differs_from_start(config: PreprocessConfig, start: DetectorSource) -> Iterator[Finding]:
     if isinstance(start, Path) and start.suffix != ".safetensors":
         return  # another program's, which does not say what its pixels were
-    theirs = load_detector(start).config.preprocess
-    if theirs.pixels == config.pixels:
+    theirs = load_detector(start).config.preprocess.pixels
+    if _is_near(theirs, config.pixels):
         return
-    values = theirs.model_dump(mode="json", include={"channel_order", "mean", "std"})
     yield Finding(
         code="normalisation_not_of_weights",
         level="error",
@@ -172,7 +133,7 @@ def _differs_from_start(config: PreprocessConfig, start: DetectorSource) -> Iter
         f"{_list(theirs.mean)}, std {_list(theirs.std)}; this config says otherwise",
         why="Its weights see other colours than they learned.",
         fix="Use the normalisation of the weights.",
-        patch={"preprocess": values},
+        patch=_patch_of(theirs),
     )
 
 
@@ -220,6 +181,11 @@ def _list(values: Sequence[float]) -> str:
 
 def _patch(mean: Sequence[float], std: Sequence[float]) -> Tree:
     return {"preprocess": {"mean": list(mean), "std": list(std)}}
+
+
+def _patch_of(pixels: Pixels) -> Tree:
+    tree: Tree = {"channel_order": pixels.channel_order}
+    return {"preprocess": tree | {"mean": list(pixels.mean), "std": list(pixels.std)}}
 
 
 def draw_batch(context: CheckContext) -> CheckResult:

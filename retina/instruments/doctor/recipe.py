@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retina.experiment import ExperimentConfig
 from retina.experiment.recipe import Choice, Facts, Recipe
-from retina.experiment.recipe.choosing import max_size_of
+from retina.experiment.recipe.choosing import LIVE_BATCH, frozen_norm, max_size_of
 from retina.instruments.doctor.anchors.check import ENOUGH
 from retina.instruments.doctor.anchors.proposals import (
     WORTH,
@@ -17,7 +17,6 @@ from retina.instruments.doctor.anchors.proposals import (
     sample_images,
 )
 from retina.instruments.doctor.context import CheckContext
-from retina.instruments.doctor.learning_rate import known_rate, usual_rate
 from retina.instruments.doctor.speed_and_memory import check_memory
 from retina.wording import counted
 
@@ -26,7 +25,7 @@ _MOST_PARTS = 16
 
 
 def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
-    """The recipe with input size, anchors, learning rate and micro-batches as measured.
+    """The recipe with input size, anchors and micro-batches as measured.
 
     Args:
         recipe: what is usual.
@@ -36,7 +35,6 @@ def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
     recipe = _with_anchors(recipe, facts, overrides)
     if recipe.config(overrides).training.batch_size == "auto":  # decided when it begins
         return recipe
-    recipe = recipe.with_choices(*_learning_rate(recipe.config(overrides)))
     if not facts.machine.memory:  # a CPU's networks are small here, and its steps take seconds
         return recipe
     return recipe.with_choices(*_micro_batches(recipe.config(overrides), facts))
@@ -145,17 +143,6 @@ def _anchors(fit: _Fit) -> Iterator[Choice]:
     yield Choice("model.anchors.ratios", list(chosen.config.ratios), "fitted, height over width")
 
 
-def _learning_rate(config: ExperimentConfig) -> Iterator[Choice]:
-    known = known_rate(config)
-    batch_size = config.training.decided_batch_size
-    yield Choice(
-        "optimizer.lr",
-        float(f"{usual_rate(config):.2g}"),
-        f"{known.lr:g} is known to work at {counted(known.batch_size, 'image')} a step "
-        f"({known.source}); here it is {batch_size}",
-    )
-
-
 def _micro_batches(config: ExperimentConfig, facts: Facts) -> Iterator[Choice]:
     """In how many parts a batch must be computed to fit, by making a step."""
     config = config.from_scratch()  # as large, and nothing has to be fetched
@@ -176,3 +163,6 @@ def _micro_batches(config: ExperimentConfig, facts: Facts) -> Iterator[Choice]:
             parts,
             f"a step in {parts} parts fits into memory, in one it does not",
         )
+        images = config.training.decided_batch_size // parts
+        if not facts.from_scratch and images < LIVE_BATCH:
+            yield frozen_norm(images)

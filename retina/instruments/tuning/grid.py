@@ -24,7 +24,7 @@ class BudgetConfig(Config):
     """How long a run of the grid trains; the schedule is stretched over it."""
 
     epochs: Count | None = None
-    """In place of training.epochs; null leaves that as it is."""
+    """In place of training.epochs and min_steps; null leaves both as they are."""
     max_steps: Count | None = None
     """In place of training.max_steps; null leaves that as it is."""
 

@@ -68,12 +68,16 @@ def base_config(config: ExperimentConfig, grid: GridConfig) -> ExperimentConfig:
             "objective.classification.kind: tuning is about γ and α of the focal loss, this is "
             f"'{loss.kind}'; set objective.classification.kind=focal"
         )
-    training = {
-        name: value for name, value in grid.budget.model_dump().items() if value is not None
+    budget = {name: value for name, value in grid.budget.model_dump().items() if value is not None}
+    if "epochs" in budget:
+        budget["min_steps"] = None
+    training = config.training.model_copy(update=budget)
+    once = {  # no training has more epochs than that
+        "evaluate_every_epochs": max(training.epochs, training.min_steps or 1),
+        "evaluations": None,
+        "early_stopping_evaluations": None,
     }
-    epochs = training.get("epochs", config.training.epochs)
-    training |= {"evaluate_every_epochs": epochs, "early_stopping_evaluations": None}
-    return config.model_copy(update={"training": config.training.model_copy(update=training)})
+    return config.model_copy(update={"training": training.model_copy(update=once)})
 
 
 def start_weights(base: ExperimentConfig, seed: int, folder: Path) -> Path:

@@ -29,6 +29,7 @@ class ResNetConfig(BackboneConfig):
     name: ResNetName = "resnet50"
 
     classifier: ClassVar[str] = "fc."
+    usual_weights: ClassVar[str | None] = "IMAGENET1K_V1"
 
     def network(self) -> ResNet:
         """Torchvision's network, initialised as it does."""
