@@ -22,6 +22,9 @@ from retina.objective.classification import FocalConfig, QualityFocalConfig
 from retina.registry import COMMANDS, Command
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
+OWN_DATA = ("retinanet", "own_data")
+"""The presets for one's own data."""
+
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 SMALLEST = ["dataset.train.images=x", "dataset.train.annotations=y.json", "output_dir=runs/x"]
 
@@ -32,7 +35,7 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     config = load_experiment(path, SMALLEST if names_no_data else [])
     detector = config.model.without_pretrained_weights().build(3)
     assert detector.num_classes == 3
-    is_gfl = path.stem.startswith("gfl")
+    is_gfl = path.stem.startswith(("gfl", "my_data"))
     expected = QualityFocalConfig(beta=2.0) if is_gfl else FocalConfig(alpha=0.25, gamma=2.0)
     assert config.objective.classification == expected
     assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
@@ -59,20 +62,27 @@ def test_every_preset_is_a_whole_recipe(name: str, tmp_path: Path) -> None:
         "detectron2": ("l1", "moving_average"),
         "gfl": ("giou", "foreground"),
         "retinanet": ("giou", "foreground"),
+        "own_data": ("giou", "foreground"),
     }[name]
     assert config.objective.box.kind == box
     assert config.objective.normalizer == normalizer
-    adamw = ("torchvision_v2", "retinanet")
-    assert config.optimizer.kind == ("adamw" if name in adamw else "sgd")
-    assert config.training.batch_size == 16
+    is_own = name in OWN_DATA
+    assert config.optimizer.kind == ("adamw" if name == "torchvision_v2" or is_own else "sgd")
+    assert config.training.batch_size == (8 if is_own else 16)
 
 
 def test_presets_train_as_the_references_do() -> None:
     presets = {name: read_preset(name) for name in preset_names()}
-    own = presets.pop("retinanet")
-    assert own["schedule"]["kind"] == "one_cycle"
-    assert own["objective"]["classification"] == presets["paper"]["objective"]["classification"]
-    assert own["model"]["anchors"] == presets["paper"]["model"]["anchors"]
+    classic, own = (presets.pop(name) for name in OWN_DATA)
+    assert classic["schedule"]["kind"] == "one_cycle"
+    focal = presets["paper"]["objective"]["classification"]
+    assert classic["objective"]["classification"] == focal
+    assert classic["model"]["anchors"] == presets["paper"]["model"]["anchors"]
+    assert own["objective"] == presets["gfl"]["objective"]
+    # One word changes the head and nothing else.
+    same = ("preprocess", "augmentation", "sampling", "optimizer", "schedule", "training")
+    assert {key: classic[key] for key in same} == {key: own[key] for key in same}
+    assert classic["model"]["backbone"] == own["model"]["backbone"]
     drops = {
         "paper": [2 / 3, 8 / 9],
         "torchvision_v1": [16 / 26, 22 / 26],

@@ -43,7 +43,8 @@ def command(
 
     That is what a training would say, images that cannot be used, images that are there several
     times or in several splits, and what the doctor finds in the data. The exit code is 1 where an
-    image cannot be used.
+    image cannot be used, or where a line says "error": a training would refuse the data, or hardly
+    learn from it.
 
     Example: `retina data check --images photos --annotations labels.json --output checked`
     """
@@ -91,6 +92,7 @@ def command(
     print_lines(console, *conclusion)
     if broken:
         print_lines(console, "retina data fix writes a copy of the annotations without them")
+    if broken or any(section.level == "error" for section in learnt):
         raise SystemExit(1)
 
 
@@ -112,10 +114,14 @@ def _as_learnt(found: dict[str, ResolvedData], *, look_at_images: bool) -> list[
                 parts.append(other.part)
                 datasets.append(matched)
     if is_present(_DOCTOR):
+        from retina.datasets.formats.coco_file import WITHOUT_ANNOTATIONS
         from retina.instruments.doctor.checks import data_findings
 
+        # A file for predictions alone has nothing to learn from, and its report has said so.
+        is_told = WITHOUT_ANNOTATIONS in train.dataset.report.findings
+        said = _SAID_ALREADY | ({"no_boxes"} if is_told else set())
         for one in data_findings(parts, datasets, look_at_images=look_at_images):
-            if one.code not in _SAID_ALREADY:
+            if one.code not in said:
                 sections.append(_section(one.line(), one.code, one.level, datasets))
     return sections
 

@@ -68,7 +68,7 @@ def looked_at(
 
     with console.status("looking at the data"):
         facts = look_at(source, images=images, device=device, from_scratch=from_scratch)
-    print_lines(console, *_found(facts))
+    print_lines(console, *found(facts))
     with console.status("measuring what fits"):
         return facts, make_recipe(facts, overrides)
 
@@ -85,7 +85,8 @@ def write(console: Console, facts: Facts, recipe: Recipe, path: Path) -> None:
     print_lines(console, f"{path}: the config, with the reason at each line")
 
 
-def _found(facts: Facts) -> Iterator[str]:
+def found(facts: Facts) -> Iterator[str]:
+    """What was found in the data, a line each."""
     yield facts.source.describe()
     for name in ("train", "validation", "test"):
         split = getattr(facts, name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina.cli.init import looked_at, write
+from retina.cli.init import found, looked_at, write
 from retina.cli.options import DeviceOfConfig, FromScratch, Overrides, with_device
 from retina.cli.output import describe_report, make_console, print_lines
 from retina.cli.run_beside import refuse_torchrun
@@ -53,6 +53,7 @@ def command(
     from retina.training.run_folder import recorded_run
 
     console = make_console()
+    said: frozenset[str] = frozenset()
 
     def introduce(experiment: Experiment) -> None:
         console.quiet = not is_main_process()
@@ -62,14 +63,15 @@ def command(
                 f"output_dir={loaded.output_dir} is given: the run in {run}, whose config this "
                 "is, stays as it is",
             )
-        print_lines(console, *_introduction(experiment))
+        lines = (line for line in _introduction(experiment) if line.strip() not in said)
+        print_lines(console, *lines)
 
     changes = with_device(overrides, device)
     if is_config(source):
         run, loaded = recorded_run(source), load_experiment(source, changes)
     else:
         run = None
-        loaded = _config_of_data(
+        loaded, said = _config_of_data(
             console, source, changes, resume=resume, device=device, from_scratch=from_scratch
         )
     if from_scratch:
@@ -95,8 +97,11 @@ def _config_of_data(
     resume: bool,
     device: str | None,
     from_scratch: bool,
-) -> ExperimentConfig:
+) -> tuple[ExperimentConfig, frozenset[str]]:
     """The config that was made of the data for the run that goes on, or one that is made now.
+
+    Returns:
+        The config, and the lines about the data that were printed while it was made.
 
     Raises:
         UserError: it is no data that can be trained on; or its run folder holds a run already.
@@ -119,7 +124,7 @@ def _config_of_data(
     folder = run_folder_of(source, changes)
     if resume and (folder / CONFIG).is_file():
         print_lines(console, f"going on with {folder / CONFIG}")
-        return load_experiment(folder / CONFIG, changes)
+        return load_experiment(folder / CONFIG, changes), frozenset()
     check_run_folder(folder, resume=resume)
     facts, recipe = looked_at(
         console,
@@ -130,7 +135,7 @@ def _config_of_data(
     )
     path = folder / "init.yaml"
     write(console, facts, recipe.in_folder(folder), path)
-    return load_experiment(path, changes)
+    return load_experiment(path, changes), frozenset(line.strip() for line in found(facts))
 
 
 def _introduction(experiment: Experiment) -> Iterator[str]:

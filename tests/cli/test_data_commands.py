@@ -223,6 +223,25 @@ def test_check_looks_at_all_splits_and_draws_what_it_finds(
     assert "8 images, " in alone.out.splitlines()[-2]
 
 
+def test_check_ends_with_1_where_nothing_can_be_learned_but_not_where_nothing_shall_be(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    images = synthetic_data / "validation" / "images"
+    tree = json.loads((synthetic_data / "validation" / "annotations.json").read_text())
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(tree | {"annotations": []}))
+    empty = invoke("data", "check", "--annotations", file, "--images", images)
+    assert empty.code == 1
+    assert "error: none of the 8 training images has a box" in empty.out
+    assert empty.out.splitlines()[-1] == "every image can be used"
+    del tree["annotations"]  # images to predict for
+    file.write_text(json.dumps(tree))
+    without = invoke("data", "check", "--annotations", file, "--images", images)
+    assert without.code == 0, without.err
+    assert "the file has no 'annotations', as that of a test split" in without.out
+    assert "error" not in without.out.replace(str(tmp_path), "")
+
+
 def test_check_does_without_the_doctor(
     invoke: Invoke, synthetic_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

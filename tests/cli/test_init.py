@@ -188,9 +188,31 @@ def test_weights_follow_what_is_asked_for(
     _, tree = made(invoke, folder, tmp_path)
     assert tree["model"]["backbone"]["weights"] == "IMAGENET1K_V1"
     assert tree["device"] == "cpu"
+    # Five images are a batch of one: its statistics are noise, those of the weights are not.
+    assert (tree["training"]["batch_size"], tree["model"]["backbone"]["norm"]) == (1, "frozen")
+    assert tree["optimizer"]["lr"] == pytest.approx(2e-3 * 8**-0.5, rel=0.01)
     _, tree = made(invoke, folder, tmp_path, "--from-scratch")
     assert tree["model"]["backbone"]["weights"] is None
     assert "frozen_stages" not in tree["model"]["backbone"]
+    assert (tree["training"]["batch_size"], tree["model"]["backbone"]["norm"]) == (4, "batch")
+
+
+def test_the_length_is_stated_in_steps_and_the_norms_learn_where_the_batch_is_large(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    text, tree = made(invoke, write_data(count=40), tmp_path)  # 8 of them are for validation
+    training = tree["training"]
+    assert (training["epochs"], training["min_steps"], training["evaluations"]) == (100, 1500, 10)
+    assert "so many at least, however few the images are: 375 passes" in text
+    assert training["batch_size"] == 8
+    assert "norm" not in tree["model"]["backbone"]
+    assert tree["optimizer"]["lr"] == 2e-3
+    assert "0.002 at 8 images a step is known to work for resnet18 from ImageNet weights" in (
+        " ".join(text.replace("#", " ").split())
+    )
+    done = invoke("doctor", tmp_path / "my_data.yaml", "--quick", "--output", tmp_path / "doctor")
+    assert done.code == 0, done.out
+    assert "warning" not in done.out
 
 
 @pytest.mark.usefixtures("tiny_config")
@@ -205,6 +227,10 @@ def test_a_folder_is_trained_on_and_gone_on_with(
     run = Path("runs/photos")
     assert f"{run / 'init.yaml'}: the config, with the reason at each line" in first.out
     assert "done: 2 steps" in first.out
+    by_init, by_train = first.out.split("the config, with the reason at each line\n")
+    assert "train: 5 images, 5 boxes" in by_init
+    said = {line.strip() for line in by_init.splitlines()}
+    assert said.isdisjoint(line.strip() for line in by_train.splitlines())
     assert (run / "checkpoints/last.safetensors").is_file()
     assert "64 × 96" in (run / "init.yaml").read_text()  # measured with the changes
     again = invoke(*train)

@@ -40,6 +40,9 @@ def tree_paths(tree: Any) -> set[str]:
     }
 
 
+ONE_ANCHOR = ("gfl", "own_data")
+"""The presets with the head of the generalized focal loss."""
+
 OF_THE_BACKBONE = {"mean", "std", "channel_order"}
 """What the presets for one's own data leave to the backbone, which may be any."""
 
@@ -67,6 +70,7 @@ def test_presets_differ_as_the_references_do() -> None:
         "detectron2": "c5",
         "gfl": "p5",
         "retinanet": "c5",
+        "own_data": "c5",
     }
     assert {n for n, m in model.items() if m["anchors"]["round_sizes"]} == {
         "torchvision_v1",
@@ -76,6 +80,7 @@ def test_presets_differ_as_the_references_do() -> None:
         "torchvision_v2",
         "gfl",
         "retinanet",
+        "own_data",
     }
     assert {n for n, m in model.items() if m["backbone"]["norm"] == "batch"} == {"torchvision_v2"}
     assert {n: p["max_detections"] for n, p in post.items()} == {
@@ -85,11 +90,13 @@ def test_presets_differ_as_the_references_do() -> None:
         "detectron2": 100,
         "gfl": 100,
         "retinanet": 100,
+        "own_data": 100,
     }
     assert presets["detectron2"]["preprocess"]["channel_order"] == "bgr"
-    one_anchor = model.pop("gfl")
-    assert one_anchor["box_coder"] == {"kind": "distribution", "bins": 16, "unit": 0.125}
-    assert one_anchor["anchors"]["sizes"] == [8.0 * 8 * 2**level for level in range(5)]
+    for name in ONE_ANCHOR:
+        one_anchor = model.pop(name)
+        assert one_anchor["box_coder"] == {"kind": "distribution", "bins": 16, "unit": 0.125}
+        assert one_anchor["anchors"]["sizes"] == [8.0 * 8 * 2**level for level in range(5)]
     for tree in model.values():
         assert tree["box_coder"]["max_log_scale"] == math.log(1000 / 16)
         assert tree["anchors"]["sizes"] == [4.0 * 8 * 2**level for level in range(5)]
@@ -101,10 +108,10 @@ def test_presets_build(name: str) -> None:
     with torch.device("meta"):
         detector = config.without_pretrained_weights().build(80)
     assert detector.num_classes == 80
-    assert detector.anchor_generator.num_per_cell == (1 if name == "gfl" else 9,) * 5
+    assert detector.anchor_generator.num_per_cell == (1 if name in ONE_ANCHOR else 9,) * 5
     parameters = sum(p.numel() for p in detector.parameters())
     # torchvision: 34.0 M for v1 and 38.2 M for v2, with 91 classes; GFL's paper: 32.2 M
-    assert (32e6 if name == "gfl" else 33e6) < parameters < 39e6
+    assert (32e6 if name in ONE_ANCHOR else 33e6) < parameters < 39e6
     learning = {name for name, p in detector.named_parameters() if p.requires_grad}
     assert not any(n.startswith(("backbone.conv1", "backbone.layer1.")) for n in learning)
     assert any(n.startswith("backbone.layer2.") for n in learning)

@@ -28,6 +28,11 @@ from retina.wording import counted
 _OBJECTS365 = re.compile(r"images/v\d/[^/]+/[^/]+$")
 _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
+WITHOUT_ANNOTATIONS = (
+    "the file has no 'annotations', as that of a test split: nothing can be learnt or scored"
+)
+"""What the report of such a file says."""
+
 
 def read_coco_file(
     path: Path, images_folder: Path | None = None, *, keep_root: bool = True
@@ -146,7 +151,7 @@ def _repeated_categories(count: int) -> str:
 def _without_annotations(tree: Record) -> str:
     if tree.get("annotations") is not None:
         return ""
-    return "the file has no 'annotations', as that of a test split: nothing can be learnt or scored"
+    return WITHOUT_ANNOTATIONS
 
 
 def _leave_out_boxless(annotations: list[Record]) -> str:

@@ -37,7 +37,7 @@ class Overfit:
         steps: that it took, or that were allowed.
         seconds: of the whole.
         loss: of the last step.
-        is_cut: whether the time ran out before the steps did.
+        is_cut: whether the time ran out while it still learned, or before that could be told.
     """
 
     ap: float
@@ -101,15 +101,17 @@ def overfit_one_batch(context: CheckContext, *, max_steps: int = _STEPS) -> Over
     batch = load_batch(context, plain_requests(context, _IMAGES))
     trial = start_trial(context)
     peak = peak_learning_rate(context.config.optimizer, context.config.training.decided_batch_size)
-    loss = math.nan
+    loss, first_loss = math.nan, math.nan
     for step in range(max_steps):
         loss = trial.advance([batch], peak * _factor(step, max_steps))
+        first_loss = loss if step == 0 else first_loss
         is_last = step == max_steps - 1 or not math.isfinite(loss)
         is_late = time.monotonic() - started > _SECONDS
         if is_last or is_late or (step + 1) % _SCORE_EVERY == 0:
             ap, ap50 = _score(trial.runtime, batch) if math.isfinite(loss) else (0.0, 0.0)
             if is_last or is_late or ap > OVERFIT_AP:
-                is_cut = is_late and not is_last
+                is_learning = step < _SCORE_EVERY or loss < first_loss / 2
+                is_cut = is_late and not is_last and is_learning
                 return Overfit(ap, ap50, step + 1, time.monotonic() - started, loss, is_cut)
     raise AssertionError("max_steps is at least 1")
 
