@@ -145,7 +145,8 @@ class ExperimentConfig(Config):
         norm = "batch" if backbone.norm == "frozen" else backbone.norm
         backbone = backbone.model_copy(update={"frozen_stages": 0, "norm": norm})
         model = start.model.model_copy(update={"backbone": backbone})
-        return start.model_copy(update={"model": model})
+        optimizer = start.optimizer.model_copy(update={"backbone_lr_factor": 1.0})
+        return start.model_copy(update={"model": model, "optimizer": optimizer})
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:

@@ -32,7 +32,11 @@ def write_data(tmp_path: Path) -> WriteData:
     """Writes a folder in COCO's format with a few pictures, and gives it."""
 
     def write(
-        *splits: str, names: tuple[str, ...] = ("cat",), count: int = 5, side: int = 20
+        *splits: str,
+        names: tuple[str, ...] = ("cat",),
+        count: int = 5,
+        side: int = 20,
+        size: tuple[int, int] = (64, 96),
     ) -> Path:
         folder = tmp_path / "photos"
         for split in splits or ("",):
@@ -40,7 +44,7 @@ def write_data(tmp_path: Path) -> WriteData:
             images.mkdir(parents=True)
             tree: dict[str, Any] = {
                 "images": [
-                    {"id": i, "file_name": f"{i}.png", "height": 64, "width": 96}
+                    {"id": i, "file_name": f"{i}.png", "height": size[0], "width": size[1]}
                     for i in range(count)
                 ],
                 "annotations": [
@@ -52,7 +56,7 @@ def write_data(tmp_path: Path) -> WriteData:
             }  # fmt: skip
             (folder / split / "annotations.json").write_text(json.dumps(tree))
             for i in range(count):
-                pixels = np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8)
+                pixels = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
                 Image.fromarray(pixels).save(images / f"{i}.png")
         return folder
 
@@ -172,13 +176,21 @@ def test_any_name_of_a_class_may_stand_in_a_comment(
     assert "no class, since no image has one: unused" in told
 
 
-def test_anchors_and_input_follow_the_objects(
+def test_the_input_follows_the_objects(
     invoke: Invoke, write_data: WriteData, tmp_path: Path
 ) -> None:
-    text, tree = made(invoke, write_data(side=5), tmp_path)
-    assert tree["model"]["anchors"]["sizes"][0] < 12
-    assert "fitted: " in text
-    assert tree["preprocess"]["min_size"] == 64
+    text, tree = made(invoke, write_data(side=9, size=(480, 720)), tmp_path)
+    assert tree["preset"] == "own_data"
+    assert tree["preprocess"]["min_size"] > 240
+    assert "for small objects: at 240 anchors match " in text
+    assert "anchors" not in tree["model"]  # the assigner adapts to each object
+
+
+def test_the_input_stays_where_the_objects_are_large(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    _, tree = made(invoke, write_data(side=90, size=(480, 720)), tmp_path)
+    assert tree["preprocess"]["min_size"] == 240
 
 
 def test_weights_follow_what_is_asked_for(
@@ -189,25 +201,27 @@ def test_weights_follow_what_is_asked_for(
     assert tree["model"]["backbone"]["weights"] == "IMAGENET1K_V1"
     assert tree["device"] == "cpu"
     # Five images are a batch of one: its statistics are noise, those of the weights are not.
-    assert (tree["training"]["batch_size"], tree["model"]["backbone"]["norm"]) == (1, "frozen")
+    assert tree["training"]["batch_size"] == 1
+    assert load_experiment(tmp_path / "my_data.yaml").model.backbone.norm == "frozen"
+    assert tree["optimizer"]["backbone_lr_factor"] == 0.1
     assert tree["optimizer"]["lr"] == pytest.approx(2e-3 * 8**-0.5, rel=0.01)
     _, tree = made(invoke, folder, tmp_path, "--from-scratch")
     assert tree["model"]["backbone"]["weights"] is None
-    assert "frozen_stages" not in tree["model"]["backbone"]
+    assert tree["model"]["backbone"]["frozen_stages"] == 0
+    assert tree["optimizer"]["backbone_lr_factor"] == 1
     assert (tree["training"]["batch_size"], tree["model"]["backbone"]["norm"]) == (4, "batch")
 
 
-def test_the_length_is_stated_in_steps_and_the_norms_learn_where_the_batch_is_large(
+def test_the_length_is_stated_in_steps(
     invoke: Invoke, write_data: WriteData, tmp_path: Path
 ) -> None:
     text, tree = made(invoke, write_data(count=40), tmp_path)  # 8 of them are for validation
     training = tree["training"]
-    assert (training["epochs"], training["min_steps"], training["evaluations"]) == (100, 1500, 10)
-    assert "so many at least, however few the images are: 375 passes" in text
+    assert (training["epochs"], training["min_steps"], training["evaluations"]) == (100, 1000, 10)
+    assert "so many at least, however few the images are: 250 passes" in text
     assert training["batch_size"] == 8
-    assert "norm" not in tree["model"]["backbone"]
     assert tree["optimizer"]["lr"] == 2e-3
-    assert "0.002 at 8 images a step is known to work for resnet18 from ImageNet weights" in (
+    assert "0.002 at 8 images a step for resnet18 from ImageNet weights" in (
         " ".join(text.replace("#", " ").split())
     )
     done = invoke("doctor", tmp_path / "my_data.yaml", "--quick", "--output", tmp_path / "doctor")
@@ -221,7 +235,7 @@ def test_a_folder_is_trained_on_and_gone_on_with(
 ) -> None:
     folder = write_data("train", "val")
     monkeypatch.chdir(tmp_path)
-    train = ("train", folder, "--from-scratch", "--device", "cpu", *QUICK)
+    train = ("train", folder, "--from-scratch", "--device", "cpu", "preset=retinanet", *QUICK)
     first = invoke(*train, "training.max_steps=2")
     assert first.code == 0, first.err
     run = Path("runs/photos")
@@ -232,7 +246,8 @@ def test_a_folder_is_trained_on_and_gone_on_with(
     said = {line.strip() for line in by_init.splitlines()}
     assert said.isdisjoint(line.strip() for line in by_train.splitlines())
     assert (run / "checkpoints/last.safetensors").is_file()
-    assert "64 × 96" in (run / "init.yaml").read_text()  # measured with the changes
+    made = (run / "init.yaml").read_text()
+    assert "64 × 96" in made  # measured with the changes: the classic head's anchors are fitted
     again = invoke(*train)
     assert again.code == 2
     assert "holds a run already; go on with it with --resume" in again.err

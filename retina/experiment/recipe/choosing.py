@@ -18,13 +18,10 @@ FEW_BOXES = 10
 _SMALL_SET = 10_000
 """Images up to which the augmentation is strong."""
 
-LIVE_BATCH = 8
-"""Fewer images at a time are too few for batch statistics: frozen norms train better."""
-
 _SCRATCH_BATCH = 4
 """The fewest images at a time that live statistics get, where there are as many."""
 
-_LEAST_STEPS = 1500
+_LEAST_STEPS = 1000
 """What a training gets however few its images are: 680 steps were too few from random weights."""
 
 _EVALUATIONS = 10
@@ -47,7 +44,7 @@ class _Size:
         largest_min_size: up to which small objects may raise it.
         batch_size: images of a step.
         steps: of a whole training.
-        lr: the peak of AdamW's learning rate from pretrained weights, and the batch size it is for.
+        lr: the peak of AdamW's learning rate from pretrained weights, for `_RATE_IS_FOR` images.
         why: in words.
     """
 
@@ -58,42 +55,45 @@ class _Size:
     largest_min_size: int
     batch_size: int
     steps: int
-    lr: tuple[float, int]
+    lr: float
     why: str
 
-    @property
-    def norm_groups(self) -> int:
-        return self.channels // (4 if self.channels < 128 else 8)
 
+_RATE_IS_FOR = 8
+"""Images of a step."""
 
-_PUBLISHED = (1e-4, 16)
-"""torchvision's second recipe, for ResNet-50 from ImageNet weights."""
-
-_MEASURED = (2e-3, 8)
+_MEASURED_RATE = 2e-3
 """From random weights, and for small networks from ImageNet weights: see docs/doctor.md."""
 
+_WIDE_RATE = 1e-3
+"""For ResNet-50, whose backbone then has the rate of torchvision's second recipe, 1e-4."""
+
 _V2, _V1 = "IMAGENET1K_V2", "IMAGENET1K_V1"
-_LARGE_GPU = _Size("resnet50", _V2, 256, 640, 1024, 16, 8000, _PUBLISHED, "a GPU of 16 GB or more")
-_GPU = _Size("resnet50", _V2, 256, 640, 800, 8, 8000, _PUBLISHED, "a GPU of 8 to 16 GB")
-_SMALL_GPU = _Size("resnet18", _V1, 128, 480, 640, 8, 6000, _MEASURED, "a small GPU")
-_CPU = _Size("resnet18", _V1, 64, 240, 480, 8, 1500, _MEASURED, "a CPU, which is slow")
+_LARGE_GPU = _Size("resnet50", _V2, 256, 640, 1024, 16, 8000, _WIDE_RATE, "a GPU of 16 GB or more")
+_GPU = _Size("resnet50", _V2, 256, 640, 800, 8, 8000, _WIDE_RATE, "a GPU of 8 to 16 GB")
+_SMALL_GPU = _Size("resnet18", _V1, 128, 480, 640, 8, 6000, _MEASURED_RATE, "a small GPU")
+_CPU = _Size("resnet18", _V1, 64, 240, 480, 8, 1500, _MEASURED_RATE, "a CPU, which is slow")
 
 
 def choose_recipe(facts: Facts) -> Recipe:
     """The recipe that is best for some data on a machine, as far as is known today.
 
-    It is a classic RetinaNet: ResNet with a feature pyramid, nine anchors a cell, the best IoU
-    decides which anchor answers for which object. What the doctor measures takes the place of the
-    input size and the anchors.
+    It is the preset `own_data` with what data and machine decide. What the doctor measures takes
+    the place of the input size.
     """
     size = _size_of(facts.machine)
     return Recipe(
         (
+            Choice(
+                "preset",
+                "own_data",
+                "head, losses and all that is not below; retinanet is the classic head, with nine "
+                "anchors a cell",
+            ),
             *_machine(facts),
             *_data(facts),
             *_model(facts, size),
             *_input(facts, size),
-            Choice("objective.box.kind", "giou", "the overlap itself is what is scored"),
             *_augmentation(facts),
             *_optimizer(facts, size),
             *_length(facts, size),
@@ -189,6 +189,7 @@ def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
     yield Choice("model.backbone.name", size.backbone, f"for {size.why}")
     if facts.from_scratch:
         yield Choice("model.backbone.weights", None, "random: --from-scratch was asked for")
+        yield Choice("model.backbone.frozen_stages", 0, "all of it has to learn")
         yield Choice("model.backbone.norm", "batch", "random weights need live statistics")
     else:
         yield Choice(
@@ -198,27 +199,7 @@ def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
             "few to learn from nothing (--from-scratch does without)",
         )
         yield Choice("model.backbone.frozen_stages", 2, "edges and colours are known already")
-        if _batch_size(facts, size) < LIVE_BATCH:
-            yield frozen_norm(_batch_size(facts, size))
     yield Choice("model.pyramid.channels", size.channels, f"for {size.why}")
-    yield Choice("model.head.norm", "group", "image by image: any batch size will do")
-    yield Choice("model.head.num_groups", size.norm_groups, "of the channels")
-    finest = max(16, round(size.min_size / 640 * 4) * 8)  # published for inputs of 640 to 800
-    yield Choice(
-        "model.anchors.sizes",
-        [finest << level for level in range(5)],
-        "the published ones for this input, not fitted to the objects",
-    )
-
-
-def frozen_norm(images: int) -> Choice:
-    """The choice for so many images at a time, where they are fewer than `LIVE_BATCH`."""
-    return Choice(
-        "model.backbone.norm",
-        "frozen",
-        f"the statistics of {counted(images, 'image')} at a time are noise: those of the weights "
-        "stay",
-    )
 
 
 def _input(facts: Facts, size: _Size) -> Iterator[Choice]:
@@ -230,7 +211,6 @@ def _input(facts: Facts, size: _Size) -> Iterator[Choice]:
         why = f"the shorter side of half of the images is below {shorter:.0f}{larger}"
     yield Choice("preprocess.min_size", min_size, why)
     yield Choice("preprocess.max_size", max_size_of(min_size), "longer images are scaled down")
-    yield Choice("preprocess.antialias", True, "small objects survive the scaling better")
 
 
 def max_size_of(min_size: int) -> int:
@@ -283,18 +263,19 @@ def _few(names: Sequence[str], most: int = 5) -> str:
 
 
 def _optimizer(facts: Facts, size: _Size) -> Iterator[Choice]:
-    yield Choice("optimizer.kind", "adamw", "less depends on the learning rate than with sgd")
-    lr, images = _MEASURED if facts.from_scratch else size.lr
+    lr = _MEASURED_RATE if facts.from_scratch else size.lr
     batch_size = _batch_size(facts, size)
     start = "random weights" if facts.from_scratch else f"{size.backbone} from ImageNet weights"
-    here = "" if batch_size == images else f", here with its square root for {batch_size}"
+    here = "" if batch_size == _RATE_IS_FOR else f", here with its square root for {batch_size}"
     yield Choice(
         "optimizer.lr",
-        float(f"{lr * math.sqrt(batch_size / images):.2g}"),
-        f"the peak; {lr:g} at {images} images a step is known to work for {start}{here}",
+        float(f"{lr * math.sqrt(batch_size / _RATE_IS_FOR):.2g}"),
+        f"the peak; {lr:g} at {_RATE_IS_FOR} images a step for {start}{here}",
     )
-    yield Choice("optimizer.weight_decay", 0.05, "usual with adamw")
-    yield Choice("schedule.kind", "one_cycle", "rises and falls once: good for short trainings")
+    if facts.from_scratch:
+        yield Choice("optimizer.backbone_lr_factor", 1.0, "it learns from nothing as the rest does")
+    else:
+        yield Choice("optimizer.backbone_lr_factor", 0.1, "it needs less than what is fresh")
 
 
 def _batch_size(facts: Facts, size: _Size) -> int:
@@ -326,8 +307,6 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
         batch_size,
         f"for {size.why}" if batch_size == size.batch_size else f"of {counted(count, 'image')}",
     )
-    yield Choice("training.clip_norm", 1.0, "a rare huge gradient cannot spoil the weights")
-    yield Choice("training.average_decay", 0.998, "the mean over about 500 steps is kept")
     if facts.validation is not None:
         scored = len(facts.validation.dataset)
         shown = steps * batch_size // max(1, scored)  # scoring should not take the most time

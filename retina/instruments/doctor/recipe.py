@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from retina.experiment import ExperimentConfig
 from retina.experiment.recipe import Choice, Facts, Recipe
-from retina.experiment.recipe.choosing import LIVE_BATCH, frozen_norm, max_size_of
+from retina.experiment.recipe.choosing import max_size_of
 from retina.instruments.doctor.anchors.check import ENOUGH
 from retina.instruments.doctor.anchors.proposals import (
     WORTH,
@@ -91,13 +91,18 @@ def _with_anchors(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Rec
 
 
 def _fit(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> _Fit | None:
-    """The anchors for a size of the input; None where no image has an object."""
+    """The anchors for a size of the input; None where no image has an object.
+
+    Where the assigner adapts to each object, the anchors stay as they are.
+    """
     context = CheckContext(recipe.config(overrides), facts.train.dataset)
     images = sample_images(context, _BUDGET)
     if not any(len(image.targets) for image in images):
         return None
     proposals = propose_for(context, images)
-    if facts.machine.device == "cpu":  # P2 takes four times as long
+    if context.config.objective.assigner.build().foreground_iou is None:
+        proposals = Proposals(proposals.sets[:1])
+    elif facts.machine.device == "cpu":  # P2 takes four times as long
         proposals = Proposals(proposals.sets[:2])
     return _Fit(recipe, context.config, proposals, proposals.best)
 
@@ -123,6 +128,8 @@ def _anchors(fit: _Fit) -> Iterator[Choice]:
         f"{share.matched:.1%} of {counted(share.count, 'training box')} are matched by an anchor "
         f"{at}, {share.unmatched:.1%} by none"
     )
+    if len(proposals.sets) == 1:
+        return
     if chosen is proposals.current:
         yield Choice(
             "model.anchors.sizes",
@@ -163,6 +170,3 @@ def _micro_batches(config: ExperimentConfig, facts: Facts) -> Iterator[Choice]:
             parts,
             f"a step in {parts} parts fits into memory, in one it does not",
         )
-        images = config.training.decided_batch_size // parts
-        if not facts.from_scratch and images < LIVE_BATCH:
-            yield frozen_norm(images)
