@@ -443,7 +443,13 @@ def test_a_training_starts_from_a_name_and_resumes_without_it(
     done = invoke("train", run / "config.yaml", "--resume", "training.max_steps=3")
     assert done.code == 0, done.err
     assert load_state(run / "checkpoints" / "last.pt").step == 3
-    trained = load_artifact(run / "checkpoints" / "last.safetensors").state_dict
+    detector = load_artifact(run / "checkpoints" / "last.safetensors")
+    origin = detector.config.pretrained  # found when the run began; the file is elsewhere now
+    assert origin is not None
+    assert origin.name == "RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1"
+    assert origin.sha256 is not None
+    assert origin.licence.startswith("BSD-3-Clause")
+    trained = detector.state_dict
     theirs = networks["coco_v2"].state_dict()
     for own, name in (
         ("backbone.layer1.0.conv1.weight", "backbone.body.layer1.0.conv1.weight"),
