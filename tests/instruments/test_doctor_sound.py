@@ -262,12 +262,13 @@ def test_real_steps_go_well(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [[FROZEN], [PRETRAINED, ADAPTIVE], [FROZEN, rate("sgd", 0.01)]])
+@pytest.mark.parametrize("changes", [[FROZEN], [PRETRAINED, ADAPTIVE]])
 def test_a_batch_is_learned(
     changes: list[Tree], generated: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """A few pixels off are worth a note."""
-    context = small_context(changes, generated, weights, tmp_path)
+    """A few pixels off are worth a note. Below this input the smallest objects are too small."""
+    size = {"preprocess": {"min_size": 192, "max_size": 288}}
+    context = small_context([*changes, size], generated, weights, tmp_path)
     assert [one.level for one in check_overfit(context).findings if one.level != "note"] == []
 
 
