@@ -141,7 +141,7 @@ def test_alpha_must_make_sense(invoke: Invoke, run_folder: Path) -> None:
     [
         ("anatomy", "classification", "logits"),
         ("lab", "classification", "logits"),
-        ("lab", "box_regression", "box deltas"),
+        ("lab", "box_regression", "box codes"),
     ],
 )
 def test_a_diverged_detector_is_told(

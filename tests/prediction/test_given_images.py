@@ -220,7 +220,7 @@ def test_arguments_of_the_other_functions(detector: retina.Predictor) -> None:
     for anything in (None, 3, {"a": 1}, [Path("a")], entry):
         with pytest.raises(UserError, match=r"path: .* is no path"):
             retina.load(anything)
-        with pytest.raises(UserError, match=r"path: .* is no path"):
+        with pytest.raises(UserError, match=r"detector: .* is no path"):
             retina.evaluate(anything)
         with pytest.raises(UserError, match=r"config: .* is no path"):
             retina.train(anything)
