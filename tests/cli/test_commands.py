@@ -361,7 +361,7 @@ def test_a_checkpoint_of_torchvisions_training_becomes_a_detector_and_a_start(
         assert ("the weights under 'model'" in done.out) == (path == kept)
         # The file also says what it was made of, and its hash.
         with safe_open(output, "pt") as file:
-            names = sorted(file.keys())
+            names = sorted(file.keys())  # noqa: SIM118
             written.append([(name, file.get_tensor(name).numpy().tobytes()) for name in names])
     assert written[0] == written[1]
     started = invoke(

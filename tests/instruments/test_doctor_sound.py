@@ -252,7 +252,7 @@ SMALL: Tree = {"preprocess": {"min_size": 96, "max_size": 128}, "training": {"pr
         SLOW([FROZEN, rate("adamw", 1e-4)]),
         SLOW([FROZEN, rate("sgd", 0.01)]),
         SLOW([FROZEN, {"training": {"batch_size": 2}}]),
-        SLOW([]),
+        SLOW([{"model": {"backbone": {"weights": None, "norm": "batch", "frozen_stages": 0}}}]),
     ],
 )
 def test_real_steps_go_well(
