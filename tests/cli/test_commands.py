@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from retina.evaluation.metrics import METRIC_NAMES
 from tests.conftest import (  # type: ignore[import-not-found]
@@ -361,7 +362,7 @@ def test_a_checkpoint_of_torchvisions_training_becomes_a_detector_and_a_start(
         assert ("the weights under 'model'" in done.out) == (path == kept)
         # The file also says what it was made of, and its hash.
         with safe_open(output, "pt") as file:
-            names = sorted(file.keys())  # noqa: SIM118
+            names = sorted(file.keys())
             written.append([(name, file.get_tensor(name).numpy().tobytes()) for name in names])
     assert written[0] == written[1]
     started = invoke(
