@@ -162,7 +162,8 @@ def test_a_part_of_coco_is_called_small_and_its_smallest_objects_are_told(
 ) -> None:
     """Both warnings are true: 12 classes are in no training image, 95 objects below 8 pixels."""
     data = splits_of("coco_permissive", shared_data)
-    classic: Tree = {"preset": "retinanet"}
+    anchors = {"sizes": [16, 32, 64, 128, 256]}  # as the head of the template says
+    classic: Tree = {"preset": "retinanet", "model": {"anchors": anchors}}
     start = with_weights(PRETRAINED, weights)
     config = read("my_data_cpu.yaml", data, tmp_path, classic, start)
     context, _ = read_context(config)
