@@ -27,7 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+
+from retina.devices import pick_precision
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "small_data_results.jsonl"
@@ -95,17 +98,34 @@ def splits(data: str, folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-CLASSIC = {
+NINE_ANCHORS = {
+    "model.anchors": {
+        "sizes": [16, 32, 64, 128, 256],
+        "scales": [1, 2 ** (1 / 3), 2 ** (2 / 3)],
+        "ratios": [0.5, 1, 2],
+    },
     "model.box_coder": {"kind": "deltas"},
-    "model.anchors": {"sizes": [16, 32, 64, 128, 256]},
+}
+CLASSIC = NINE_ANCHORS | {
     "model.head.level_scales": False,
     "objective.assigner": {"kind": "max_iou"},
     "objective.classification": {"kind": "focal", "alpha": 0.25, "gamma": 2.0},
-    "objective.box": {"kind": "giou", "weight": 1.0},
+    "objective.box": {"kind": "giou", "weight": 1.0, "weighted_by_score": False},
 }
 """The classic head in the place of the default's."""
 
-ABLATION: dict[str, dict[str, Any]] = {}
+ABLATION: dict[str, dict[str, Any]] = {
+    "backbone as fast": {"optimizer.backbone_lr_factor": 1.0},
+    "random weights": {},
+    "focal loss": {"objective.classification": {"kind": "focal", "alpha": 0.25, "gamma": 2.0}},
+    "box as deltas": {"model.box_coder": {"kind": "deltas"}},
+    "nine anchors": NINE_ANCHORS,
+    "nine anchors, max-IoU": NINE_ANCHORS | {"objective.assigner": {"kind": "max_iou"}},
+    "GIoU weight 1": {"objective.box": {"weight": 1.0}},
+    "mirrored only": {"augmentation": {"preset": "flip"}},
+    "no average": {"training.average_decay": None},
+    "half the steps": {"training.epochs": 20, "training.min_steps": 500},
+}
 """What each row changes in the default."""
 
 ROWS = {
@@ -119,8 +139,8 @@ ROWS = {
     "chess": ("old template", "classic", "default", "torchvision"),
     "raccoon": ("old template", "classic", "default", "torchvision"),
 }
-STEPS = {"bccd": 1040, "chess": 1040, "raccoon": 800}
-"""Of the peer: the old template's 40 epochs."""
+STEPS = {"bccd": 1040, "chess": 1040, "raccoon": 1000}
+"""Of the peer: as many as the default's."""
 SIZE = {"min_size": 240, "max_size": 400}
 """Of the input."""
 
@@ -173,7 +193,7 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
         config = config_of(job, arguments.data, arguments.weights, run)
         written.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "retina", "train", str(written), "--resume"]
-        if job.row.endswith("from scratch"):
+        if job.row.endswith(("from scratch", "random weights")):
             command.append("--from-scratch")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     (run.parent / f"{run.name}.log").write_text(done.stdout + done.stderr)
@@ -182,7 +202,8 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
         return
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [row for row in rows if row["kind"] == "validation"][-1]
-    record = asdict(job) | {"steps": last["step"]}
+    precision = pick_precision("auto", torch.device("cpu"))
+    record = asdict(job) | {"steps": last["step"], "precision": precision}
     record |= {name: round(last[name], 4) for name in METRICS}
     with RESULTS.open("a") as file:
         file.write(json.dumps(record) + "\n")
@@ -191,13 +212,14 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
 
 def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     """All trainings, in an order that fills every table from the first seed on."""
-    if arguments.ablation:
-        rows: dict[str, Sequence[str]] = {"raccoon": ("default", *ABLATION)}
-    else:
-        rows = {data: ROWS[data] for data in arguments.sets}
+    rows: dict[str, Sequence[str]] = (
+        dict.fromkeys(arguments.sets or ("raccoon",), ("default", *ABLATION))
+        if arguments.ablation
+        else {data: ROWS[data] for data in arguments.sets or ROWS}
+    )
     for seed in arguments.seeds:
         for data, names in rows.items():
-            for row in names:
+            for row in (name for name in names if arguments.rows is None or name in arguments.rows):
                 if not row.startswith("torchvision"):
                     yield Job(data, row, seed)
                 elif seed == min(arguments.seeds):
@@ -207,7 +229,7 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
 
 
 def times(data: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Steps and detection of the default beside the peer's, in both precisions."""
+    """Steps and detection of the default beside the peer's, in the precisions of this machine."""
     from small_data_time import compare
     from torchvision_peer import PeerConfig
 
@@ -226,7 +248,7 @@ def times(data: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             lr=1e-4,
             precision=precision,
         )
-        for precision in ("bf16", "fp32")
+        for precision in sorted({"fp32", pick_precision("auto", torch.device("cpu"))})
     ]
     return compare(written, peers, threads=arguments.threads, rounds=arguments.rounds)
 
@@ -290,7 +312,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs/small_data"))
-    parser.add_argument("--sets", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument("--sets", nargs="+", choices=tuple(ROWS))
+    parser.add_argument("--rows", nargs="+", help="of the table; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--ablation", action="store_true")
@@ -304,7 +327,7 @@ def main() -> None:
         parser.error("--data and --weights are needed")
     arguments.weights = arguments.weights.resolve()
     if arguments.what == "time":
-        for data in arguments.sets:
+        for data in arguments.sets or ROWS:
             for row in times(data, arguments):
                 print(json.dumps({"data": data} | row), flush=True)
         return

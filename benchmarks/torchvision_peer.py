@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from retina.configuration import validate
 from retina.datasets.dataset import DetectionDataset
+from retina.devices import PrecisionChoice, autocast, pick_precision
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment import ExperimentConfig
 from retina.experiment.parts import build_dataset
@@ -55,7 +55,7 @@ class PeerConfig:
         steps: of the training.
         batch_size: images of a step.
         lr: the peak of the one-cycle schedule, with AdamW.
-        precision: of the convolutions.
+        precision: of the convolutions; ``auto`` as ours.
         seed: of weights, order and mirroring.
     """
 
@@ -67,7 +67,7 @@ class PeerConfig:
     steps: int
     batch_size: int = 8
     lr: float
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: PrecisionChoice = "auto"
     seed: int = 0
 
 
@@ -160,6 +160,7 @@ class PeerTraining:
     def __init__(self, config: PeerConfig, dataset: DetectionDataset) -> None:
         torch.manual_seed(config.seed)
         self.config = config
+        self._precision = pick_precision(config.precision, torch.device("cpu"))
         self.network = build_peer(config, len(dataset.categories))
         self.seconds = 0.0
         learning = [p for p in self.network.parameters() if p.requires_grad]
@@ -184,7 +185,7 @@ class PeerTraining:
         images, targets = [image for image, _ in examples], [target for _, target in examples]
         began = time.perf_counter()
         self.network.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self._precision, torch.device("cpu")):
             loss = sum(self.network([image.float() / 255 for image in images], targets).values())
         self._optimizer.zero_grad()
         loss.backward()
@@ -225,7 +226,7 @@ class PeerRuntime(Runtime):
     """
 
     def __init__(self, network: RetinaNet, categories: Categories, preprocess: Preprocess) -> None:
-        self.network = network.eval()
+        self.network = network
         self.categories = categories
         self.preprocess = preprocess
         self.display_threshold = 0.3
@@ -233,7 +234,7 @@ class PeerRuntime(Runtime):
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`."""
-        found = self.network([image.float() / 255 for image in images])
+        found = self.network.eval()([image.float() / 255 for image in images])
         return [Detections(one["boxes"], one["scores"], one["labels"]) for one in found]
 
 
