@@ -67,7 +67,7 @@ def command(
     from retina.datasets.coco_results import write_results
     from retina.errors import UserError, one_of
     from retina.evaluation.engines import Backend
-    from retina.evaluation.report import category_table, summary_table, write_metrics
+    from retina.evaluation.summary import category_table, summary_table, write_metrics
     from retina.experiment import build_artifact_evaluator
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import load_detector, taken_for

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,12 +90,27 @@ def run_engine(problem: ScoringProblem, backend: Backend) -> Accumulated:
     )
 
 
-def match_images(problem: ScoringProblem) -> list[dict[str, Any] | None]:
-    """What became of every detection, in pycocotools' ``evalImgs`` form: all areas, highest cap.
+def match_images(
+    problem: ScoringProblem,
+    *,
+    ious: Sequence[float] | None = None,
+    max_detections: int | None = None,
+) -> list[dict[str, Any] | None]:
+    """What became of every detection, in pycocotools' ``evalImgs`` form: all areas.
 
-    One entry for each category and image that has objects or detections, in any order.
+    Args:
+        problem: of the split.
+        ious: the thresholds; None for COCO's ten.
+        max_detections: of one category in one image; None for the problem's highest cap.
+
+    Returns:
+        One entry for each category and image that has objects or detections, in any order.
     """
     evaluation = _hotcoco_evaluation(problem)
+    if ious is not None:
+        evaluation.params.iou_thrs = list(ious)
+    if max_detections is not None:
+        evaluation.params.max_dets = [max_detections]
     evaluation.params.area_rng = [[0.0, 1e10]]
     evaluation.params.area_rng_lbl = ["all"]
     evaluation.evaluate()

@@ -11,7 +11,7 @@ from retina.artifact import Artifact
 from retina.datasets.coco_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
 from retina.evaluation.metrics import DetectionMetrics
-from retina.evaluation.report import write_metrics
+from retina.evaluation.summary import write_metrics
 from retina.modeling.detector import RetinaNet
 from retina.structures import Categories
 

@@ -11,7 +11,7 @@ from retina.datasets.coco_results import read_results
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES, DetectionMetrics
-from retina.evaluation.report import category_table, summary_table, write_metrics
+from retina.evaluation.summary import category_table, summary_table, write_metrics
 from retina.structures import GroundTruth
 
 

@@ -1,0 +1,112 @@
+"""Matches at one threshold against a plain reference that follows COCO's words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.matching import match_detections
+
+
+def make_problem(
+    seed: int, *, num_images: int = 12, num_categories: int = 3, per_image: int = 40
+) -> ScoringProblem:
+    """Random boxes that overlap often, with crowd regions and equal scores."""
+    random = np.random.default_rng(seed)
+    num_objects, num_detections = num_images * 5, num_images * per_image
+
+    def boxes(count: int) -> np.ndarray:
+        corners = random.uniform(0, 60, (count, 2))
+        return np.concatenate([corners, random.uniform(10, 50, (count, 2))], axis=1)
+
+    truth = boxes(num_objects)
+    truth_images = random.integers(1, num_images + 1, num_objects)
+    of = random.integers(0, num_objects, num_detections)
+    near = truth[of]
+    found = near + random.normal(0, 4, near.shape)
+    found[:, 2:] = np.abs(found[:, 2:]) + 1
+    return ScoringProblem(
+        num_images=num_images,
+        num_categories=num_categories,
+        truth_images=truth_images,
+        truth_categories=random.integers(1, num_categories + 1, num_objects),
+        truth_boxes=truth,
+        truth_areas=truth[:, 2] * truth[:, 3],
+        truth_is_crowd=random.random(num_objects) < 0.15,
+        images=truth_images[of],
+        categories=random.integers(1, num_categories + 1, num_detections),
+        boxes=found,
+        scores=random.integers(0, 50, num_detections) / 50,
+        max_detections=(1, 10, 100),
+    )
+
+
+def overlap(found: np.ndarray, truth: np.ndarray, *, is_crowd: bool) -> float:
+    """IoU; over the detection's own area for a crowd region."""
+    low = np.maximum(found[:2], truth[:2])
+    high = np.minimum(found[:2] + found[2:], truth[:2] + truth[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    own, other = float(np.prod(found[2:])), float(np.prod(truth[2:]))
+    return shared / (own if is_crowd else own + other - shared)
+
+
+def matched_plainly(problem: ScoringProblem, iou: float) -> tuple[dict[int, int], set[int]]:
+    """The object of every true positive, and the detections that are ignored."""
+    true: dict[int, int] = {}
+    ignored: set[int] = set()
+    for row in np.argsort(-problem.scores, kind="stable").tolist():
+        same = (problem.truth_images == problem.images[row]) & (
+            problem.truth_categories == problem.categories[row]
+        )
+        free = [
+            number
+            for number in np.flatnonzero(same & ~problem.truth_is_crowd).tolist()
+            if number not in true.values()
+        ]
+        overlaps = [
+            overlap(problem.boxes[row], problem.truth_boxes[number], is_crowd=False)
+            for number in free
+        ]
+        if overlaps and max(overlaps) >= iou:
+            true[row] = free[int(np.argmax(overlaps))]
+        elif any(
+            overlap(problem.boxes[row], problem.truth_boxes[number], is_crowd=True) >= iou
+            for number in np.flatnonzero(same & problem.truth_is_crowd)
+        ):
+            ignored.add(row)
+    return true, ignored
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matches_are_those_of_the_plain_rule(seed: int) -> None:
+    problem = make_problem(seed)
+
+    for matching in match_detections(problem, (0.5, 0.75)):
+        true, ignored = matched_plainly(problem, matching.iou)
+        assert len(true) > 20
+        assert np.flatnonzero(matching.is_true).tolist() == sorted(true)
+        assert {row: int(matching.annotation[row]) for row in true} == true
+        assert set(np.flatnonzero(matching.is_ignored).tolist()) == ignored
+        assert {
+            int(row): number for number, row in enumerate(matching.detection) if row >= 0
+        } == true
+
+
+def test_more_than_a_hundred_detections_of_an_image_count() -> None:
+    problem = make_problem(0, num_images=1, num_categories=1, per_image=250)
+
+    (matching,) = match_detections(problem, (0.5,))
+
+    counted = matching.is_true | matching.is_false | matching.is_ignored
+    assert counted.all()
+    assert matching.is_false[np.argsort(-problem.scores, kind="stable")[100:]].any()
+
+
+def test_nothing_is_found_where_nothing_was_detected() -> None:
+    problem = make_problem(1, per_image=0)
+
+    (matching,) = match_detections(problem, (0.5,))
+
+    assert len(matching.annotation) == 0
+    assert (matching.detection == -1).all()
