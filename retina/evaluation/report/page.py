@@ -47,7 +47,7 @@ def html_page(
         content: what ``report.json`` holds.
         pictures: those that the images of the content name, the most important ones first.
         max_bytes: the size to stay under. Pictures are made smaller for it, and the last ones left
-            out, which the page says; nothing else is, so that a page without pictures may be larger.
+            out, which the page says. Nothing else is: what has no room beside it has no picture.
 
     Returns:
         HTML that loads nothing, with every name escaped.

@@ -47,9 +47,7 @@ def fit_pictures(pictures: Mapping[str, Picture], max_bytes: int) -> FittedPictu
     for max_side, quality in _STEPS:
         if sum(map(_size, fitting.values())) <= max_bytes:
             return FittedPictures(fitting, 0)
-        fitting = {
-            key: _smaller(picture, max_side, quality) for key, picture in fitting.items()
-        }
+        fitting = {key: _smaller(picture, max_side, quality) for key, picture in fitting.items()}
     kept: dict[str, Picture] = {}
     for key, picture in fitting.items():
         max_bytes -= _size(picture)

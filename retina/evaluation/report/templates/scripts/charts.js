@@ -1,6 +1,6 @@
 // Line charts as vector graphics: both axes run from 0 to 1.
 
-const CHART = { width: 480, height: 340, left: 44, right: 10, top: 10, bottom: 40 };
+const CHART = { width: 480, height: 340, left: 44, right: 16, top: 10, bottom: 40 };
 
 const chartX = (value) => CHART.left + value * (CHART.width - CHART.left - CHART.right);
 const chartY = (value) => CHART.height - CHART.bottom - value * (CHART.height - CHART.top - CHART.bottom);

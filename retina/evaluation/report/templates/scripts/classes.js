@@ -41,25 +41,29 @@ function showClasses() {
   classView.page = Math.min(classView.page, numPages - 1);
   const first = classView.page * ROWS_PER_PAGE;
   const shown = rows.slice(first, first + ROWS_PER_PAGE);
-  byId("classes-body").replaceChildren(...shown.map(classLine));
+  fillRows(byId("classes-body"), shown, newClassLine, setClassLine);
   for (const cell of byId("classes-head").children) {
     const isSorted = cell.dataset.key === classView.key;
     cell.setAttribute("aria-sort", !isSorted ? "none" : classView.descending ? "descending" : "ascending");
   }
   byId("classes-range").textContent =
-    rows.length === 0 ? "no class has this in its name" : `${first + 1}–${first + shown.length} of ${plural(rows.length, "class").replace("classs", "classes")}`;
+    rows.length === 0 ? "No class has this in its name." : `${first + 1}–${first + shown.length} of ${plural(rows.length, "class", "classes")}`;
   byId("classes-pager").hidden = numPages === 1;
   byId("classes-previous").disabled = classView.page === 0;
   byId("classes-next").disabled = classView.page === numPages - 1;
 }
 
-function classLine(row) {
-  const cells = CLASS_COLUMNS.map(({ key, show, live }) =>
-    key === "name"
-      ? element("th", { scope: "row", title: row.name }, row.name)
-      : element("td", { "data-key": key, class: live ? "live" : null }, show(row[key])),
+function newClassLine() {
+  const cells = CLASS_COLUMNS.map(({ key, live }) =>
+    key === "name" ? element("th", { scope: "row" }) : element("td", { "data-key": key, class: live ? "live" : null }),
   );
-  return element("tr", { "data-label": row.label }, ...cells);
+  return element("tr", {}, ...cells);
+}
+
+function setClassLine(line, row) {
+  CLASS_COLUMNS.forEach(({ key, show }, at) => setText(line.children[at], show(row[key])));
+  line.dataset.label = row.label;
+  line.firstElementChild.title = row.name;
 }
 
 function sortBy(key) {

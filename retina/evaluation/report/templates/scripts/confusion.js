@@ -7,7 +7,7 @@ const hasMatrix = categories.length <= MOST_CLASSES_IN_MATRIX;
 const hasNumbers = categories.length <= MOST_CLASSES_WITH_NUMBERS;
 const matrixLabels = [...categories.map((category) => category.label), BACKGROUND];
 const indexOfLabel = new Map(categories.map((category, index) => [category.label, index]));
-const matrixCells = new Map(); // "truth detected" to its element
+const matrixCells = new Map(); // "truth detected" to its element, and what it shows
 const cellKey = (truth, detected) => `${truth} ${detected}`;
 let openExamples = () => {}; // set by the gallery
 
@@ -47,7 +47,7 @@ function buildMatrix() {
   const lines = matrixLabels.map((truth) => {
     const cells = matrixLabels.map((detected) => {
       const node = element("td", { "data-truth": truth, "data-detected": detected, class: truth === detected ? "right" : "wrong" });
-      matrixCells.set(cellKey(truth, detected), node);
+      matrixCells.set(cellKey(truth, detected), { node, number: 0, share: 0 });
       return node;
     });
     const sum = hasNumbers ? element("td", { class: "sum", "data-row-sum": truth }) : null;
@@ -58,39 +58,50 @@ function buildMatrix() {
   const table = byId("matrix");
   table.classList.add(hasNumbers ? "with-numbers" : "dense");
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...lines));
-  matrixCells.get(cellKey(matrixLabels[0], matrixLabels[0])).tabIndex = 0;
+  matrixCells.get(cellKey(matrixLabels[0], matrixLabels[0])).node.tabIndex = 0;
+}
+
+// Only what changes is touched: a matrix of 80 classes has 6,561 cells.
+function setCell(cell, number, share) {
+  if (cell.number === number && cell.share === share) return;
+  const { node } = cell;
+  if (cell.number !== number) {
+    node.dataset.count = number;
+    if (hasNumbers) node.textContent = number > 0 ? count(number) : "";
+  }
+  node.style.setProperty("--share", share.toFixed(2));
+  node.toggleAttribute("data-strong", share > 0.62);
+  Object.assign(cell, { number, share });
 }
 
 function showMatrix() {
   const { iou, stop } = state;
   const seen = new Set();
   const rowTotals = new Map(matrixLabels.map((label) => [label, rowTotal(label, iou, stop)]));
-  for (const cell of confusion[iou]) {
-    const number = cell.counts[stop];
+  for (const { truth, detected, counts: numbers } of confusion[iou]) {
+    const number = numbers[stop];
     if (number === 0) continue;
-    const key = cellKey(cell.truth, cell.detected);
-    const node = matrixCells.get(key);
+    const key = cellKey(truth, detected);
     seen.add(key);
-    node.dataset.count = number;
-    node.style.setProperty("--share", Math.max(0.06, Math.sqrt(number / rowTotals.get(cell.truth))).toFixed(3));
-    if (hasNumbers) node.textContent = count(number);
+    const share = Math.max(0.06, Math.sqrt(number / rowTotals.get(truth)));
+    setCell(matrixCells.get(key), number, Math.round(share * 50) / 50);
   }
-  for (const [key, node] of matrixCells)
-    if (!seen.has(key) && node.dataset.count !== "0") {
-      node.dataset.count = 0;
-      node.style.removeProperty("--share");
-      node.textContent = "";
-    }
+  for (const [key, cell] of matrixCells) if (cell.number > 0 && !seen.has(key)) setCell(cell, 0, 0);
   for (const node of document.querySelectorAll("[data-row-sum]")) node.textContent = count(rowTotals.get(Number(node.dataset.rowSum)));
   for (const node of document.querySelectorAll("[data-column-sum]")) node.textContent = count(columnTotal(Number(node.dataset.columnSum), iou, stop));
 }
 
+let cellRead = null;
+
 function readCell(node) {
+  cellRead = node;
   const [truth, detected] = [Number(node.dataset.truth), Number(node.dataset.detected)];
-  const number = Number(node.dataset.count);
+  const number = Number(node.dataset.count ?? 0);
   const total = rowTotal(truth, state.iou, state.stop);
   const share = truth === BACKGROUND ? "" : ` of ${plural(total, "object")} (${percent(number, total)})`;
-  byId("matrix-reading").textContent = truth === BACKGROUND && detected === BACKGROUND ? "" : `${cellName(truth, detected)}: ${count(number)}${share}`;
+  const text = truth === BACKGROUND && detected === BACKGROUND ? "" : `${cellName(truth, detected)}: ${count(number)}${share}`;
+  byId("matrix-reading").textContent = text;
+  node.setAttribute("aria-label", text);
 }
 
 function showConfusions() {
@@ -101,7 +112,7 @@ function showConfusions() {
     .filter((cell) => cell.number > 0)
     .sort((one, other) => other.number - one.number);
   const shown = hasMatrix ? rows.slice(0, MOST_LISTED) : rows;
-  byId("confusions").replaceChildren(...shown.map(confusionLine));
+  fillRows(byId("confusions"), shown, newConfusionLine, setConfusionLine);
   const numLeftOut = content.confusion[iou].num_left_out;
   const others = rows.length - shown.length;
   byId("confusions-note").textContent = [
@@ -111,18 +122,19 @@ function showConfusions() {
   ].join(" ");
 }
 
-function confusionLine({ truth, detected, number }) {
+function newConfusionLine() {
+  const line = element("tr", {}, element("th", { scope: "row" }), element("td", { class: "name" }), element("td", { "data-key": "count" }), element("td"));
+  const open = element("button", { type: "button", class: "quiet", onclick: () => openExamples(Number(line.dataset.truth), Number(line.dataset.detected)) }, "examples");
+  line.append(element("td", { class: "controls" }, open));
+  return line;
+}
+
+function setConfusionLine(line, { truth, detected, number }) {
   const total = rowTotal(truth, state.iou, state.stop);
-  const open = element("button", { type: "button", class: "quiet", "aria-label": `examples: ${cellName(truth, detected)}`, onclick: () => openExamples(truth, detected) }, "examples");
-  return element(
-    "tr",
-    { "data-truth": truth, "data-detected": detected },
-    element("th", { scope: "row" }, names.get(truth)),
-    element("td", { class: "name" }, names.get(detected)),
-    element("td", { "data-key": "count" }, count(number)),
-    element("td", {}, percent(number, total)),
-    element("td", { class: "controls" }, open),
-  );
+  const texts = [names.get(truth), names.get(detected), count(number), percent(number, total)];
+  texts.forEach((text, at) => setText(line.children[at], text));
+  Object.assign(line.dataset, { truth, detected });
+  line.querySelector("button").setAttribute("aria-label", `examples: ${cellName(truth, detected)}`);
 }
 
 function openCell(node) {
@@ -143,7 +155,7 @@ function moveInMatrix(event) {
   event.preventDefault();
   const at = [node.dataset.truth, node.dataset.detected].map((label) => matrixLabels.indexOf(Number(label)));
   const [row, column] = at.map((index, axis) => Math.min(matrixLabels.length - 1, Math.max(0, index + moves[event.key][axis])));
-  const next = matrixCells.get(cellKey(matrixLabels[row], matrixLabels[column]));
+  const next = matrixCells.get(cellKey(matrixLabels[row], matrixLabels[column])).node;
   node.tabIndex = -1;
   next.tabIndex = 0;
   next.focus();
@@ -162,7 +174,10 @@ if (hasMatrix) {
     if (node !== null) openCell(node);
   });
   matrix.addEventListener("keydown", moveInMatrix);
-  follow(showMatrix);
+  follow(() => {
+    showMatrix();
+    if (cellRead !== null) readCell(cellRead);
+  });
 }
 byId("matrix-part").hidden = !hasMatrix;
 follow(showConfusions);

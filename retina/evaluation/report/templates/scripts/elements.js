@@ -22,6 +22,17 @@ function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
 
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// A line for each row: those that are there are written anew, which is faster than to replace them.
+function fillRows(body, rows, newLine, setLine) {
+  while (body.children.length > rows.length) body.lastElementChild.remove();
+  while (body.children.length < rows.length) body.append(newLine());
+  rows.forEach((row, at) => setLine(body.children[at], row));
+}
+
 // Moves the focus among the elements of a group with the arrow keys, of which one is in the tab order.
 function step(elements, current, key) {
   const moves = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };

@@ -1,7 +1,6 @@
 // The gallery, and the dialog that shows a picture large or the examples of a confusion.
 
 const dialog = byId("dialog");
-const kindTitles = {};
 
 function subjectOf(item) {
   return { detection: item.detection ?? null, truth: item.truth ?? null, note: item.note ?? "" };
@@ -37,18 +36,33 @@ function boxLine(kind, one, isSubject) {
 }
 
 function boxTable(image, item) {
-  const head = ["", "class", "score", "box: x1, y1, x2, y2"].map((title) => element("th", { scope: "col" }, title));
+  const head = ["box", "class", "score", "x1, y1, x2, y2"].map((title) => element("th", { scope: "col", class: title === "class" ? "name" : null }, title));
   const truth = image.truth.map((one, at) => boxLine("truth", one, at === item.truth));
   const detections = image.detections.map((one, at) => boxLine("detection", one, at === item.detection));
   return element("div", { class: "scroll" }, element("table", { class: "boxes" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...truth, ...detections)));
 }
 
-function openDialog(title, ...children) {
+let shownBefore = null; // the examples that a picture was opened from
+
+function fillDialog(title, children) {
   byId("dialog-title").textContent = title;
   byId("dialog-body").replaceChildren(...children);
+  byId("dialog-back").hidden = shownBefore === null;
   hideBelow(dialog);
-  if (!dialog.open) dialog.showModal();
   byId("dialog-body").scrollTop = 0;
+}
+
+function openDialog(title, ...children) {
+  shownBefore = dialog.open ? { title: byId("dialog-title").textContent, children: [...byId("dialog-body").children] } : null;
+  fillDialog(title, children);
+  if (!dialog.open) dialog.showModal();
+}
+
+function goBack() {
+  const { title, children } = shownBefore;
+  shownBefore = null;
+  fillDialog(title, children);
+  byId("dialog-close").focus();
 }
 
 function openPicture(item) {
@@ -67,7 +81,7 @@ openExamples = (truth, detected) => {
     openDialog(title, element("p", {}, "The report keeps no example of this cell."));
     return;
   }
-  const note = element("p", {}, `${plural(kept.items.length, "example")}, the most confident first. A detection below the score of the operating point is faint or hidden.`);
+  const note = element("p", {}, `${plural(kept.items.length, "example")}, the most confident first. A detection below the score of the operating point is hidden, or faint if so chosen.`);
   openDialog(title, note, element("div", { class: "figures" }, ...kept.items.map(figureOf)));
 };
 
@@ -117,6 +131,7 @@ for (const tab of tabs) {
   });
 }
 for (const box of document.querySelectorAll("input[data-boxes]")) box.addEventListener("change", switchBoxes);
+byId("dialog-back").addEventListener("click", goBack);
 byId("dialog-close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close(); // the backdrop

@@ -20,8 +20,8 @@ function percent(part, whole) {
   return whole > 0 ? `${decimals((100 * part) / whole, 1)} %` : "–";
 }
 
-function plural(number, word) {
-  return `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
 }
 
 // Precision, recall and F1 of counts; null where there is nothing to divide by.

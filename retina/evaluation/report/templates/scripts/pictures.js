@@ -1,6 +1,13 @@
 // A picture with its boxes, which are drawn in the pixels of the image.
 
-// Text and lines keep their size on the page: a unit is a pixel of the picture as it is shown.
+// A pixel of the page in pixels of the image, about: text keeps its size whatever the image's.
+function unitOf(image, isLarge) {
+  const isNarrow = innerWidth < 640;
+  const width = isLarge ? Math.min(900, innerWidth - 40) : isNarrow ? 165 : 265;
+  const height = isLarge ? innerHeight * 0.62 : isNarrow ? 128 : 184;
+  return Math.max(image.width / width, image.height / height);
+}
+
 function boxGroup(image, box, look, { isSubject, text, unit, attributes = {} }) {
   const [x1, y1, x2, y2] = box;
   const frame = { x: x1, y: y1, width: Math.max(x2 - x1, unit), height: Math.max(y2 - y1, unit) };
@@ -9,7 +16,7 @@ function boxGroup(image, box, look, { isSubject, text, unit, attributes = {} }) 
     const isAtTop = y1 > 13 * unit;
     const isAtRight = x1 > image.width * 0.7;
     const place = { x: isAtRight ? Math.min(x2, image.width - unit) : Math.max(x1, unit), y: isAtTop ? y1 - 4 * unit : Math.min(y2, image.height - 14 * unit) + 12 * unit };
-    group.append(svg("text", { ...place, "font-size": 12 * unit, "stroke-width": 3 * unit, "text-anchor": isAtRight ? "end" : "start" }, text));
+    group.append(svg("text", { ...place, "font-size": 11 * unit, "stroke-width": 3 * unit, "text-anchor": isAtRight ? "end" : "start" }, text));
   }
   return group;
 }
@@ -20,7 +27,7 @@ const detectionText = (one) => `${names.get(one.label)} ${decimals(one.score, 2)
 // `subject` names the detection and the object that the picture is about, by their places.
 function pictureOf(image, subject, { isLarge = false } = {}) {
   const url = image.picture === null ? undefined : pictureUrls[image.picture];
-  const unit = image.width / (isLarge ? 860 : 300);
+  const unit = unitOf(image, isLarge);
   const what = subject.note ?? "";
   const node = svg("svg", { class: "picture", viewBox: `0 0 ${image.width} ${image.height}`, role: "img", "aria-label": `${image.file_name}: ${what}` });
   node.append(svg("rect", { class: "canvas", width: image.width, height: image.height }));
