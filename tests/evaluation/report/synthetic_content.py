@@ -74,9 +74,11 @@ def counts_of(outcomes: Outcomes, num_classes: int) -> tuple[dict[str, Any], lis
         is_found[outcomes.found[counts & (outcomes.found >= 0)]] = True
         rows = np.concatenate([truth[counts], outcomes.labels[~is_found]]) % side
         columns = np.concatenate([outcomes.detected[counts], np.full((~is_found).sum(), -1)]) % side
-        stops.append(np.bincount(rows * side + columns, minlength=side * side).astype(np.int32))
-    kept = np.flatnonzero(np.max(stops, axis=0))
-    table = np.stack([stop[kept] for stop in stops], axis=1)
+        stops.append(np.unique(rows * side + columns, return_counts=True))
+    kept = np.unique(np.concatenate([places for places, _ in stops]))
+    table = np.zeros((len(kept), len(STOPS)), dtype=np.int64)
+    for stop, (places, numbers) in enumerate(stops):
+        table[np.searchsorted(kept, places), stop] = numbers
     rows, columns = kept // side, kept % side
     tp, objects, detections = (np.zeros((side, len(STOPS)), dtype=np.int64) for _ in range(3))
     np.add.at(tp, rows[rows == columns], table[rows == columns])
