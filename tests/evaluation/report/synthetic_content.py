@@ -124,7 +124,7 @@ def curves_of(outcomes: Outcomes, num_classes: int) -> dict[str, Any]:
     kept: Any = curves
     if num_classes > 100:
         most = np.argsort(-np.bincount(outcomes.labels, minlength=num_classes))[:50].tolist()
-        kept = {"labels": most, "values": [curves[label] for label in most]}
+        kept = {"labels": most, "precision": [curves[label] for label in most]}
     with_objects = [curve for curve in curves if curve is not None]
     mean = np.mean(with_objects, axis=0).tolist() if with_objects else None
     return {
@@ -160,7 +160,7 @@ def content_of(
         "num_resamples": 1000 if has_numbers else 0,
         "verdict": _verdict(names),
         "categories": _categories(names, curves, outcomes["0.50"]),
-        "suggested_score": 0.427 if has_numbers else None,
+        "suggested_score": 0.437 if has_numbers else None,
         "operating_points": [
             {"score": stop / 100, **{kind: totals[kind][stop] for kind in ("tp", "fp", "fn")}}
             for stop in range(101)

@@ -44,7 +44,7 @@ function precisionAtRecall(iou, which) {
   if (kept === null) return null;
   if (Array.isArray(kept)) return kept[which] ?? null;
   const at = kept.labels.indexOf(categories[which].label);
-  return at < 0 ? null : (kept.values ?? kept.precision)[at];
+  return at < 0 ? null : kept.precision[at];
 }
 
 function whichCurves() {

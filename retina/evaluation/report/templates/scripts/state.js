@@ -4,9 +4,10 @@ const state = { stop: startingStop(), iou: IOUS[0] };
 const followers = [];
 let isScheduled = false;
 
+// The stop at or below the suggested score, so that all that it lets count still does.
 function startingStop() {
   const score = content.suggested_score;
-  return score === null ? 50 : Math.min(NUM_STOPS - 1, Math.max(0, Math.round(score * 100)));
+  return score === null ? 50 : Math.min(NUM_STOPS - 1, Math.max(0, Math.floor(score * 100 + 1e-9)));
 }
 
 // The function is called now, and again whenever the point moves.
