@@ -132,22 +132,33 @@ def average_precisions(matches: ImageMatches, multiplicities: IntArray) -> Float
 def _category_ap(category: CategoryMatches, multiplicities: IntArray) -> FloatArray:
     """``(S,)`` the AP of one category in each resample, -1 where it has no object."""
     num_objects = multiplicities @ category.num_objects  # (S,)
+    means = precisions_by_threshold(category, multiplicities).mean(axis=0)
+    values: FloatArray = np.where(num_objects > 0, means, -1.0)
+    return values
+
+
+def precisions_by_threshold(category: CategoryMatches, multiplicities: IntArray) -> FloatArray:
+    """``(T, S)`` the interpolated precision of one category, averaged over the recall levels.
+
+    It means nothing for a resample in which the category has no object.
+    """
+    num_objects = multiplicities @ category.num_objects  # (S,)
     needed = _needed_true_positives(num_objects)
     # Resamples lie side by side, so that running sums add whole rows.
     weights = multiplicities.T.astype(np.int32)[category.images]  # (N, S)
     # Only crowd regions make a difference between the thresholds in what is counted.
     ranks = None if category.is_ignored.any() else np.cumsum(weights, axis=0, dtype=np.int32)
-    total = np.zeros(len(num_objects))
-    for is_true, is_ignored in zip(category.is_true, category.is_ignored, strict=True):
+    means = np.zeros((len(category.is_true), len(num_objects)))
+    rows_of = zip(category.is_true, category.is_ignored, strict=True)
+    for number, (is_true, is_ignored) in enumerate(rows_of):
         counted = ranks
         if counted is None:
             counted = np.cumsum(weights * ~is_ignored[:, None], axis=0, dtype=np.int32)
         # Recall rises at true positives only, so only the precision there is ever read.
         rows = np.flatnonzero(is_true)
         true = np.cumsum(weights[rows], axis=0, dtype=np.int32)  # (P, S)
-        total += _mean_precision(true, counted[rows], needed)
-    values: FloatArray = np.where(num_objects > 0, total / len(category.is_true), -1.0)
-    return values
+        means[number] = _mean_precision(true, counted[rows], needed)
+    return means
 
 
 def _needed_true_positives(num_objects: IntArray) -> IntArray:

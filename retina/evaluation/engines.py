@@ -118,6 +118,26 @@ def match_images(
     return entries
 
 
+def match_images_in_range(
+    problem: ScoringProblem, area_range: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """What became of every detection where only objects of some annotated areas are to be found.
+
+    Args:
+        problem: of the split.
+        area_range: least and largest area in square pixels, both included.
+
+    Returns:
+        As `match_images` at COCO's thresholds and the problem's highest cap.
+    """
+    evaluation = _hotcoco_evaluation(problem)
+    evaluation.params.max_dets = [problem.max_detections[-1]]
+    evaluation.params.area_rng = [list(area_range)]
+    evaluation.params.area_rng_lbl = ["some"]
+    evaluation.evaluate()
+    return [entry for entry in evaluation.eval_imgs if entry is not None]
+
+
 def _run_hotcoco(problem: ScoringProblem) -> dict[str, Any]:
     evaluation = _hotcoco_evaluation(problem)
     evaluation.evaluate()

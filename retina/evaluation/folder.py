@@ -25,6 +25,9 @@ from retina.storage import replacing, write_text
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray
 from retina.text_files import read_json
 
+EVALUATION = "evaluation"
+"""Where a run folder has what was measured of its best detector."""
+
 METRICS = "metrics.json"
 DETECTIONS = "detections.json"
 GROUND_TRUTH = "ground_truth.json"

@@ -11,7 +11,7 @@ from retina.artifact import Artifact
 from retina.datasets import DatasetConfig, DetectionDataset
 from retina.datasets.coco_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
-from retina.evaluation.folder import DETECTIONS, METRICS, record_truth
+from retina.evaluation.folder import DETECTIONS, EVALUATION, METRICS, record_truth
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.summary import write_metrics
 from retina.modeling.detector import RetinaNet
@@ -21,9 +21,6 @@ LAST_STATE = Path("checkpoints/last.pt")
 
 CONFIG = Path("config.yaml")
 """Where a run folder has the resolved config, enough to repeat the run."""
-
-EVALUATION = Path("evaluation")
-"""Where a run folder has what was measured of its best detector."""
 
 _OF_A_RUN = (
     LAST_STATE,
