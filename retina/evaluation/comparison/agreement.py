@@ -17,7 +17,7 @@ from retina.structures import BoolArray, FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How much scores differ between pairs of detections: second − first.
+    """How much a quantity differs between pairs of detections, say their scores: second − first.
 
     Attributes:
         num_pairs: how many there are.
@@ -51,8 +51,8 @@ class Agreement:
         only_first, only_second: detections with no partner of any score.
         crossed_down, crossed_up: pairs in which only the first, or only the second, reaches it.
         scores: over the pairs in which one at least reaches it.
-        box_shift_median, box_shift_largest: of the same pairs, how far the side of a box is moved
-            that is moved most, in pixels; None without pairs.
+        box_shifts: of the same pairs, how far the side of a box is moved that is moved most, in
+            pixels.
         objects: how the scores of the detections differ that find the same object, at any score.
     """
 
@@ -65,8 +65,7 @@ class Agreement:
     crossed_down: int
     crossed_up: int
     scores: Shift
-    box_shift_median: float | None
-    box_shift_largest: float | None
+    box_shifts: Shift
     objects: Shift
 
     @property
@@ -104,8 +103,7 @@ def agree(first: Matched, second: Matched, score: float) -> Agreement:
         crossed_down=int((is_high[one] & ~is_high_there[other]).sum()),
         crossed_up=int((~is_high[one] & is_high_there[other]).sum()),
         scores=Shift.of(theirs.scores[other] - ours.scores[one]),
-        box_shift_median=float(np.median(shifts)) if len(shifts) else None,
-        box_shift_largest=float(shifts.max()) if len(shifts) else None,
+        box_shifts=Shift.of(shifts),
         objects=_object_shift(first, second),
     )
 

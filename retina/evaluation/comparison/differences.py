@@ -11,6 +11,7 @@ import numpy as np
 from retina.evaluation.bootstrap import interval
 from retina.evaluation.comparison.resampling import Resampled
 from retina.evaluation.comparison.sides import Side
+from retina.evaluation.metrics import CategoryMetrics
 from retina.structures import FloatArray
 
 CONFIDENCE = 0.95
@@ -76,8 +77,7 @@ class Pair:
         first, second: their letters.
         num_images: of the truth.
         numbers: the twelve.
-        classes: the AP of each, in the order of the labels.
-        sentence: the verdict on AP.
+        classes: the AP of each, in the order of their ids.
     """
 
     first: str
@@ -111,8 +111,8 @@ class Pair:
         if ap.is_shown:
             word = "better" if ap.change > 0 else "worse"
             return (
-                f"{self.second} is {word} than {self.first}: AP {ap.change:+.4f} ({span}, {images})."
-                f"{caution}"
+                f"{self.second} is {word} than {self.first}: AP {ap.change:+.4f} "
+                f"({span}, {images}).{caution}"
             )
         told = f"{self.second} against {self.first}: no difference can be shown with {images}: "
         if ap.low == ap.high == 0:
@@ -136,7 +136,8 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
     """Compare two detectors.
 
     Args:
-        first, second: scored against one truth.
+        first: the one that is compared with.
+        second: scored against the same truth.
         resampled: the numbers of both on the same resamples, by their letters.
     """
     problem, ours, theirs = first.problem, resampled[first.letter], resampled[second.letter]
@@ -154,20 +155,22 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
         )
         for name in values[0]
     )
-    ids = sorted(category.dataset_id for category in first.metrics.per_category)
     classes = []
-    for one, other in zip(first.metrics.per_category, second.metrics.per_category, strict=True):
-        number = ids.index(one.dataset_id) + 1
-        samples = (
-            theirs.class_ap[number] - ours.class_ap[number]
-            if number in ours.class_ap
-            else np.zeros(0)
-        )
+    by_number = zip(classes_by_number(first), classes_by_number(second), strict=True)
+    for number, (one, other) in enumerate(by_number, start=1):
+        samples = np.zeros(0)
+        if number in ours.class_ap:
+            samples = theirs.class_ap[number] - ours.class_ap[number]
         images = np.unique(problem.truth_images[is_object & (problem.truth_categories == number)])
         classes.append(
             _difference(one.name, one.AP, other.AP, samples, len(images), one.num_ground_truth)
         )
     return Pair(first.letter, second.letter, problem.num_images, numbers, tuple(classes))
+
+
+def classes_by_number(side: Side) -> list[CategoryMetrics]:
+    """The classes in the order of their numbers in a problem, which is that of their ids."""
+    return sorted(side.metrics.per_category, key=lambda category: category.dataset_id)
 
 
 def _difference(

@@ -6,6 +6,7 @@ operating point. Letters: I images, G annotations, N detections.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,10 +140,9 @@ class FoundObjects:
         first_score, second_score: least scores that count.
         total: of all objects.
         sizes: of small, medium and large ones.
-        classes: of every class, in the order of the numbers of the problem.
+        classes: of every class, in the order of their ids.
         better, worse: the images that changed most, the one that changed most first.
         num_better, num_worse: how many images changed.
-        objects: for each annotation what the first and the second find, ``(G,)`` each.
     """
 
     point: str
@@ -157,18 +157,38 @@ class FoundObjects:
     num_worse: int
 
 
-def find_objects(first: Matched, second: Matched) -> tuple[FoundObjects, FoundObjects]:
-    """What is found at each one's highest F1, and with equally many false alarms."""
+def find_objects(
+    first: Matched, second: Matched, class_names: Sequence[str]
+) -> tuple[FoundObjects, FoundObjects]:
+    """What is found at each one's highest F1, and with equally many false alarms.
+
+    Args:
+        first: the one that is compared with.
+        second: scored against the same truth.
+        class_names: in the order of the numbers of the problem.
+    """
     scores = first.best_f1_score(), second.best_f1_score()
     most = int(first.false_alarms(scores[0]).sum())
     equal = second.score_with_false_alarms(most)
     return (
-        _at(first, second, scores, "each at its highest F1 over all classes"),
-        _at(first, second, (scores[0], equal), "with at most as many false alarms as the first"),
+        _at(first, second, scores, class_names, "each at its highest F1 over all classes"),
+        _at(
+            first,
+            second,
+            (scores[0], equal),
+            class_names,
+            "at equal false alarms: the second at the lowest score with no more than the first",
+        ),
     )
 
 
-def _at(first: Matched, second: Matched, scores: tuple[float, float], point: str) -> FoundObjects:
+def _at(
+    first: Matched,
+    second: Matched,
+    scores: tuple[float, float],
+    class_names: Sequence[str],
+    point: str,
+) -> FoundObjects:
     problem = first.problem
     is_object = ~problem.truth_is_crowd
     found = first.found(scores[0]), second.found(scores[1])
@@ -204,11 +224,11 @@ def _at(first: Matched, second: Matched, scores: tuple[float, float], point: str
         ),
         classes=tuple(
             count(
-                str(number),
+                name,
                 is_object & (problem.truth_categories == number),
                 [one.problem.categories == number for one in (first, second)],
             )
-            for number in range(1, problem.num_categories + 1)
+            for number, name in enumerate(class_names, start=1)
         ),
         better=_most_changed(better),
         worse=_most_changed(worse),

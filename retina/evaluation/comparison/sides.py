@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -225,8 +225,18 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def read_sides(sources: Sequence[SideSource], dataset: DetectionDataset) -> tuple[Side, ...]:
+def read_sides(
+    sources: Sequence[SideSource],
+    dataset: DetectionDataset,
+    *,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Side, ...]:
     """Read and score the detections of all sides against one truth.
+
+    Args:
+        sources: see `find_sides`.
+        dataset: see `shared_truth`.
+        on_progress: called with 1 whenever a side has been scored.
 
     Raises:
         UserError: a results file does not fit the truth, or the sides count different numbers of
@@ -240,7 +250,12 @@ def read_sides(sources: Sequence[SideSource], dataset: DetectionDataset) -> tupl
             "both with the same --max-detections"
         )
     max_detections = next(iter(caps), COCO_MAX_DETECTIONS)
-    return tuple(_read_side(source, dataset, max_detections) for source in sources)
+    sides = []
+    for source in sources:
+        sides.append(_read_side(source, dataset, max_detections))
+        if on_progress is not None:
+            on_progress(1)
+    return tuple(sides)
 
 
 def _read_side(source: SideSource, dataset: DetectionDataset, max_detections: int) -> Side:
