@@ -75,7 +75,12 @@ def command(
     with progress(console, "reading and resampling", 2 * len(sources)) as advance:
         sides = read_sides(sources, dataset, on_progress=advance)
         comparison = compare(
-            sides, dataset, num_resamples=resamples, seed=seed, on_progress=advance
+            sides,
+            dataset,
+            truth_name=_truth_name(sources, annotations, data, config, split),
+            num_resamples=resamples,
+            seed=seed,
+            on_progress=advance,
         )
     print_lines(console, *heading(comparison))
     for compared in comparison.pairs:
@@ -126,6 +131,24 @@ def _named_truth(
         check_images=False,
         unknown_categories="leave_out",
     ).dataset
+
+
+def _truth_name(
+    sources: Sequence[SideSource],
+    annotations: Path | None,
+    data: Path | None,
+    config: Path | None,
+    split: str | None,
+) -> str:
+    """What the data set is called: by the options, else on record."""
+    from retina.evaluation.comparison import recorded_truth
+
+    named = annotations or data or config
+    if named is not None:
+        return str(named) if split is None else f"{named}, {split}"
+    record = recorded_truth(sources)
+    assert record is not None  # else there is no data set
+    return record.name
 
 
 def _check(comparison: Comparison, most: float) -> None:

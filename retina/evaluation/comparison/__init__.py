@@ -1,6 +1,7 @@
 """Comparing evaluations: is the new detector really better, and where?"""
 
 from retina.evaluation.comparison.comparison import NUM_RESAMPLES, Comparison, compare
+from retina.evaluation.comparison.page import write_comparison
 from retina.evaluation.comparison.sides import (
     Side,
     SideSource,
@@ -20,4 +21,5 @@ __all__ = [
     "read_sides",
     "recorded_truth",
     "shared_truth",
+    "write_comparison",
 ]

@@ -99,10 +99,10 @@ class Pair:
             return f"{self.first} and {self.second}: nothing could be scored, there is no object."
         if ap.low is None or ap.high is None:
             return (
-                f"{self.second} against {self.first}: AP {ap.change:+.4f}; how sure that is cannot "
-                f"be told with {images}."
+                f"{self.second} against {self.first}: AP {signed(ap.change)}; how sure that is "
+                f"cannot be told with {images}."
             )
-        span = f"95 % interval {ap.low:+.4f} to {ap.high:+.4f}"
+        span = f"{CONFIDENCE * 100:.0f} % interval {signed(ap.low)} to {signed(ap.high)}"
         caution = (
             f" Fewer than {FEW_IMAGES} images give too narrow an interval: do not rely on it."
             if self.num_images < FEW_IMAGES
@@ -111,7 +111,7 @@ class Pair:
         if ap.is_shown:
             word = "better" if ap.change > 0 else "worse"
             return (
-                f"{self.second} is {word} than {self.first}: AP {ap.change:+.4f} "
+                f"{self.second} is {word} than {self.first}: AP {signed(ap.change)} "
                 f"({span}, {images}).{caution}"
             )
         told = f"{self.second} against {self.first}: no difference can be shown with {images}: "
@@ -123,7 +123,14 @@ class Pair:
             if needed is not None
             else ""
         )
-        return f"{told}AP {ap.change:+.4f} ({span}){more}.{caution}"
+        return f"{told}AP {signed(ap.change)} ({span}){more}.{caution}"
+
+
+def signed(value: float | None) -> str:
+    """A difference for people; a dash where there is none."""
+    if value is None:
+        return "–"
+    return "0" if value == 0 else f"{value:+.4f}".replace("-", "−")
 
 
 def _rounded(count: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from retina.evaluation.comparison.agreement import Agreement, Shift
 from retina.evaluation.comparison.comparison import Comparison, PairComparison
-from retina.evaluation.comparison.differences import CONFIDENCE, Difference
+from retina.evaluation.comparison.differences import CONFIDENCE, Difference, signed
 from retina.evaluation.comparison.objects import ChangedImage, Counts, FoundObjects
 from retina.tables import Column, Table
 from retina.wording import counted
@@ -45,7 +45,7 @@ def tables(comparison: Comparison, compared: PairComparison) -> Iterator[Table]:
 
 def numbers_table(compared: PairComparison) -> Table:
     """The twelve numbers."""
-    title = f"COCO metrics, {CONFIDENCE:.0%} intervals over the images"
+    title = f"COCO metrics, with {CONFIDENCE * 100:.0f} % intervals over the images"
     return _differences(compared, title, "metric", compared.pair.numbers, ())
 
 
@@ -193,12 +193,12 @@ def agreement_lines(compared: PairComparison) -> list[str]:
     if scores.num_pairs:
         lines.append(
             f"Between the {counted(scores.num_pairs, 'pair')} of these, the score shifts by "
-            f"{_shift(scores, '+.4f')}, the side of a box by {_shift(boxes, '.2f')} pixels."
+            f"{_shift(scores, signed)}, the side of a box by {_shift(boxes, _pixels)}."
         )
     if objects.num_pairs:
         lines.append(
             f"Between the detections of {counted(objects.num_pairs, 'object')} that both find at "
-            f"any score, the score shifts by {_shift(objects, '+.4f')}."
+            f"any score, the score shifts by {_shift(objects, signed)}."
         )
     return lines
 
@@ -214,15 +214,12 @@ def _same_or_not(first: str, second: str, told: Agreement, above: str) -> str:
     )
 
 
-def _shift(shift: Shift, digits: str) -> str:
-    return f"{shift.median:{digits}} (median) and {shift.largest:{digits}} (largest)"
+def _shift(shift: Shift, show: Callable[[float | None], str]) -> str:
+    return f"{show(shift.median)} (median) and {show(shift.largest)} (largest)"
 
 
-def signed(value: float | None) -> str:
-    """A difference; a dash where there is none."""
-    if value is None:
-        return "–"
-    return "0" if value == 0 else f"{value:+.4f}".replace("-", "−")
+def _pixels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} pixels"
 
 
 def percent(value: float | None) -> str:
