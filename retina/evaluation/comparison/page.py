@@ -19,7 +19,7 @@ from retina.datasets import DetectionDataset
 from retina.errors import UserError
 from retina.evaluation.comparison.comparison import Comparison, PairComparison
 from retina.evaluation.comparison.differences import CONFIDENCE, Difference, signed
-from retina.evaluation.comparison.objects import ChangedImage
+from retina.evaluation.comparison.objects import ChangedImage, Counts
 from retina.evaluation.comparison.summary import (
     agreement_lines,
     heading,
@@ -38,6 +38,7 @@ _MAX_BYTES = 5_000_000
 _MOST_PICTURES = 6
 """Of one pair that changed for the better, and likewise for the worse."""
 
+_MOST_CLASSES = 50
 _MOST_BOXES = 200
 _MAX_SIDE = 640
 _QUALITY = 80
@@ -130,6 +131,8 @@ def html_page(comparison: Comparison, dataset: DetectionDataset) -> str:
         point=point,
         interval_bar=interval_bar,
         extent=_extent,
+        shown_classes=_shown_classes,
+        shown_counts=_shown_counts,
         style=style,
         style_hash="sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
@@ -150,6 +153,28 @@ def interval_bar(one: Difference, extent: float) -> IntervalBar | None:
         return None
     low, dot, high = (50 + 50 * value / extent for value in (one.low, one.change, one.high))
     return IntervalBar(low, high - low, dot)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownClasses:
+    rows: Sequence[Difference]
+    left_out: int
+
+
+def _shown_classes(classes: Sequence[Difference]) -> _ShownClasses:
+    """Those with objects; of many those that changed most."""
+    rows = [one for one in classes if one.num_objects]
+    if len(rows) <= _MOST_CLASSES:
+        return _ShownClasses(rows, 0)
+    rows.sort(key=lambda one: -abs(one.change or 0.0))
+    return _ShownClasses(rows[:_MOST_CLASSES], len(rows) - _MOST_CLASSES)
+
+
+def _shown_counts(classes: Sequence[Counts]) -> Sequence[Counts]:
+    rows = [one for one in classes if one.num_objects or one.first_false or one.second_false]
+    if len(rows) > _MOST_CLASSES:
+        rows.sort(key=lambda one: -(one.only_first + one.only_second))
+    return rows[:_MOST_CLASSES]
 
 
 def _extent(rows: Sequence[Difference]) -> float:
