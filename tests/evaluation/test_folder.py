@@ -186,6 +186,7 @@ def test_one_truth_in_two_formats_is_one_truth(shared_data: Path, tmp_path: Path
         split=folder / "ImageSets/Main/val.txt",
     ).build(check_images=False)
     truth = voc.ground_truth()
+    keys = ("image_id", "category_id", "bbox", "iscrowd")
     columns = (
         truth.annotation_image_ids.tolist(),
         (truth.category_labels + 1).tolist(),
@@ -201,14 +202,8 @@ def test_one_truth_in_two_formats_is_one_truth(shared_data: Path, tmp_path: Path
             {"id": number, "name": name} for number, name in enumerate(truth.categories.names, 1)
         ],
         "annotations": [
-            {
-                "id": id_,
-                "image_id": image,
-                "category_id": label + 1,
-                "bbox": box,
-                "iscrowd": int(crowd),
-            }
-            for id_, (image, label, box, crowd) in enumerate(zip(*columns, strict=True), 1)
+            {"id": number, **dict(zip(keys, row, strict=True))}
+            for number, row in enumerate(zip(*columns, strict=True), 1)
         ],
     }
     file = tmp_path / "val.json"

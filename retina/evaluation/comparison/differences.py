@@ -151,16 +151,17 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
     is_object = ~problem.truth_is_crowd
     num_objects = int(is_object.sum())
     with_objects = len(np.unique(problem.truth_images[is_object]))
-    values = first.metrics.numbers(), second.metrics.numbers()
+    ours_now, theirs_now = first.metrics.numbers(), second.metrics.numbers()
     numbers = tuple(
         _difference(
             name,
-            *(None if one[name] < 0 else one[name] for one in values),
+            _if_known(ours_now[name]),
+            _if_known(theirs_now[name]),
             theirs.numbers[name] - ours.numbers[name],
             with_objects,
             num_objects,
         )
-        for name in values[0]
+        for name in ours_now
     )
     classes = []
     by_number = zip(classes_by_number(first), classes_by_number(second), strict=True)
@@ -173,6 +174,10 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
             _difference(one.name, one.AP, other.AP, samples, len(images), one.num_ground_truth)
         )
     return Pair(first.letter, second.letter, problem.num_images, numbers, tuple(classes))
+
+
+def _if_known(value: float) -> float | None:
+    return None if value < 0 else value
 
 
 def classes_by_number(side: Side) -> list[CategoryMetrics]:

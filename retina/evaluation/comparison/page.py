@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -261,7 +260,8 @@ def _truth_boxes(
         ):
             if row in lone:
                 kind, told = only, f"{name}, found by {letter} alone"
-        yield DrawnBox(*problem.truth_boxes[row].tolist(), kind=kind, title=told)
+        x, y, width, height = problem.truth_boxes[row].tolist()
+        yield DrawnBox(x, y, width, height, kind, told)
 
 
 def _detected_boxes(
@@ -275,5 +275,5 @@ def _detected_boxes(
     rows = np.flatnonzero((problem.images == number) & (problem.scores >= score))
     for row in rows[np.argsort(-problem.scores[rows])][:_MOST_BOXES].tolist():
         name = names[int(problem.categories[row]) - 1]
-        box = partial(DrawnBox, *problem.boxes[row].tolist())
-        yield box(kind=kind, title=f"{letter}: {name} {problem.scores[row]:.2f}")
+        x, y, width, height = problem.boxes[row].tolist()
+        yield DrawnBox(x, y, width, height, kind, f"{letter}: {name} {problem.scores[row]:.2f}")
