@@ -41,7 +41,8 @@ def command(
         typer.Option("--detections", help="Score this COCO results file; no detector is run."),
     ] = None,
     output: Annotated[
-        Path | None, output_option("Write metrics.json and detections.json here.")
+        Path | None,
+        output_option("Write metrics.json, detections.json and ground_truth.json here."),
     ] = None,
     backend: Annotated[
         str, typer.Option("--backend", help="hotcoco (fast) or pycocotools (the reference).")
@@ -67,6 +68,7 @@ def command(
     from retina.datasets.coco_results import write_results
     from retina.errors import UserError, one_of
     from retina.evaluation.engines import Backend
+    from retina.evaluation.folder import record_truth
     from retina.evaluation.summary import category_table, summary_table, write_metrics
     from retina.experiment import build_artifact_evaluator
     from retina.modeling.detector_names import detector_given
@@ -82,7 +84,7 @@ def command(
                 "--detections is scored against --annotations alone; leave --data, --images, "
                 "--config and --split away"
             )
-        metrics, findings = _score_results(detections, annotations, engine, max_detections)
+        metrics, findings = _score_results(detections, annotations, engine, max_detections, output)
         print_lines(console, *findings)
     elif detector is not None:
         chosen = chosen_precision(precision)
@@ -116,6 +118,7 @@ def command(
         if output is not None:
             path = output / "detections.json"
             write_results(path, result.image_ids, result.detections, dataset.categories)
+            record_truth(output, dataset.ground_truth(), resolved.part)
         metrics = result.metrics
     else:
         raise UserError("give a detector file, or a results file with --detections")
@@ -130,12 +133,17 @@ def command(
 
 
 def _score_results(
-    detections: Path, annotations: Path | None, backend: Backend, max_detections: int | None
+    detections: Path,
+    annotations: Path | None,
+    backend: Backend,
+    max_detections: int | None,
+    output: Path | None,
 ) -> tuple[DetectionMetrics, list[str]]:
     from retina.datasets.coco_results import read_results
     from retina.datasets.formats.coco import read_coco_annotations
     from retina.errors import UserError
     from retina.evaluation.coco_metrics import CocoMetrics
+    from retina.evaluation.folder import keep_results
 
     if annotations is None:
         raise UserError("--detections needs --annotations: the file with the ground truth")
@@ -144,6 +152,8 @@ def _score_results(
     found = read_results(detections, ground_truth, table)
     metrics = CocoMetrics(ground_truth, backend=backend, max_detections=max_detections or 100)
     metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    if output is not None:
+        keep_results(output, detections, annotations, None, ground_truth)
     findings = [*table.findings, *found.findings]
     return metrics.compute(), [
         f"{annotations}: {table.num_images} images, {len(table.labels)} annotations; "

@@ -153,7 +153,7 @@ def run_slices(
 
 
 def tide(problem: ScoringProblem) -> dict[str, Any]:
-    """hotcoco's TIDE at IoU 0.5, background below 0.1: ``ap_base``, ``delta_ap``, ``counts``."""
+    """Hotcoco's TIDE at IoU 0.5, background below 0.1: ``ap_base``, ``delta_ap``, ``counts``."""
     evaluation = _hotcoco_evaluation(problem)
     evaluation.evaluate()
     errors: dict[str, Any] = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)

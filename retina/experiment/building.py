@@ -218,7 +218,9 @@ def _build_trainer(
     ]
     run = TrainingRun(
         folder=RunFolder(
-            config.output_dir, _artifact_maker(config, setup.train.categories, origin)
+            config.output_dir,
+            _artifact_maker(config, setup.train.categories, origin),
+            config.dataset.validation,
         ),
         detector=forward.detector,
         evaluated=evaluated,

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from retina.artifact import Artifact
+from retina.datasets import DatasetConfig, DetectionDataset
 from retina.datasets.coco_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
+from retina.evaluation.folder import DETECTIONS, EVALUATION, METRICS, record_truth
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.summary import write_metrics
 from retina.modeling.detector import RetinaNet
-from retina.structures import Categories
 
 LAST_STATE = Path("checkpoints/last.pt")
 """Where the newest training state is in a run folder."""
@@ -36,10 +37,17 @@ its detections are shown."""
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The checkpoints and the evaluation of a run; only the first process writes."""
+    """The checkpoints and the evaluation of a run; only the first process writes.
+
+    Attributes:
+        path: the folder.
+        make_artifact: gives the content of a detector's file.
+        validation: reads the validation set, None without one.
+    """
 
     path: Path
     make_artifact: MakeArtifact
+    validation: DatasetConfig | None = None
 
     @property
     def last_state(self) -> Path:
@@ -63,11 +71,14 @@ class RunFolder:
         artifact = self.make_artifact(detector, facts, threshold)
         artifact.save(self.path / "checkpoints" / f"{name}.safetensors")
 
-    def write_evaluation(self, result: EvaluationResult, categories: Categories) -> None:
-        """Keep the numbers and detections of the best detector."""
-        folder = self.path / "evaluation"
-        write_metrics(folder / "metrics.json", result.metrics)
-        write_results(folder / "detections.json", result.image_ids, result.detections, categories)
+    def write_evaluation(self, result: EvaluationResult, dataset: DetectionDataset) -> None:
+        """Keep the numbers and detections of the best detector, and what they were scored on."""
+        folder = self.path / EVALUATION
+        categories = dataset.categories
+        write_metrics(folder / METRICS, result.metrics)
+        write_results(folder / DETECTIONS, result.image_ids, result.detections, categories)
+        if self.validation is not None:
+            record_truth(folder, dataset.ground_truth(), self.validation)
 
 
 def holds_run(folder: Path) -> bool:

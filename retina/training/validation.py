@@ -48,7 +48,7 @@ class Validation:
             run.folder.save_detector("last", run.evaluated, step=run.step, metrics=metrics)
             if is_best or self.best_ap is None:  # without a score, nothing tells a better one
                 run.folder.save_detector("best", run.evaluated, step=run.step, metrics=metrics)
-                run.folder.write_evaluation(result, self.evaluator.dataset.categories)
+                run.folder.write_evaluation(result, self.evaluator.dataset)
         if metrics is not None and is_best:
             self.best_ap = metrics.AP
         losses = result.losses or {}
