@@ -41,7 +41,7 @@ class Seer(Runtime):
     def __init__(self, dataset: MemoryDataset, *, shift: float = 0.0) -> None:
         self.categories = dataset.categories
         self.preprocess = PreprocessConfig().build()
-        self.display_threshold = 0.5
+        self.thresholds = torch.full((len(self.categories),), 0.5).double()
         self.batch_sizes: list[int] = []
         self._dataset = dataset
         self._shift = shift
