@@ -66,16 +66,6 @@ class ArtifactConfig(Config):
     pretrained: WeightOrigin | None = None
     """Where the weights are from that the training began with; null: random ones, or not kept."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_format_1(cls, tree: Any) -> Any:
-        if not isinstance(tree, dict) or tree.get("format_version", FORMAT_VERSION) != 1:
-            return tree
-        tree = {**tree, "format_version": FORMAT_VERSION}
-        if "display_threshold" in tree:
-            tree["thresholds"] = {"common": tree.pop("display_threshold")}
-        return tree
-
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:
         misfit = self.thresholds.misfit(len(self.categories.names))
@@ -200,7 +190,7 @@ def load_artifact(path: Path | str) -> Artifact:
         ) from None
     try:
         about = json.loads(metadata[METADATA_KEY])
-        config = validate(about["config"], ArtifactConfig, source=str(path))
+        config = validate(_as_of_now(about["config"]), ArtifactConfig, source=str(path))
         training = about.get("training", {})
         if not isinstance(training, dict):
             raise TypeError("'training' is no mapping")
@@ -210,3 +200,13 @@ def load_artifact(path: Path | str) -> Artifact:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its description cannot be read: {first_line(error)}") from None
     return Artifact(config=config, state_dict=state_dict, training=training)
+
+
+def _as_of_now(tree: Any) -> Any:
+    """The description of a file of format 1 as one of today; any other as it is."""
+    if not isinstance(tree, dict) or tree.get("format_version") != 1:
+        return tree
+    tree = {**tree, "format_version": FORMAT_VERSION}
+    if "display_threshold" in tree:
+        tree["thresholds"] = {"common": tree.pop("display_threshold")}
+    return tree

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.evaluation.thresholds.outcomes import Outcomes
-from retina.structures import FloatArray, IntArray
+from retina.structures import IntArray
 
 _SHOW_NOTHING = 1.0
 _MOST_DIGITS = 17  # of a float64
@@ -50,13 +50,6 @@ class Candidates:
 
     outcomes: Outcomes
     last: IntArray
-
-    def scores(self) -> FloatArray:
-        """``(C,)`` the lowest score that each shows; 1 where it shows nothing."""
-        if not len(self.outcomes.scores):
-            return np.full(len(self.last), _SHOW_NOTHING)
-        found: FloatArray = np.where(self.last < 0, _SHOW_NOTHING, self.outcomes.scores[self.last])
-        return found
 
     def threshold(self, number: int) -> float:
         """The shortest decimal that shows what a candidate shows, and nothing else.

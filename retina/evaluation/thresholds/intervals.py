@@ -99,15 +99,16 @@ def bootstrap_thresholds(
 def _choices(outcomes: Outcomes, rule: Rule, multiplicities: IntArray) -> FloatArray:
     """The scores that would have been chosen on the resamples that have an object, ``(≤S,)``."""
     candidates = find_candidates(outcomes)
-    scores = candidates.scores()
     block = max(1, _BLOCK_ELEMENTS // max(1, len(outcomes.scores)))
     found = []
     for start in range(0, len(multiplicities), block):
         counts = candidates.counts(multiplicities[start : start + block])
         rows, _ = rule.choose(counts)
         tells = (counts.true[-1] > 0) | ((counts.num_objects > 0) & rule.may_show_nothing)
-        found.append(scores[rows][tells])
-    return np.concatenate(found)
+        found.append(rows[tells])
+    distinct, which = np.unique(np.concatenate(found), return_inverse=True)
+    thresholds = np.array([candidates.threshold(row) for row in distinct.tolist()])
+    return thresholds[which] if len(which) else np.zeros(0)
 
 
 def _tallies(shown: list[tuple[Outcomes, float]]) -> IntArray:

@@ -13,7 +13,11 @@ from retina.evaluation.thresholds.choice import (
     choose_thresholds,
 )
 from retina.evaluation.thresholds.halves import HalvesCheck, check_on_halves
-from retina.evaluation.thresholds.intervals import ThresholdIntervals, bootstrap_thresholds
+from retina.evaluation.thresholds.intervals import (
+    CONFIDENCE,
+    ThresholdIntervals,
+    bootstrap_thresholds,
+)
 from retina.evaluation.thresholds.kept import kept_thresholds
 from retina.evaluation.thresholds.outcomes import SplitOutcomes
 from retina.evaluation.thresholds.rules import MostFalseAlarms, Rule
@@ -58,6 +62,8 @@ class ThresholdStudy:
             note
             for note in (
                 *self._demands_not_met(),
+                f"behind a number: its {CONFIDENCE:.0%} interval, by "
+                f"{self.intervals.num_resamples} resamples of the images",
                 self._on_common("no objects", "no object here"),
                 self._on_common("nothing found", "objects here, but none that was found"),
                 self._all_together(),

@@ -12,6 +12,7 @@ from retina.evaluation.thresholds.halves import HalvesCheck
 from retina.evaluation.thresholds.intervals import CONFIDENCE, Interval, PointIntervals
 from retina.evaluation.thresholds.study import ThresholdStudy
 from retina.tables import Column, Table
+from retina.wording import counted
 
 _Row = dict[str, Any]
 
@@ -31,9 +32,8 @@ def threshold_table(study: ThresholdStudy) -> Table:
     if chosen.is_per_class:
         rows.append(_row(study, "all of these", chosen.total, intervals.total, "total"))
     rows.append(_row(study, "one for all", chosen.common.point, intervals.common, "total"))
-    resamples = f"{CONFIDENCE:.0%} of {intervals.num_resamples} resamples of the images"
     return Table(
-        title=f"{study.rule}, IoU {study.iou:g} (behind a number: {resamples})",
+        title=f"{study.rule}, IoU {study.iou:g}",
         columns=(
             Column("class", "name"),
             _number("objects", "objects"),
@@ -76,7 +76,7 @@ def check_table(study: ThresholdStudy, check: HalvesCheck) -> Table:
         columns.append(_number(name, f"{key}_promised", _shown(digits)))
         columns.append(_number("seen", f"{key}_seen", _shown(digits)))
     return Table(
-        title=f"chosen on {promised.total.num_images} of the images, and what is seen on the other "
+        title=f"chosen on {counted(promised.total.num_images, 'image')}, seen on the other "
         f"{check.total.num_images} (seed {check.seed})",
         columns=(Column("class", "name"), _number("score", "threshold", _shown(2)), *columns),
         rows=rows,
