@@ -224,7 +224,7 @@ def _data(
 
     categories = None if artifact is None else artifact.categories
     file = options.annotations
-    if without_images and file is not None and options.images is None and file.is_file():
+    if without_images and file is not None and options.images is None and not file.is_dir():
         # Nothing is run, so that the annotations are enough.
         coco = CocoConfig(images=file.parent, annotations=file)
         dataset = coco.build(categories, check_images=False, unknown_categories="leave_out")

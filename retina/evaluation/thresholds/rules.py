@@ -78,7 +78,7 @@ class Rule(ABC):
 
         Returns:
             ``(S,)`` their rows, and ``(S,)`` whether they meet the demand. Where none does, it is
-            the nearest, of equally near ones the lowest threshold, which finds most.
+            the nearest, of equally near ones that which finds most.
         """
         meets = self.meets(counts)
         best: IntArray = np.where(meets, self.merit(counts), -np.inf).argmax(axis=0)
@@ -86,7 +86,7 @@ class Rule(ABC):
         if is_met.all():
             return best, is_met
         nearness = self.nearness(counts)
-        nearest = len(nearness) - 1 - nearness[::-1].argmax(axis=0)
+        nearest = np.where(nearness == nearness.max(axis=0), counts.true, -1).argmax(axis=0)
         return np.where(is_met, best, nearest), is_met
 
 

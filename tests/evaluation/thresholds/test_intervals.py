@@ -52,12 +52,13 @@ def test_intervals_are_those_of_choosing_on_every_resample(
     }
     values: dict[str, list[float]] = {name: [] for name in ("threshold", "precision", "recall")}
     for times in draw_multiplicities(12, 50, seed=7):
-        again = split(cell=drawn(rows, objects, times))
+        sample, their_objects = drawn(rows, objects, times)
+        again = split(cell=(sample, their_objects))
         ours = choose_thresholds(again, rule, per_class=True)
         # As a number it is that which tells scores apart in the whole set.
-        lowest = min(row[0] for row in drawn(rows, objects, times)[0] if row[0] >= ours.values[0])
+        lowest = min(row[0] for row in sample if row[0] >= ours.values[0])
         values["threshold"].append(number[lowest])
-        shown = [row for row in drawn(rows, objects, times)[0] if row[0] >= kept]
+        shown = [row for row in sample if row[0] >= kept]
         true = sum(row[1] for row in shown)
         values["precision"].append(true / len(shown))
         values["recall"].append(true / again.classes[0].num_objects)
