@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from retina.evaluation.thresholds.outcomes import Outcomes
-from retina.structures import IntArray
+from retina.structures import BoolArray, IntArray
 
 _SHOW_NOTHING = 1.0
 _MOST_DIGITS = 17  # of a float64
@@ -74,16 +74,19 @@ class Candidates:
         outcomes = self.outcomes
         if multiplicities is None:
             multiplicities = np.ones((1, outcomes.num_images), dtype=np.int64)
-        # Resamples lie side by side, so that running sums add whole rows.
-        weights = multiplicities.T.astype(np.int32)[outcomes.images]  # (N, S)
-        shown = _from_zero(np.cumsum(weights, axis=0, dtype=np.int32))[self.last + 1]
-        true_until = np.cumsum(outcomes.is_true)  # (N,)
-        true = np.cumsum(weights[outcomes.is_true], axis=0, dtype=np.int32)
-        at = np.concatenate([[0], true_until])[self.last + 1]
-        found = _from_zero(true)[at]
+        # Which candidate is the first to show a detection, by image: (C, I), mostly zeros.
+        first = np.searchsorted(self.last, np.arange(len(outcomes.scores)))
+        counted = first < len(self.last)
+
+        def running(rows: BoolArray) -> IntArray:
+            places = (first[rows], outcomes.images[rows])
+            shape = (len(self.last), outcomes.num_images)
+            new = csr_array((np.ones(len(places[0]), dtype=np.int64), places), shape=shape)
+            return np.cumsum(new @ multiplicities.T, axis=0)
+
         return Counts(
-            true=found,
-            false=shown - found,
+            true=running(counted & outcomes.is_true),
+            false=running(counted & ~outcomes.is_true),
             num_objects=multiplicities @ outcomes.objects,
             num_images=outcomes.num_images,
         )
@@ -98,11 +101,6 @@ def find_candidates(outcomes: Outcomes) -> Candidates:
     finds = np.diff(true_until, prepend=0) > 0
     last = np.concatenate([np.array(nothing, dtype=np.int64), ends[finds]])
     return Candidates(outcomes, last)
-
-
-def _from_zero(sums: npt.NDArray[np.int32]) -> IntArray:
-    """Running sums with the zeros that they begin with."""
-    return np.concatenate([np.zeros((1, sums.shape[1]), dtype=np.int64), sums])
 
 
 def _shortest_between(below: float, score: float) -> float:

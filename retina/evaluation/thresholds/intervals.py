@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 """The share of the resamples that an interval holds."""
 
 _BLOCK_ELEMENTS = 1 << 20
-"""Detections × resamples at a time, so that memory stays bounded."""
+"""Candidates × resamples at a time, so that memory stays bounded."""
 
 Interval = tuple[float, float]
 
@@ -99,7 +99,7 @@ def bootstrap_thresholds(
 def _choices(outcomes: Outcomes, rule: Rule, multiplicities: IntArray) -> FloatArray:
     """The scores that would have been chosen on the resamples that have an object, ``(≤S,)``."""
     candidates = find_candidates(outcomes)
-    block = max(1, _BLOCK_ELEMENTS // max(1, len(outcomes.scores)))
+    block = max(1, _BLOCK_ELEMENTS // len(candidates.last))
     found = []
     for start in range(0, len(multiplicities), block):
         counts = candidates.counts(multiplicities[start : start + block])

@@ -213,7 +213,7 @@ class MostFalseAlarms(Rule):
     @property
     def figure_name(self) -> str:
         """See `Rule`."""
-        return "false/image"
+        return "FP/img"
 
     def describe(self) -> str:
         """See `Rule`."""
@@ -263,7 +263,7 @@ class LeastCost(Rule):
     @property
     def figure_name(self) -> str:
         """See `Rule`."""
-        return "cost/image"
+        return "cost/img"
 
     def describe(self) -> str:
         """See `Rule`."""

@@ -41,7 +41,7 @@ def threshold_table(study: ThresholdStudy) -> Table:
             _number("precision", "precision", _with_interval(2)),
             _number("recall", "recall", _with_interval(2)),
             _number(chosen.rule.figure_name, "figure", _shown(3)),
-            _number("needed", "needed", lambda needed: "" if needed is None else str(needed)),
+            _number("need", "needed", lambda needed: "" if needed is None else str(needed)),
         ),
         rows=tuple(rows),
         look="tight",

@@ -39,7 +39,7 @@ def drawn(rows: list[Row], objects: list[int], times: np.ndarray) -> tuple[list[
 def test_intervals_are_those_of_choosing_on_every_resample(
     rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intervals, "_BLOCK_ELEMENTS", 300)  # three resamples at a time
+    monkeypatch.setattr(intervals, "_BLOCK_ELEMENTS", 100)  # a few resamples at a time
     rows, objects = random_rows(3)
     outcomes = split(cell=(rows, objects))
     chosen = choose_thresholds(outcomes, rule, per_class=True)

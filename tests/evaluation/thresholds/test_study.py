@@ -46,8 +46,8 @@ def shown(made: ThresholdStudy, width: int = 80) -> str:
 
 @pytest.mark.parametrize(
     ("rule", "figure"),
-    [(BestF(), "F1"), (BestF(2), "F2"), (MostFalseAlarms(1), "false/image"),
-     (LeastCost(1, 2), "cost/image"), (LeastPrecision(0.5), "F1")],
+    [(BestF(), "F1"), (BestF(2), "F2"), (MostFalseAlarms(1), "FP/img"),
+     (LeastCost(1, 2), "cost/img"), (LeastPrecision(0.5), "F1")],
     ids=str,
 )  # fmt: skip
 def test_tables_fit_eighty_columns_with_names_of_any_script(rule: Rule, figure: str) -> None:
