@@ -44,6 +44,7 @@ COMMANDS = (
     Command(("doctor",), "retina.cli.doctor", needs="retina.instruments.doctor"),
     Command(("evaluate",), "retina.cli.evaluate"),
     Command(("compare",), "retina.cli.compare"),
+    Command(("thresholds",), "retina.cli.thresholds"),
     Command(("info",), "retina.cli.info"),
     Command(("predict",), "retina.cli.predict"),
     Command(("data", "synth"), "retina.cli.data_synth"),

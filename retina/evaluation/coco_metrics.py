@@ -23,7 +23,7 @@ from retina.evaluation.metrics import (
     category_metrics,
     summarize,
 )
-from retina.structures import Detections, FloatArray, GroundTruth, IntArray
+from retina.structures import Categories, Detections, FloatArray, GroundTruth, IntArray
 
 _IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -37,6 +37,17 @@ class _Columns(NamedTuple):
 
     def at(self, rows: npt.NDArray[np.bool_]) -> _Columns:
         return _Columns(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
+
+
+def engine_numbers(categories: Categories) -> IntArray:
+    """``(K,)`` the number of each label's category in a `ScoringProblem`, from 1.
+
+    The engines run over the sorted original ids, as pycocotools has it: the means over all
+    categories depend in their last bit on the order of the terms.
+    """
+    dataset_ids = np.asarray(categories.dataset_ids, dtype=np.int64)
+    numbers: IntArray = np.argsort(np.argsort(dataset_ids)) + 1
+    return numbers
 
 
 class CocoMetrics:
@@ -133,8 +144,11 @@ class CocoMetrics:
         In a process group every rank must call this; every rank gets the same numbers. An image
         that several ranks were given (a sampler that pads) counts once, as the first rank saw it.
         """
+        return self.numbers_of(self.problem())
+
+    def numbers_of(self, problem: ScoringProblem) -> DetectionMetrics:
+        """The numbers of what `problem` has given; no other rank is asked."""
         truth = self.ground_truth
-        problem = self.problem()
         caps = problem.max_detections
         arrays = run_engine(problem, self.backend)
         numbers = summarize(arrays.precision, arrays.recall, caps)
@@ -189,14 +203,7 @@ class CocoMetrics:
 
     @property
     def _number_of_label(self) -> IntArray:
-        """``(K,)`` the number of each label's category inside the engines, from 1.
-
-        The engines run over the sorted original ids, as pycocotools has it: the means over all
-        categories depend in their last bit on the order of the terms.
-        """
-        dataset_ids = np.asarray(self.ground_truth.categories.dataset_ids, dtype=np.int64)
-        numbers: IntArray = np.argsort(np.argsort(dataset_ids)) + 1
-        return numbers
+        return engine_numbers(self.ground_truth.categories)
 
     def _positions(self, image_ids: IntArray) -> IntArray:
         positions = np.searchsorted(self._image_ids, image_ids)

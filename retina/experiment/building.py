@@ -35,6 +35,7 @@ from retina.experiment.setup import TrainingSetup, build_forward, instrument_hoo
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport
 from retina.modeling.pretrained import WeightOrigin
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
@@ -291,7 +292,7 @@ def _artifact_maker(
     config: ExperimentConfig, categories: Categories, origin: WeightOrigin | None
 ) -> MakeArtifact:
     def make(
-        trained: RetinaNet, facts: dict[str, float | int], threshold: float | None
+        trained: RetinaNet, facts: dict[str, float | int], thresholds: ThresholdsConfig | None
     ) -> Artifact:
         return make_artifact(
             trained,
@@ -300,7 +301,7 @@ def _artifact_maker(
             postprocess=config.postprocess,
             categories=categories,
             training=facts,
-            display_threshold=threshold,
+            thresholds=thresholds,
             pretrained=origin,
         )
 

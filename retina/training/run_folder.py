@@ -15,6 +15,7 @@ from retina.evaluation.folder import DETECTIONS, EVALUATION, METRICS, record_tru
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.summary import write_metrics
 from retina.modeling.detector import RetinaNet
+from retina.modeling.thresholds import ThresholdsConfig
 
 LAST_STATE = Path("checkpoints/last.pt")
 """Where the newest training state is in a run folder."""
@@ -30,9 +31,9 @@ _OF_A_RUN = (
     Path("metrics.jsonl"),
 )
 
-MakeArtifact = Callable[[RetinaNet, dict[str, float | int], float | None], Artifact]
-"""The file content of a detector, given facts about its training and the score threshold at which
-its detections are shown."""
+MakeArtifact = Callable[[RetinaNet, dict[str, float | int], ThresholdsConfig | None], Artifact]
+"""The file content of a detector, given facts about its training and the scores from which on its
+detections are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,13 @@ class RunFolder:
         *,
         step: int,
         metrics: DetectionMetrics | None,
+        thresholds: ThresholdsConfig | None = None,
     ) -> None:
         """Write a detector ready for use, with what was measured of it."""
         facts: dict[str, float | int] = {"step": step}
-        threshold = None
         if metrics is not None:
             facts |= metrics.numbers()
-            threshold = _display_threshold(metrics)
-        artifact = self.make_artifact(detector, facts, threshold)
+        artifact = self.make_artifact(detector, facts, thresholds)
         artifact.save(self.path / "checkpoints" / f"{name}.safetensors")
 
     def write_evaluation(self, result: EvaluationResult, dataset: DetectionDataset) -> None:
@@ -101,13 +101,3 @@ def kept_checkpoint(path: Path) -> str:
     if path.exists():
         return f"The last checkpoint is intact: {path}"
     return "There is no checkpoint yet (training.checkpoint_every_steps)"
-
-
-def _display_threshold(metrics: DetectionMetrics) -> float | None:
-    """The mean over the classes of the score with the best F1."""
-    scores = [
-        category.best_f1_score
-        for category in metrics.per_category
-        if category.best_f1_score is not None and category.best_f1
-    ]
-    return sum(scores) / len(scores) if scores else None
