@@ -26,6 +26,7 @@ from retina.modeling.loading import (
 )
 from retina.modeling.pixels import Pixels
 from retina.modeling.pretrained import (
+    INSTEAD,
     UNKNOWN,
     WEIGHT_FILES,
     WeightOrigin,
@@ -212,11 +213,10 @@ def _not_fetched(name: str, error: Exception) -> UserError:
     url = about.url
     if about.hf_hub_id:
         url = f"https://huggingface.co/{about.hf_hub_id}/resolve/main/{_file_on_hub(about)}"
-    where = f"Fetch {url} elsewhere and give" if url else "timm knows no address of them; give"
+    where = f"Fetch {url} elsewhere and" if url else "timm knows no address of them:"
     return UserError(
         f"model.backbone.weights: timm's weights of {name} could not be fetched "
-        f"({first_line(error)}). {where} model.backbone.weights=FILE; or start from random "
-        "weights: retina train --from-scratch, or model.backbone.weights=null"
+        f"({first_line(error)}). {where} {INSTEAD}"
     )
 
 
