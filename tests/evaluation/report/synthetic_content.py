@@ -178,6 +178,8 @@ def content_of(
         "overlap": {
             "num_pairs": 2,
             "num_images": 2,
+            "num_train_compared": 40,
+            "num_validation_compared": num_images,
             "pairs": [
                 {"train": f"train/scene_{n}.jpg", "validation": f"{n}.jpg", "distance": n}
                 for n in range(2)

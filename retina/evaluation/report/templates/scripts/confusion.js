@@ -3,6 +3,7 @@
 const MOST_CLASSES_IN_MATRIX = 100;
 const MOST_CLASSES_WITH_NUMBERS = 20;
 const MOST_LISTED = 20;
+const MOST_NAMES_ACROSS = 6; // more are written upright
 const hasMatrix = categories.length <= MOST_CLASSES_IN_MATRIX;
 const hasNumbers = categories.length <= MOST_CLASSES_WITH_NUMBERS;
 const matrixLabels = [...categories.map((category) => category.label), BACKGROUND];
@@ -57,6 +58,7 @@ function buildMatrix() {
   if (hasNumbers) lines.push(element("tr", {}, element("th", { scope: "row", class: "sum" }, "in all"), ...sums, element("td")));
   const table = byId("matrix");
   table.classList.add(hasNumbers ? "with-numbers" : "dense");
+  table.classList.toggle("tall", hasNumbers && categories.length > MOST_NAMES_ACROSS);
   table.replaceChildren(element("thead", {}, head), element("tbody", {}, ...lines));
   matrixCells.get(cellKey(matrixLabels[0], matrixLabels[0])).node.tabIndex = 0;
 }
