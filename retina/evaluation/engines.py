@@ -153,7 +153,7 @@ def run_slices(
 
 
 def tide(problem: ScoringProblem) -> dict[str, Any]:
-    """Hotcoco's TIDE at IoU 0.5, background below 0.1: ``ap_base``, ``delta_ap``, ``counts``."""
+    """The errors as hotcoco counts them: ``ap_base``, ``delta_ap`` and ``counts``, at IoU 0.5."""
     evaluation = _hotcoco_evaluation(problem)
     evaluation.evaluate()
     errors: dict[str, Any] = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)

@@ -5,6 +5,10 @@ The areas are matched one after the other, so that only one of them is in memory
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from retina.evaluation.bootstrap import Resampled, interval, match_split, resample
 from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.matching import Ranking
@@ -68,16 +72,28 @@ def resampled_metrics(
 
 
 def metric_intervals(
-    samples: dict[str, FloatArray], *, confidence: float = CONFIDENCE
+    values: Mapping[str, float],
+    samples: Mapping[str, FloatArray],
+    *,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Interval | None]:
     """The interval of each number; None where not every other resample has one.
 
+    The middle of the resamples is put at the number itself. With few images it lies beside it: a
+    rare class that is not drawn falls out of the mean.
+
     Args:
+        values: the numbers.
         samples: of `resampled_metrics`.
         confidence: how much of the samples an interval holds.
     """
-    known = {name: values[values >= 0] for name, values in samples.items()}
-    return {
-        name: interval(known[name], confidence) if 2 * len(known[name]) > len(values) else None
-        for name, values in samples.items()
-    }
+    return {name: _interval(values[name], one, confidence) for name, one in samples.items()}
+
+
+def _interval(value: float, samples: FloatArray, confidence: float) -> Interval | None:
+    known = samples[samples >= 0]
+    if value < 0 or 2 * len(known) <= len(samples):
+        return None
+    shift = value - float(np.median(known))
+    low, high = interval(known, confidence)
+    return max(0.0, low + shift), min(1.0, high + shift)

@@ -34,6 +34,7 @@ from retina.evaluation.report.tide import Tide, tide_errors
 from retina.evaluation.report.verdict import Evidence, Sentence, verdict
 from retina.evaluation.resampled_metrics import (
     CONFIDENCE,
+    Interval,
     metric_intervals,
     num_resamples_for,
     resampled_metrics,
@@ -282,18 +283,15 @@ def build_report(
 def _metrics(
     split: ScoredSplit, result: DetectionMetrics, num_resamples: int, confidence: float, seed: int
 ) -> dict[str, ReportMetric]:
-    values = {name: value if value >= 0 else None for name, value in result.numbers().items()}
-    if not result.is_scored:
-        return {name: ReportMetric(value, None, None) for name, value in values.items()}
-    drawn = draw_multiplicities(split.problem.num_images, num_resamples, seed=seed)
-    samples = resampled_metrics(split.problem, split.pairs, drawn)
-    intervals = metric_intervals(samples, confidence=confidence)
+    values = result.numbers()
+    intervals: dict[str, Interval | None] = dict.fromkeys(METRIC_NAMES)
+    if result.is_scored:
+        drawn = draw_multiplicities(split.problem.num_images, num_resamples, seed=seed)
+        samples = resampled_metrics(split.problem, split.pairs, drawn)
+        intervals = metric_intervals(values, samples, confidence=confidence)
     return {
-        name: ReportMetric(
-            values[name],
-            *(intervals[name] or (None, None) if values[name] is not None else (None, None)),
-        )
-        for name in METRIC_NAMES
+        name: ReportMetric(value if value >= 0 else None, *(intervals[name] or (None, None)))
+        for name, value in values.items()
     }
 
 

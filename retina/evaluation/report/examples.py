@@ -14,7 +14,7 @@ from retina.evaluation.matching import Matching
 from retina.evaluation.report.confusion import BACKGROUND, Claims
 from retina.evaluation.report.label_errors import LabelError
 from retina.evaluation.report.scored_split import ScoredSplit
-from retina.structures import BoolArray, IntArray
+from retina.structures import BoolArray, FloatArray, IntArray
 
 _LEAST_OF_MISPLACED = 0.25
 """A detection that overlaps its object by less may be about something else."""
@@ -242,10 +242,12 @@ class ExampleChoice:
         return kept
 
 
-def _largest_groups(groups: IntArray, values: IntArray, most: int, of_each: int) -> list[IntArray]:
+def _largest_groups(
+    groups: IntArray, values: FloatArray, most: int, of_each: int
+) -> list[IntArray]:
     """The positions of the highest values of each group, the largest groups first."""
     order = np.lexsort((-values, groups))
-    numbers, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
     largest = np.argsort(-counts, kind="stable")[:most]
     return [order[starts[at] : starts[at] + min(of_each, counts[at])] for at in largest]
 

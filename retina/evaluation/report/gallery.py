@@ -156,10 +156,15 @@ def make_gallery(
         return tuple(places.item(album[example.image], example) for example in examples)
 
     return Gallery(
-        images,
-        *(items(examples) for examples in lists[:4]),
-        tuple(map(LabelErrorItem, items(lists[4]), shown_errors)),
-        tuple(ConfusionItems(cell.truth, cell.detected, items(cell.items)) for cell in cells),
+        images=images,
+        worst_images=items(lists[0]),
+        false_alarms=items(lists[1]),
+        missed=items(lists[2]),
+        badly_placed=items(lists[3]),
+        label_errors=tuple(map(LabelErrorItem, items(lists[4]), shown_errors)),
+        confusions=tuple(
+            ConfusionItems(cell.truth, cell.detected, items(cell.items)) for cell in cells
+        ),
     )
 
 

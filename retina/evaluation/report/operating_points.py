@@ -33,7 +33,8 @@ class Counts:
 
     def f1(self) -> FloatArray:
         """``(K, 101)``, 0 where there is neither a detection nor an object."""
-        return 2 * self.tp / np.maximum(2 * self.tp + self.fp + self.fn, 1)
+        f1: FloatArray = 2 * self.tp / np.maximum(2 * self.tp + self.fp + self.fn, 1)
+        return f1
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def recall_report(split: ScoredSplit) -> RecallReport:
     if not per_image.any():
         return RecallReport((), ())
     most = problem.max_detections[-1]
-    caps = tuple(cap for cap in _CAPS if cap < most) + (most,)
+    caps = (*(cap for cap in _CAPS if cap < most), most)
     arrays = run_slices(
         replace(problem, max_detections=caps),
         truth_values=per_image[problem.truth_images],

@@ -27,8 +27,31 @@ _WIDE = 0.15
 _MANY_DUPLICATES = 0.02
 """The share of images with a near duplicate in the training set that makes numbers doubtful."""
 
+_TELLING = 0.1
+"""The share of all confusions of two classes that makes one worth naming."""
+
 _LITTLE = 0.005
 """A cost of AP50 that is not worth a word."""
+
+
+_WHAT = {
+    "classification": ("box has the wrong class", "boxes have the wrong class"),
+    "localisation": (
+        "box of the right class fits too little",
+        "boxes of the right class fit too little",
+    ),
+    "both": (
+        "box has the wrong class and fits too little",
+        "boxes have the wrong class and fit too little",
+    ),
+    "duplicate": (
+        "detection is of an object already found",
+        "detections are of objects already found",
+    ),
+    "background": ("detection lies where no object is", "detections lie where no object is"),
+    "missed": ("object has no detection at all", "objects have no detection at all"),
+}
+"""One error of a kind, and several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +155,8 @@ def _costs_most(evidence: Evidence) -> Sentence:
             "one kind would hardly raise it.",
             "tide",
         )
-    count, one = f"{worst.count:,}", worst.count == 1
-    what = {
-        "classification": f"{count} {'box has' if one else 'boxes have'} the wrong class",
-        "localisation": f"{count} {'box of the right class fits' if one else 'boxes of the right class fit'} too little",
-        "both": f"{count} {'box has' if one else 'boxes have'} the wrong class and fit too little",
-        "duplicate": f"{count} {'detection is of an object' if one else 'detections are of objects'} already found",
-        "background": f"{count} {'detection lies' if one else 'detections lie'} where no object is",
-        "missed": f"{count} {'object has' if one else 'objects have'} no detection at all",
-    }[worst.kind]
+    one, several = _WHAT[worst.kind]
+    what = f"{worst.count:,} {one if worst.count == 1 else several}"
     return Sentence(
         f"{worst.kind.capitalize()} errors cost most: {what}, which costs {worst.ap_cost:.3f} of "
         "AP50.",
@@ -226,6 +242,8 @@ def _worst_confusion(evidence: Evidence) -> Sentence | None:
     if not cells:
         return None
     worst = max(cells, key=lambda cell: cell.counts[stop])
+    if worst.counts[stop] < _TELLING * sum(cell.counts[stop] for cell in cells):
+        return None
     times = "once" if worst.counts[stop] == 1 else f"{worst.counts[stop]:,} times"
     return Sentence(
         f"Add training images that tell {names[worst.truth]} from {names[worst.detected]}: the "
