@@ -13,16 +13,15 @@ Letters: I images, K categories, T IoU thresholds, N detections, P true positive
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import match_images
+from retina.evaluation.engines import COCO_IOUS
+from retina.evaluation.matching import match_detections, within_cap
 from retina.structures import BoolArray, FloatArray, IntArray
 
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -64,39 +63,24 @@ class ImageMatches:
 def match_per_image(metrics: CocoMetrics) -> ImageMatches:
     """Match the detections that were given to ``metrics``; images are in the order of their ids."""
     problem = metrics.problem()
-    entries: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for entry in match_images(problem):
-        if entry is not None:
-            entries[entry["category_id"]].append(entry)
-    found = (
-        _category(sorted(entries[number], key=lambda entry: entry["image_id"]), problem.num_images)
-        for number in sorted(entries)
-    )
-    return ImageMatches(
-        num_images=problem.num_images,
-        categories=tuple(one for one in found if one.num_objects.any()),
-    )
-
-
-def _category(entries: list[dict[str, Any]], num_images: int) -> CategoryMatches:
-    num_objects = np.zeros(num_images, dtype=np.int64)
-    for entry in entries:
-        num_objects[entry["image_id"] - 1] = np.count_nonzero(~np.asarray(entry["gtIgnore"], bool))
-    scores = np.concatenate([np.asarray(entry["dtScores"], float) for entry in entries])
-    images = np.repeat(
-        [entry["image_id"] - 1 for entry in entries], [len(entry["dtScores"]) for entry in entries]
-    ).astype(np.int64)
-    order = np.argsort(-scores, kind="stable")  # equal scores by image, as pycocotools ranks them
-    matched, ignored = (
-        np.concatenate([np.asarray(entry[key], bool) for entry in entries], axis=1)[:, order]
-        for key in ("dtMatches", "dtIgnore")
-    )
-    return CategoryMatches(
-        images=images[order],
-        is_true=matched & ~ignored,
-        is_ignored=ignored,
-        num_objects=num_objects,
-    )
+    matchings = match_detections(problem, COCO_IOUS)
+    kept = within_cap(problem, problem.max_detections[-1])
+    # Equal scores by image, as pycocotools ranks them: the rows of the problem need not be so.
+    kept = kept[np.lexsort((problem.images[kept], -problem.scores[kept]))]
+    is_object = ~problem.truth_is_crowd
+    found = []
+    for number in np.unique(problem.truth_categories[is_object]).tolist():
+        rows = kept[problem.categories[kept] == number]
+        images = problem.truth_images[is_object & (problem.truth_categories == number)] - 1
+        found.append(
+            CategoryMatches(
+                images=problem.images[rows] - 1,
+                is_true=np.stack([one.is_true[rows] for one in matchings]),
+                is_ignored=np.stack([one.is_ignored[rows] for one in matchings]),
+                num_objects=np.bincount(images, minlength=problem.num_images),
+            )
+        )
+    return ImageMatches(num_images=problem.num_images, categories=tuple(found))
 
 
 def draw_multiplicities(num_images: int, num_resamples: int, *, seed: int) -> IntArray:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.engines import ScoringProblem, match_images
+from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.overlaps import Pairs, overlapping_pairs
 from retina.structures import BoolArray, IntArray
 
 
@@ -49,22 +50,77 @@ class Matching:
         return (self.annotation < 0) & ~self.is_ignored
 
 
+def within_cap(problem: ScoringProblem, cap: int) -> IntArray:
+    """The rows of the detections that are among the best of their image and class, ascending."""
+    order = np.lexsort((-problem.scores, problem.categories, problem.images))
+    images, categories = problem.images[order], problem.categories[order]
+    is_first = np.ones(len(order), dtype=np.bool_)
+    is_first[1:] = (np.diff(images) != 0) | (np.diff(categories) != 0)
+    starts = np.flatnonzero(is_first)
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return np.sort(order[place < cap])
+
+
 def match_detections(problem: ScoringProblem, ious: Sequence[float]) -> tuple[Matching, ...]:
     """Match all detections of a split, however many an image has, at each threshold."""
-    num_detections, num_annotations = len(problem.images), len(problem.truth_images)
-    annotation = np.full((len(ious), num_detections), -1, dtype=np.int64)
-    is_ignored = np.zeros((len(ious), num_detections), dtype=np.bool_)
-    for entry in match_images(problem, ious=ious, max_detections=max(1, num_detections)):
-        if entry is None or not entry["dtIds"]:
-            continue
-        rows = np.asarray(entry["dtIds"], dtype=np.int64) - 1
-        annotation[:, rows] = np.asarray(entry["dtMatches"], dtype=np.int64) - 1
-        is_ignored[:, rows] = np.asarray(entry["dtIgnore"], dtype=np.bool_)
-    detection = np.full((len(ious), num_annotations), -1, dtype=np.int64)
-    for number in range(len(ious)):
-        rows = np.flatnonzero((annotation[number] >= 0) & ~is_ignored[number])
-        detection[number, annotation[number, rows]] = rows
-    return tuple(
-        Matching(float(iou), annotation[number], is_ignored[number], detection[number])
-        for number, iou in enumerate(ious)
-    )
+    if not ious:
+        return ()
+    least = min(map(_reached_at, ious))
+    pairs = overlapping_pairs(problem, at_least=least, over_own_area=problem.truth_is_crowd)
+    pairs = pairs.best_first()
+    ranks = np.empty(len(problem.scores), dtype=np.int64)
+    ranks[np.argsort(-problem.scores, kind="stable")] = np.arange(len(ranks))
+    return tuple(_match(problem, pairs, ranks, float(iou)) for iou in ious)
+
+
+def _reached_at(iou: float) -> float:
+    return min(iou, 1 - 1e-10)  # pycocotools' own: else rounding would keep an equal box from IoU 1
+
+
+def _match(problem: ScoringProblem, pairs: Pairs, ranks: IntArray, iou: float) -> Matching:
+    annotation = np.full(len(problem.images), -1, dtype=np.int64)
+    reaching = pairs.at(pairs.overlaps >= _reached_at(iou))
+    in_crowd = problem.truth_is_crowd[reaching.annotations]
+    detection = _settle(reaching.at(~in_crowd), ranks, len(problem.truth_images))
+    objects = np.flatnonzero(detection >= 0)
+    annotation[detection[objects]] = objects
+    crowds = reaching.at(in_crowd & (annotation[reaching.detections] < 0))
+    ignored, first = np.unique(crowds.detections, return_index=True)
+    annotation[ignored] = crowds.annotations[first]
+    is_ignored = np.zeros(len(annotation), dtype=np.bool_)
+    is_ignored[ignored] = True
+    return Matching(iou, annotation, is_ignored, detection)
+
+
+def _settle(pairs: Pairs, ranks: IntArray, num_annotations: int) -> IntArray:
+    """The detection that each object is given to, -1 for none.
+
+    In turn, the best detection first, each takes the free object that it overlaps most. The same
+    comes out if all ask at once for the object that they want most, an object stays with the best
+    of those that ask, and the others ask for their next one (Gale and Shapley 1962): all objects
+    prefer the same detections. That takes few rounds, each over whole arrays.
+
+    Args:
+        pairs: of detections and objects, of each detection the object that it wants most first.
+        ranks: ``(N,)`` of all detections by score, 0 for the best.
+        num_annotations: G.
+    """
+    by_rank = np.argsort(ranks, kind="stable")
+    nobody = len(ranks)
+    holder = np.full(num_annotations, nobody, dtype=np.int64)  # the rank of whom an object is with
+    asking, place = np.unique(pairs.detections, return_index=True)
+    next_pair = np.zeros(len(ranks), dtype=np.int64)
+    next_pair[asking] = place
+    end = np.zeros(len(ranks), dtype=np.int64)
+    end[asking] = np.append(place[1:], len(pairs.detections))
+    while len(asking):
+        wanted = pairs.annotations[next_pair[asking]]
+        objects = np.unique(wanted)
+        before = holder[objects]
+        np.minimum.at(holder, wanted, ranks[asking])
+        refused = asking[holder[wanted] != ranks[asking]]
+        sent_away = by_rank[before[(before != holder[objects]) & (before != nobody)]]
+        asking = np.concatenate([refused, sent_away])
+        next_pair[asking] += 1
+        asking = asking[next_pair[asking] < end[asking]]
+    return np.append(by_rank, -1)[holder]
