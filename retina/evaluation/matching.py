@@ -20,6 +20,9 @@ from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.overlaps import Pairs, overlapping_pairs
 from retina.structures import BoolArray, IntArray
 
+_LARGEST_AREA = 1e10
+"""Of COCO's range of all areas."""
+
 
 @dataclass(frozen=True, slots=True)
 class Matching:
@@ -29,7 +32,8 @@ class Matching:
         iou: the threshold.
         annotation: ``(N,)`` the index of the annotation that each detection has found, a crowd
             region for one that is ignored; -1 for none.
-        is_ignored: ``(N,)`` whether a crowd region absorbs the detection.
+        is_ignored: ``(N,)`` whether a crowd region absorbs the detection; or, as COCO has it, it
+            has found nothing and its area lies outside of 0 … 1e10.
         detection: ``(G,)`` the index of the detection that has found each object; -1 for none,
             and for crowd regions.
     """
@@ -87,7 +91,8 @@ def _match(problem: ScoringProblem, pairs: Pairs, ranks: IntArray, iou: float) -
     crowds = reaching.at(in_crowd & (annotation[reaching.detections] < 0))
     ignored, first = np.unique(crowds.detections, return_index=True)
     annotation[ignored] = crowds.annotations[first]
-    is_ignored = np.zeros(len(annotation), dtype=np.bool_)
+    areas = problem.boxes[:, 2] * problem.boxes[:, 3]
+    is_ignored = ((areas < 0) | (areas > _LARGEST_AREA)) & (annotation < 0)
     is_ignored[ignored] = True
     return Matching(iou, annotation, is_ignored, detection)
 

@@ -77,7 +77,7 @@ def _lvis_tables(metrics: LvisMetrics) -> list[Table]:
             look="tight",
         ),
         Table(
-            title=f"LVIS metrics (at most {metrics.max_detections} detections of an image)",
+            title="LVIS metrics",
             columns=(Column("metric", "metric"), _value("value", "value", digits=4)),
             rows=numbers,
         ),
