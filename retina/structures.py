@@ -138,6 +138,48 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
+class Federation:
+    """Which classes were looked for in which images, where not all were in all of them (LVIS).
+
+    A class of which an image has an annotation was looked for there. Of any other, nothing is known
+    unless it is listed here as absent.
+
+    Attributes:
+        absent: ``(P, 2)`` int64 (row of the image, label): looked for, and not there.
+        not_exhaustive: ``(P, 2)`` int64 (row of the image, label): there, but not every object of
+            it is annotated.
+        frequencies: for each label ``r`` (rare), ``c`` (common) or ``f`` (frequent) in the training
+            set.
+    """
+
+    absent: IntArray
+    not_exhaustive: IntArray
+    frequencies: tuple[str, ...]
+
+    def take_images(self, rows: IntArray, num_images: int) -> Self:
+        """Only some images, which are the rows 0, 1, … then."""
+        new_row = np.full(num_images, -1, dtype=np.int64)
+        new_row[rows] = np.arange(len(rows))
+        return self._renumbered(0, new_row)
+
+    def relabelled(self, new_labels: IntArray, num_categories: int) -> Self:
+        """The same with other labels; what becomes -1 is left out."""
+        frequencies = [""] * num_categories
+        for old, new in enumerate(new_labels.tolist()):
+            if new >= 0:
+                frequencies[new] = frequencies[new] or self.frequencies[old]
+        return replace(self._renumbered(1, new_labels), frequencies=tuple(frequencies))
+
+    def _renumbered(self, column: int, new_numbers: IntArray) -> Self:
+        tables = []
+        for table in (self.absent, self.not_exhaustive):
+            moved = table.copy()
+            moved[:, column] = new_numbers[table[:, column]]
+            tables.append(moved[moved[:, column] >= 0])
+        return replace(self, absent=tables[0], not_exhaustive=tables[1])
+
+
+@dataclass(frozen=True, slots=True)
 class GroundTruth:
     """What a whole split is scored against: the annotation file's numbers, untouched.
 
@@ -155,6 +197,9 @@ class GroundTruth:
         is_crowd: ``(G,)`` bool.
         original_image_ids: what stands in the file in the place of a number of ``image_ids``, where
             that is another thing.
+        is_difficult: ``(G,)`` bool, marked so in Pascal VOC's files; None where the format knows no
+            such mark. Only VOC's own metric reads it.
+        federation: None where every class was looked for in every image.
     """
 
     categories: Categories
@@ -167,6 +212,8 @@ class GroundTruth:
     areas: FloatArray
     is_crowd: BoolArray
     original_image_ids: Mapping[int, OriginalId] = field(default_factory=dict)
+    is_difficult: BoolArray | None = None
+    federation: Federation | None = None
 
     def __post_init__(self) -> None:
         num_images, num_annotations = len(self.image_ids), len(self.annotation_ids)
@@ -182,6 +229,29 @@ class GroundTruth:
         order = np.argsort(self.image_ids)
         found = order[np.searchsorted(self.image_ids, self.annotation_image_ids, sorter=order)]
         return np.asarray(found, dtype=np.int64)
+
+    def take_images(self, rows: IntArray) -> Self:
+        """Only some images, in the given order, with their annotations.
+
+        Args:
+            rows: positions in ``image_ids``, all different.
+        """
+        is_taken = np.zeros(len(self.image_ids), dtype=np.bool_)
+        is_taken[rows] = True
+        keep = is_taken[self.image_indices]
+        return replace(
+            self,
+            image_ids=self.image_ids[rows],
+            image_sizes=self.image_sizes[rows],
+            annotation_ids=self.annotation_ids[keep],
+            annotation_image_ids=self.annotation_image_ids[keep],
+            category_labels=self.category_labels[keep],
+            boxes_xywh=self.boxes_xywh[keep],
+            areas=self.areas[keep],
+            is_crowd=self.is_crowd[keep],
+            is_difficult=None if self.is_difficult is None else self.is_difficult[keep],
+            federation=self.federation and self.federation.take_images(rows, len(self.image_ids)),
+        )
 
     def class_counts(self) -> tuple[int, ...]:
         """The annotated objects of each class, by label; crowd regions not counted."""

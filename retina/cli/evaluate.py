@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import typer
 
 from retina.cli.options import (
     DETECTOR,
-    Annotations,
     BatchSize,
     Data,
     DataConfig,
     Device,
-    Images,
     NumWorkers,
     Precision,
     ScoredSplit,
@@ -25,24 +24,58 @@ from retina.cli.options import (
 from retina.cli.output import describe_report, make_console, print_lines, progress
 
 if TYPE_CHECKING:
-    from retina.evaluation.engines import Backend
+    from rich.console import Console
+
+    from retina.artifact import Artifact
+    from retina.datasets.coco_results import DetectionArrays
     from retina.evaluation.metrics import DetectionMetrics
+    from retina.evaluation.scored_dataset import ScoredDataset
+    from retina.evaluation.scored_images import ScoredImages
+    from retina.evaluation.scoring import Scores, ScoringOptions
+    from retina.modeling.detector_names import DetectorSource
 
 
 def command(
     detector: Annotated[str | None, typer.Argument(metavar="DETECTOR", help=DETECTOR)] = None,
     data: Data = None,
-    annotations: Annotations = None,
-    images: Images = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--annotations",
+            help="Annotation file or folder, of any format; several times for several.",
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", help="The folder of their images, or one for each."),
+    ] = None,
     config: DataConfig = None,
     split: ScoredSplit = None,
     detections: Annotated[
-        Path | None,
-        typer.Option("--detections", help="Score this COCO results file; no detector is run."),
+        list[Path] | None,
+        typer.Option(
+            "--detections",
+            help="Score this COCO results file; no detector is run. Or one for each --annotations.",
+        ),
     ] = None,
-    output: Annotated[
+    image_list: Annotated[
         Path | None,
-        output_option("Write metrics.json, detections.json and ground_truth.json here."),
+        typer.Option(
+            "--image-list", help="Score only these images: file names or ids, one a line."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", help="coco, voc (Pascal VOC's AP at 0.5) or lvis.")
+    ] = "coco",
+    ious: Annotated[
+        str | None,
+        typer.Option("--ious", help="AP at these IoUs and their mean: 0.5,0.75,0.9 or 0.50:0.95."),
+    ] = None,
+    per_image: Annotated[
+        bool, typer.Option("--per-image", help="Write per_image.json: counts and AP of each image.")
+    ] = False,
+    output: Annotated[
+        Path | None, output_option("Write metrics.json and detections.json here.")
     ] = None,
     backend: Annotated[
         str, typer.Option("--backend", help="hotcoco (fast) or pycocotools (the reference).")
@@ -56,7 +89,7 @@ def command(
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Score a detector, or a results file, with the twelve COCO numbers.
+    """Score a detector, or a results file, with the twelve COCO numbers, VOC's or LVIS's.
 
     Where no data is named, it is that of the run that the detector lies in.
 
@@ -65,99 +98,169 @@ def command(
 
     Example: `retina evaluate --detections results.json --annotations val.json`
     """
-    from retina.datasets.coco_results import write_results
     from retina.errors import UserError, one_of
     from retina.evaluation.engines import Backend
-    from retina.evaluation.folder import record_truth
-    from retina.evaluation.summary import category_table, summary_table, write_metrics
+    from retina.evaluation.iou_metrics import parse_ious
+    from retina.evaluation.scoring import MetricsName, ScoringOptions, score, write_scores
+
+    console = make_console()
+    options = ScoringOptions(
+        metrics=one_of(metrics, get_args(MetricsName), "--metrics"),
+        ious=None if ious is None else parse_ious(ious),
+        per_image=per_image,
+        backend=one_of(backend, get_args(Backend), "--backend"),
+        max_detections=max_detections,
+    )
+    if per_image and output is None:
+        raise UserError("--per-image writes a file: say where with --output FOLDER")
+    if detections:
+        if detector is not None:
+            raise UserError("give either a detector file or --detections, not both")
+        if any(option is not None for option in (data, config, split)):
+            raise UserError(
+                "--detections is scored against --annotations alone; leave --data, --config and "
+                "--split away"
+            )
+        scored = _read_results(console, detections, annotations or (), images or (), image_list)
+    elif detector is not None:
+        named = _Named(data, annotations or (), images or (), config, split, image_list)
+        running = _Running(device, precision, batch_size, num_workers)
+        scored = _run_detector(console, detector, named, running, options, output)
+    else:
+        raise UserError("give a detector file, or a results file with --detections")
+    scores = score(scored.images, scored.found, options, coco=scored.coco)
+    if output is not None:
+        write_scores(output, scores)
+    _print_scores(console, scores, output)
+
+
+class _Named(NamedTuple):
+    """What the options say about the data that a detector is run on."""
+
+    data: Path | None
+    annotations: Sequence[Path]
+    images: Sequence[Path]
+    config: Path | None
+    split: str | None
+    image_list: Path | None
+
+
+class _Running(NamedTuple):
+    """How a detector is run."""
+
+    device: str
+    precision: str
+    batch_size: int
+    num_workers: int
+
+
+class _Scored(NamedTuple):
+    """What there is to score; COCO's numbers where they are known."""
+
+    images: ScoredImages
+    found: DetectionArrays
+    coco: DetectionMetrics | None = None
+
+
+def _read_results(
+    console: Console,
+    detections: Sequence[Path],
+    annotations: Sequence[Path],
+    images: Sequence[Path],
+    image_list: Path | None,
+) -> _Scored:
+    from retina.evaluation.scored_images import read_scored
+
+    scored, found = read_scored(annotations, detections, images)
+    num_images = len(set(found.image_ids.tolist()))
+    print_lines(
+        console,
+        f"{_joined(annotations)}: {len(scored)} images, {len(scored.truth.areas)} annotations; "
+        f"{_joined(detections)}: {len(found.scores)} detections in {num_images} images",
+    )
+    if image_list is not None:
+        scored = scored.listed_in(image_list)
+    print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
+    return _Scored(scored, found)
+
+
+def _joined(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _run_detector(
+    console: Console,
+    name: str,
+    named: _Named,
+    running: _Running,
+    options: ScoringOptions,
+    output: Path | None,
+) -> _Scored:
     from retina.experiment import build_artifact_evaluator
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import load_detector, taken_for
 
-    console = make_console()
-    engine: Backend = one_of(backend, get_args(Backend), "--backend")
-    if detections is not None:
-        if detector is not None:
-            raise UserError("give either a detector file or --detections, not both")
-        if any(option is not None for option in (data, images, config, split)):
-            raise UserError(
-                "--detections is scored against --annotations alone; leave --data, --images, "
-                "--config and --split away"
-            )
-        metrics, findings = _score_results(detections, annotations, engine, max_detections, output)
-        print_lines(console, *findings)
-    elif detector is not None:
-        chosen = chosen_precision(precision)
-        source = detector_given(detector, "DETECTOR")
-        artifact = load_detector(source)
-        print_lines(console, *taken_for(source))
-        resolved = scored_data(
+    precision = chosen_precision(running.precision)
+    source = detector_given(name, "DETECTOR")
+    artifact = load_detector(source)
+    print_lines(console, *taken_for(source))
+    data = _data_of(console, source, artifact, named)
+    runtime, evaluator = build_artifact_evaluator(
+        artifact,
+        data.dataset,
+        device=running.device,
+        precision=precision,
+        max_detections=options.made_detections,
+        batch_size=running.batch_size,
+        num_workers=running.num_workers,
+        backend=options.backend,
+    )
+    with progress(console, "evaluating", len(data.dataset)) as advance:
+        result = evaluator.run(runtime, on_progress=advance)
+    if output is not None:
+        data.write_results(output, result)
+    coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
+    return _Scored(data.images, data.arrays(result), coco)
+
+
+def _data_of(
+    console: Console, source: DetectorSource, artifact: Artifact, named: _Named
+) -> ScoredDataset:
+    """The data set that is meant, of one or several annotation files."""
+    from retina.evaluation.scored_dataset import ScoredDataset
+    from retina.evaluation.scored_images import folder_of_each
+
+    annotated: Sequence[Path | None] = named.annotations or (None,)
+    folders = folder_of_each(annotated, named.images)
+    resolved = [
+        scored_data(
             source,
             artifact.categories,
-            data,
+            named.data,
             annotations,
             images,
-            config,
-            split,
+            named.config,
+            named.split,
             purpose="what to evaluate on",
         )
-        dataset = resolved.dataset
-        print_lines(console, *describe_report(resolved.full_name, dataset.report))
-        runtime, evaluator = build_artifact_evaluator(
-            artifact,
-            dataset,
-            device=device,
-            precision=chosen,
-            max_detections=max_detections,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            backend=engine,
-        )
-        with progress(console, "evaluating", len(dataset)) as advance:
-            result = evaluator.run(runtime, on_progress=advance)
-        if output is not None:
-            path = output / "detections.json"
-            write_results(path, result.image_ids, result.detections, dataset.categories)
-            record_truth(output, dataset.ground_truth(), resolved.part)
-        metrics = result.metrics
-    else:
-        raise UserError("give a detector file, or a results file with --detections")
-    if output is not None:
-        write_metrics(output / "metrics.json", metrics)
-    console.print(category_table(metrics).to_terminal())
-    console.print(summary_table(metrics).to_terminal())
-    if not metrics.is_scored:
+        for annotations, images in zip(annotated, folders, strict=True)
+    ]
+    names = [one.full_name for one in resolved]
+    data = ScoredDataset.of([one.dataset for one in resolved], names, named.image_list)
+    print_lines(console, *describe_report(", ".join(names), data.dataset.report))
+    return data
+
+
+def _print_scores(console: Console, scores: Scores, output: Path | None) -> None:
+    from retina.evaluation.metric_tables import score_tables
+    from retina.evaluation.summary import category_table, summary_table
+
+    shown = score_tables(scores)
+    if not scores.has_other_metrics:
+        shown = [category_table(scores.coco), summary_table(scores.coco), *shown]
+    for table in shown:
+        console.print(table.to_terminal())
+    if not scores.coco.is_scored:
         print_lines(console, "nothing could be scored: the annotations have no object")
     if output is not None:
         print_lines(console, f"written to {output}")
-
-
-def _score_results(
-    detections: Path,
-    annotations: Path | None,
-    backend: Backend,
-    max_detections: int | None,
-    output: Path | None,
-) -> tuple[DetectionMetrics, list[str]]:
-    from retina.datasets.coco_results import read_results
-    from retina.datasets.formats.coco import read_coco_annotations
-    from retina.errors import UserError
-    from retina.evaluation.coco_metrics import CocoMetrics
-    from retina.evaluation.folder import keep_results
-
-    if annotations is None:
-        raise UserError("--detections needs --annotations: the file with the ground truth")
-    table = read_coco_annotations(annotations)
-    ground_truth = table.ground_truth()
-    found = read_results(detections, ground_truth, table)
-    metrics = CocoMetrics(ground_truth, backend=backend, max_detections=max_detections or 100)
-    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
-    if output is not None:
-        keep_results(output, detections, annotations, None, ground_truth)
-    findings = [*table.findings, *found.findings]
-    return metrics.compute(), [
-        f"{annotations}: {table.num_images} images, {len(table.labels)} annotations; "
-        f"{detections}: {len(found.scores)} detections in {len(set(found.image_ids.tolist()))} "
-        "images",
-        *(f"  {finding}" for finding in findings),
-    ]

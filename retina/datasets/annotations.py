@@ -18,6 +18,7 @@ from retina.errors import UserError
 from retina.structures import (
     BoolArray,
     Categories,
+    Federation,
     FloatArray,
     GroundTruth,
     IntArray,
@@ -96,6 +97,8 @@ class AnnotationTable:
         image_aliases: further ids that the files give an image, and its id here.
         in_fractions: whether the boxes are in fractions of the image's width and height, until the
             sizes of the images are known: see `in_pixels`.
+        is_difficult: as in `GroundTruth`.
+        federation: as in `GroundTruth`.
     """
 
     source: str
@@ -114,6 +117,8 @@ class AnnotationTable:
     original_image_ids: Mapping[int, OriginalId] = field(default_factory=dict)
     image_aliases: Mapping[int, int] = field(default_factory=dict)
     in_fractions: bool = False
+    is_difficult: BoolArray | None = None
+    federation: Federation | None = None
 
     @property
     def num_images(self) -> int:
@@ -139,6 +144,7 @@ class AnnotationTable:
             areas=self.areas[keep],
             is_crowd=self.is_crowd[keep],
             occluded_fractions=self.occluded_fractions[keep],
+            is_difficult=None if self.is_difficult is None else self.is_difficult[keep],
         )
 
     def take_images(self, indices: IntArray) -> Self:
@@ -151,6 +157,7 @@ class AnnotationTable:
             file_names=self.file_names[indices],
             image_sizes=self.image_sizes[indices],
             image_indices=new_index[self.image_indices],
+            federation=self.federation and self.federation.take_images(indices, self.num_images),
         )
         return images.take_annotations(images.image_indices >= 0)
 
@@ -161,7 +168,12 @@ class AnnotationTable:
             categories: the new ones.
             new_labels: the new label of every old one; annotations of -1 are left out.
         """
-        table = replace(self, categories=categories, labels=new_labels[self.labels])
+        table = replace(
+            self,
+            categories=categories,
+            labels=new_labels[self.labels],
+            federation=self.federation and self.federation.relabelled(new_labels, len(categories)),
+        )
         return table.take_annotations(table.labels >= 0)
 
     def ground_truth(self) -> GroundTruth:
@@ -177,6 +189,8 @@ class AnnotationTable:
             areas=self.areas,
             is_crowd=self.is_crowd,
             original_image_ids=self.original_image_ids,
+            is_difficult=self.is_difficult,
+            federation=self.federation,
         )
 
     def describe(self, annotation: int) -> str:

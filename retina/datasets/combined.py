@@ -14,6 +14,7 @@ from retina.datasets.auto import AnySingleConfig
 from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
+from retina.datasets.joining import join_federations, join_flags, unique_ids
 from retina.errors import UserError
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
@@ -54,7 +55,7 @@ class ConcatenatedDataset(DetectionDataset):
                     f"{', '.join(self._categories.names)}: give all parts the same 'classes'"
                 )
         self._starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-        self._image_ids, self._renumbered = _unique([part.image_ids for part in parts])
+        self._image_ids, self._renumbered = unique_ids([part.image_ids for part in parts])
 
     @property
     def categories(self) -> Categories:
@@ -119,11 +120,12 @@ class ConcatenatedDataset(DetectionDataset):
     def ground_truth(self) -> GroundTruth:
         """What the evaluator scores against."""
         truths = [part.ground_truth() for part in self._parts]
+        counts = [len(truth.annotation_ids) for truth in truths]
         return GroundTruth(
             categories=self._categories,
             image_ids=self._image_ids,
             image_sizes=self.image_sizes,
-            annotation_ids=_unique([truth.annotation_ids for truth in truths])[0],
+            annotation_ids=unique_ids([truth.annotation_ids for truth in truths])[0],
             annotation_image_ids=np.concatenate(
                 [
                     self._image_ids[start + truth.image_indices]
@@ -137,19 +139,13 @@ class ConcatenatedDataset(DetectionDataset):
             original_image_ids={}
             if self._renumbered
             else {key: value for one in truths for key, value in one.original_image_ids.items()},
+            is_difficult=join_flags([truth.is_difficult for truth in truths], counts),
+            federation=join_federations([truth.federation for truth in truths], self._starts),
         )
 
     def occluded_fractions(self) -> FloatArray:
         """``(G,)`` for the annotations of the ground truth; NaN where not annotated."""
         return np.concatenate([part.occluded_fractions() for part in self._parts])
-
-
-def _unique(parts: Sequence[IntArray]) -> tuple[IntArray, bool]:
-    """All ids, and whether they had to be numbered anew from 1."""
-    joined = np.concatenate(parts)
-    if len(np.unique(joined)) == len(joined):
-        return joined, False
-    return np.arange(1, len(joined) + 1), True
 
 
 class ConcatenatedConfig(DatasetConfig):

@@ -11,10 +11,12 @@ import torch
 
 from retina.distributed import gather_objects
 from retina.evaluation.engines import (
+    COCO_IOUS,
     COCO_MAX_DETECTIONS,
     DEFAULT_BACKEND,
     Backend,
     ScoringProblem,
+    category_numbers,
     run_engine,
 )
 from retina.evaluation.metrics import (
@@ -23,9 +25,9 @@ from retina.evaluation.metrics import (
     category_metrics,
     summarize,
 )
-from retina.structures import Categories, Detections, FloatArray, GroundTruth, IntArray
+from retina.structures import Detections, FloatArray, GroundTruth, IntArray
 
-_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_IOU_THRESHOLDS = np.array(COCO_IOUS)
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 
 
@@ -37,17 +39,6 @@ class _Columns(NamedTuple):
 
     def at(self, rows: npt.NDArray[np.bool_]) -> _Columns:
         return _Columns(self.images[rows], self.boxes[rows], self.scores[rows], self.labels[rows])
-
-
-def engine_numbers(categories: Categories) -> IntArray:
-    """``(K,)`` the number of each label's category in a `ScoringProblem`, from 1.
-
-    The engines run over the sorted original ids, as pycocotools has it: the means over all
-    categories depend in their last bit on the order of the terms.
-    """
-    dataset_ids = np.asarray(categories.dataset_ids, dtype=np.int64)
-    numbers: IntArray = np.argsort(np.argsort(dataset_ids)) + 1
-    return numbers
 
 
 class CocoMetrics:
@@ -203,7 +194,7 @@ class CocoMetrics:
 
     @property
     def _number_of_label(self) -> IntArray:
-        return engine_numbers(self.ground_truth.categories)
+        return category_numbers(self.ground_truth.categories)
 
     def _positions(self, image_ids: IntArray) -> IntArray:
         positions = np.searchsorted(self._image_ids, image_ids)

@@ -20,7 +20,7 @@ import numpy as np
 import pycocotools.coco
 import pycocotools.cocoeval
 
-from retina.structures import BoolArray, FloatArray, IntArray
+from retina.structures import BoolArray, Categories, FloatArray, IntArray
 
 Backend = Literal["hotcoco", "pycocotools"]
 """The libraries that can match detections and accumulate precision and recall."""
@@ -30,6 +30,9 @@ DEFAULT_BACKEND: Backend = "hotcoco"
 
 COCO_MAX_DETECTIONS = 100
 """Detections of one category in one image that count, as COCO says."""
+
+COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
+"""The thresholds whose mean is COCO's AP."""
 
 BATCH_SIZE = 8
 """Images that an evaluation looks at at a time."""
@@ -81,10 +84,22 @@ class Accumulated:
     scores: FloatArray
 
 
-def run_engine(problem: ScoringProblem, backend: Backend) -> Accumulated:
+def category_numbers(categories: Categories) -> IntArray:
+    """``(K,)`` the number of each label's category inside the engines, from 1.
+
+    The engines run over the sorted original ids, as pycocotools has it: the means over all
+    categories depend in their last bit on the order of the terms.
+    """
+    numbers: IntArray = np.argsort(np.argsort(np.asarray(categories.dataset_ids, np.int64))) + 1
+    return numbers
+
+
+def run_engine(
+    problem: ScoringProblem, backend: Backend, ious: Sequence[float] = COCO_IOUS
+) -> Accumulated:
     """Precision, recall and scores by COCO's rules, float64, laid out as pycocotools has them."""
     run = {"hotcoco": _run_hotcoco, "pycocotools": _run_pycocotools}[backend]
-    arrays = run(problem)
+    arrays = run(problem, ious)
     return Accumulated(
         *(np.asarray(arrays[key], dtype=np.float64) for key in ("precision", "recall", "scores"))
     )
@@ -160,8 +175,9 @@ def tide(problem: ScoringProblem) -> dict[str, Any]:
     return errors
 
 
-def _run_hotcoco(problem: ScoringProblem) -> dict[str, Any]:
+def _run_hotcoco(problem: ScoringProblem, ious: Sequence[float]) -> dict[str, Any]:
     evaluation = _hotcoco_evaluation(problem)
+    evaluation.params.iou_thrs = list(ious)
     evaluation.evaluate()
     evaluation.accumulate()
     arrays: dict[str, Any] = evaluation.eval
@@ -190,7 +206,7 @@ def _hotcoco_evaluation(problem: ScoringProblem, values: FloatArray | None = Non
     return evaluation
 
 
-def _run_pycocotools(problem: ScoringProblem) -> dict[str, Any]:
+def _run_pycocotools(problem: ScoringProblem, ious: Sequence[float]) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = _pycocotools_truth(problem)
         if len(problem.images):
@@ -201,6 +217,7 @@ def _run_pycocotools(problem: ScoringProblem) -> dict[str, Any]:
             results.createIndex()
         evaluation = pycocotools.cocoeval.COCOeval(truth, results, "bbox")
         evaluation.params.maxDets = list(problem.max_detections)
+        evaluation.params.iouThrs = np.array(ious)
         evaluation.evaluate()
         evaluation.accumulate()
     arrays: dict[str, Any] = evaluation.eval

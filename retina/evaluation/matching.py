@@ -24,6 +24,9 @@ from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.pairs import Pairs, overlapping_pairs
 from retina.structures import BoolArray, FloatArray, IntArray
 
+_LARGEST_AREA = 1e10
+"""Of COCO's range of all areas."""
+
 
 @dataclass(frozen=True, slots=True)
 class Matching:
@@ -33,7 +36,8 @@ class Matching:
         iou: the threshold.
         annotation: ``(N,)`` the index of the annotation that each detection has found, a crowd
             region for one that is ignored; -1 for none.
-        is_ignored: ``(N,)`` whether a crowd region absorbs the detection.
+        is_ignored: ``(N,)`` whether a crowd region absorbs the detection; or, as COCO has it, it
+            has found nothing and its area lies outside of 0 … 1e10.
         detection: ``(G,)`` the index of the detection that has found each object; -1 for none,
             and for crowd regions.
     """
@@ -103,6 +107,11 @@ class Ranking:
         return cls(ranks, order)
 
 
+def within_cap(problem: ScoringProblem, cap: int) -> IntArray:
+    """The rows of the detections that are among the best of their image and class, ascending."""
+    return np.flatnonzero(Ranking.of(problem).ranks < cap)
+
+
 def _matched(
     problem: ScoringProblem, turns: Sequence[Pairs], iou: float, is_ignored_truth: BoolArray
 ) -> Matching:
@@ -116,7 +125,8 @@ def _matched(
         is_taken[best.annotations] = ~problem.truth_is_crowd[best.annotations]
     rows = np.flatnonzero(annotation >= 0)
     is_absorbed = is_ignored_truth[annotation[rows]]
-    is_ignored = np.zeros(len(annotation), dtype=np.bool_)
+    areas = problem.boxes[:, 2] * problem.boxes[:, 3]
+    is_ignored = ((areas < 0) | (areas > _LARGEST_AREA)) & (annotation < 0)
     is_ignored[rows] = is_absorbed
     detection = np.full(len(is_taken), -1, dtype=np.int64)
     true = rows[~is_absorbed]

@@ -30,7 +30,7 @@ def detector(tmp_path: Path) -> Path:
         model.build(2),
         model=model,
         preprocess=PreprocessConfig(min_size=64, max_size=96),
-        postprocess=PostprocessConfig(),
+        postprocess=PostprocessConfig(score_threshold=0.005, max_detections=20),
         categories=Categories.from_names(["disc", "star"]),
     )
     path = tmp_path / "run" / "checkpoints" / "detector.safetensors"
@@ -94,3 +94,52 @@ def test_without_data_it_is_that_of_the_run(
         done = invoke("evaluate", detector, *split, "--num-workers", "0")
         assert done.code == 0, done.err
         assert f"{run / 'config.yaml'}, validation: 8 images" in done.out
+
+
+def test_several_files_at_once_and_some_of_their_images(
+    invoke: Invoke, detector: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    """Both splits number their images from 1: each gets its own results, scored again the same."""
+    files = [synthetic_data / split / "annotations.json" for split in ("validation", "train")]
+    named = [
+        option
+        for file in files
+        for option in ("--annotations", file, "--images", file.parent / "images")
+    ]
+    output = tmp_path / "out"
+    common = ("--num-workers", "0", "--output", output)
+    done = invoke("evaluate", detector, *named, *common)
+    assert done.code == 0, done.err
+    metrics = json.loads((output / "metrics.json").read_text())
+    num_images = [len(json.loads(file.read_text())["images"]) for file in files]
+    assert metrics["num_images"] == sum(num_images)
+    assert [entry["num_images"] for entry in metrics["per_file"]] == num_images
+    assert not (output / "detections.json").exists()
+
+    results = [output / f"detections_{number}.json" for number in (1, 2)]
+    assert all(json.loads(file.read_text()) for file in results)
+    alone = invoke("evaluate", detector, *named[:4], "--num-workers", "0", "--output", tmp_path)
+    assert alone.code == 0, alone.err
+    assert (tmp_path / "detections.json").read_text() == results[0].read_text()
+    first = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["per_file"][0]["AP"] == first["AP"]
+
+    some = [image["file_name"] for image in json.loads(files[1].read_text())["images"]][:3]
+    (tmp_path / "list.txt").write_text("\n".join(some))
+    done = invoke(
+        "evaluate",
+        detector,
+        *named[4:],
+        "--image-list",
+        tmp_path / "list.txt",
+        *common,
+        "--per-image",
+        "--metrics",
+        "voc",
+    )
+    assert done.code == 0, done.err
+    assert f"list.txt: 3 of {num_images[1]} images are scored" in done.out
+    scored = json.loads((output / "per_image.json").read_text())["images"]
+    assert sorted(image["file_name"] for image in scored) == sorted(some)
+    rows = json.loads((output / "detections.json").read_text())
+    assert {row["image_id"] for row in rows} <= {image["image_id"] for image in scored}

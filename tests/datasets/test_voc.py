@@ -48,6 +48,7 @@ def test_difficult_objects_can_be_taken_as_any_other(write_voc: VocWriter) -> No
     dataset = read_voc(*write_voc(TWO), difficult_as_crowd=False)
     assert dataset.ground_truth().is_crowd.tolist() == [False] * 3
     assert dataset.report.findings == ("1 object marked as difficult: taken as any other",)
+    assert np.array(dataset.ground_truth().is_difficult).tolist() == [False, False, True]
 
 
 def test_one_based_boxes_gain_the_first_pixel(write_voc: VocWriter) -> None:

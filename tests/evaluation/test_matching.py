@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retina.evaluation.engines import ScoringProblem
-from retina.evaluation.matching import match_detections
+from retina.evaluation import pairs
+from retina.evaluation.engines import ScoringProblem, match_images
+from retina.evaluation.matching import match_detections, within_cap
 
 
 def make_problem(
@@ -110,3 +111,59 @@ def test_nothing_is_found_where_nothing_was_detected() -> None:
 
     assert len(matching.annotation) == 0
     assert (matching.detection == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_matches_are_hotcocos_where_overlaps_and_scores_are_equal(seed: int) -> None:
+    """Boxes on a grid of 4: many of no area, of negative width, and many the same."""
+    random = np.random.default_rng(seed)
+    num_objects, num_detections = random.integers(0, 40), random.integers(0, 80)
+
+    def boxes(count: int, least: int) -> np.ndarray:
+        corners = random.integers(0, 4, (count, 2))
+        return np.hstack([corners, random.integers(least, 5, (count, 2))]).astype(float)
+
+    problem = ScoringProblem(
+        num_images=3,
+        num_categories=2,
+        truth_images=random.integers(1, 4, num_objects),
+        truth_categories=random.integers(1, 3, num_objects),
+        truth_boxes=boxes(num_objects, 0),
+        truth_areas=np.ones(num_objects),
+        truth_is_crowd=random.random(num_objects) < 0.2,
+        images=random.integers(1, 4, num_detections),
+        categories=random.integers(1, 3, num_detections),
+        boxes=boxes(num_detections, -1),
+        scores=random.integers(0, 5, num_detections) / 5,
+        max_detections=(100,),
+    )
+    ious = (0.1, 0.3, 0.5, 0.75, 1.0)
+    annotation = np.full((len(ious), num_detections), -1)
+    is_ignored = np.zeros((len(ious), num_detections), dtype=bool)
+    for entry in match_images(problem, ious=ious, max_detections=1000):
+        if entry is not None and entry["dtIds"]:
+            rows = np.array(entry["dtIds"]) - 1
+            annotation[:, rows] = np.array(entry["dtMatches"]) - 1
+            is_ignored[:, rows] = np.array(entry["dtIgnore"])
+    for number, matching in enumerate(match_detections(problem, ious)):
+        assert matching.annotation.tolist() == annotation[number].tolist()
+        assert matching.is_ignored.tolist() == is_ignored[number].tolist()
+
+
+def test_the_best_of_each_image_and_class() -> None:
+    problem = make_problem(3, num_images=3, num_categories=2, per_image=30)
+    kept = within_cap(problem, 4)
+    for image in (1, 2, 3):
+        for category in (1, 2):
+            rows = np.flatnonzero((problem.images == image) & (problem.categories == category))
+            best = rows[np.argsort(-problem.scores[rows], kind="stable")][:4]
+            own = kept[(problem.images[kept] == image) & (problem.categories[kept] == category)]
+            assert own.tolist() == sorted(best.tolist())
+
+
+def test_blocks_of_pairs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make_problem(5)
+    whole = match_detections(problem, (0.5,))[0]
+    monkeypatch.setattr(pairs, "_BLOCK_PAIRS", 7)
+    parts = match_detections(problem, (0.5,))[0]
+    assert parts.annotation.tolist() == whole.annotation.tolist()

@@ -19,6 +19,7 @@ from retina.datasets.annotations import AnnotationTable, name_array
 from retina.datasets.categories import duplicate_name_finding
 from retina.datasets.formats.coco_annotations import IrregularError, RegularAnnotations
 from retina.datasets.formats.coco_records import Record, Records, is_fraction, shown
+from retina.datasets.formats.lvis_keys import Listed, federation_of, lvis_finding
 from retina.datasets.repeated import merge_categories, merge_images
 from retina.errors import UserError, all_problems, did_you_mean
 from retina.structures import Categories, IntArray
@@ -26,7 +27,6 @@ from retina.text_files import read_json
 from retina.wording import counted
 
 _OBJECTS365 = re.compile(r"images/v\d/[^/]+/[^/]+$")
-_LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 WITHOUT_ANNOTATIONS = (
     "the file has no 'annotations', as that of a test split: nothing can be learnt or scored"
@@ -125,6 +125,10 @@ def _read(
         occluded_fractions=annotations.optional_numbers("occluded_fraction", is_fraction),
         original_image_ids=image_ids.originals,
         image_aliases=merged.aliases,
+        federation=federation_of(
+            Listed(images.records, image_ids, merged.row_of),
+            Listed(categories.records, category_ids, label_of),
+        ),
     )
     table, root = (table, "") if keep_root else _without_root(table, categories.records, label_of)
     return table.with_findings(
@@ -138,7 +142,7 @@ def _read(
         boxless,
         placed,
         _without_annotations(tree),
-        _lvis_finding(images.records),
+        lvis_finding(images.records),
     )
 
 
@@ -217,16 +221,6 @@ def _without_root(
     return table.relabelled(without, new_labels), (
         f"the category '{name}', which Roboflow puts above all others and no annotation uses, is "
         "left out"
-    )
-
-
-def _lvis_finding(images: Sequence[Record]) -> str:
-    if not any(image.get(key) for image in images for key in _LVIS_KEYS):
-        return ""
-    return (
-        "an LVIS file: of an image not every class is annotated, which LVIS's own metric allows "
-        "for; here everything that is not annotated counts as a false alarm, so that AP is far "
-        "lower than LVIS's"
     )
 
 

@@ -131,6 +131,7 @@ class VocConfig(FilePerImageConfig):
             is_crowd=is_difficult & self.difficult_as_crowd,
             occluded_fractions=np.full(len(objects), np.nan),
             image_aliases=merged.aliases,
+            is_difficult=is_difficult,
         ).with_findings(
             renamed,
             merged.finding,

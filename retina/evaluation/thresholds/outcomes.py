@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.coco_metrics import engine_numbers
-from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.engines import ScoringProblem, category_numbers
 from retina.evaluation.matching import match_detections
 from retina.structures import BoolArray, Categories, FloatArray, IntArray
 
@@ -122,6 +121,6 @@ def match_split(problem: ScoringProblem, categories: Categories, *, iou: float) 
     return SplitOutcomes(
         iou=iou,
         names=categories.names,
-        classes=tuple(outcomes(number) for number in engine_numbers(categories).tolist()),
+        classes=tuple(outcomes(number) for number in category_numbers(categories).tolist()),
         all_classes=outcomes(None),
     )
