@@ -2,9 +2,9 @@
 
     python benchmarks/separable_head.py [--rounds 11] [--size 240 400] [--training] [--bf16]
 
-Both heads are run on the five maps of one image, channels-last, turn by turn in one process with one
-thread. Each row is a width: the medians of the process's own time, and the median, lowest and highest
-ratio of a round. Without `--training` it is the forward pass of a prediction.
+Both heads are run on the five maps of one image, channels-last, turn by turn in one process with
+one thread. Each row is a width: the medians of the process's own time, and the median, lowest and
+highest ratio of a round. Without `--training` it is the forward pass of a prediction.
 """
 
 from __future__ import annotations
