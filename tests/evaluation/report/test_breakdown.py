@@ -35,7 +35,11 @@ def test_a_false_alarm_counts_only_where_an_object_like_it_would(
     metrics_by_hand: Callable[..., CocoMetrics],
 ) -> None:
     """A wide object found at 0.8, a tall one at 0.7, and a wide false alarm at 0.9."""
-    wide, tall, alarm = (0.0, 0.0, 100.0, 20.0), (0.0, 100.0, 20.0, 100.0), (300.0, 0.0, 100.0, 20.0)
+    wide, tall, alarm = (
+        (0.0, 0.0, 100.0, 20.0),
+        (0.0, 100.0, 20.0, 100.0),
+        (300.0, 0.0, 100.0, 20.0),
+    )
     metrics = metrics_by_hand(
         [(1, 0, wide), (1, 0, tall)],
         [(1, 0, wide, 0.8), (1, 0, tall, 0.7), (1, 0, alarm, 0.9)],

@@ -14,7 +14,8 @@ from retina.datasets.coco_results import read_results
 from retina.datasets.formats.coco import read_coco_annotations
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES
-from retina.evaluation.report.content import Report, ReportSource, build_report, write_report_json
+from retina.evaluation.report.content import Report, ReportSource, build_report
+from retina.evaluation.report.json_form import write_report_json
 from retina.evaluation.report.overlap import Overlap
 
 BOX = (10.0, 20.0, 30.0, 40.0)
@@ -39,9 +40,7 @@ def as_json(report: Report) -> Any:
 def oracle_report(oracle_folder: Path) -> Any:
     table = read_coco_annotations(oracle_folder / "instances_val2014_100.json")
     truth = table.ground_truth()
-    found = read_results(
-        oracle_folder / "instances_val2014_fakebbox100_results.json", truth, table
-    )
+    found = read_results(oracle_folder / "instances_val2014_fakebbox100_results.json", truth, table)
     metrics = CocoMetrics(truth)
     metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
     return as_json(report_of(metrics))
@@ -179,9 +178,7 @@ def test_1203_classes_stay_compact(random_metrics: Callable[..., CocoMetrics]) -
 def test_names_and_score_are_taken_as_given(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
     metrics = metrics_by_hand([(1, 0, BOX)], [(1, 1, BOX, 0.9)])
 
-    read = as_json(
-        report_of(metrics, file_names={1: "<b>.jpg"}, suggested_score=0.35)
-    )
+    read = as_json(report_of(metrics, file_names={1: "<b>.jpg"}, suggested_score=0.35))
 
     assert read["images"][0]["file_name"] == "<b>.jpg"
     assert read["images"][0]["truth"][0]["box"] == [10.0, 20.0, 40.0, 60.0]

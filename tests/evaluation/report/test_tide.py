@@ -56,9 +56,9 @@ def kinds_plainly(split: ScoredSplit) -> tuple[Counter[str], dict[int, tuple[str
         ).tolist()
         ious = np.zeros(len(objects))
         if objects:
-            ious = mask.iou(
-                problem.boxes[[row]], problem.truth_boxes[objects], [0] * len(objects)
-            )[0]
+            ious = mask.iou(problem.boxes[[row]], problem.truth_boxes[objects], [0] * len(objects))[
+                0
+            ]
         is_own = split.truth_labels[objects] == split.labels[row]
         own, other = ious * is_own, ious * ~is_own
         kind, number = "both", None
@@ -87,7 +87,9 @@ def ap50_plainly(rows: list[tuple[float, int, bool]], objects: Counter[int]) -> 
     for label, count in objects.items():
         if count == 0:
             continue
-        right = [is_true for _, one, is_true in sorted(rows, key=lambda row: -row[0]) if one == label]
+        right = [
+            is_true for _, one, is_true in sorted(rows, key=lambda row: -row[0]) if one == label
+        ]
         true = np.cumsum(right)
         precision = true / np.arange(1, len(right) + 1)
         levels = [precision[true >= level * count - 1e-9] for level in np.arange(101) / 100]
@@ -98,7 +100,7 @@ def ap50_plainly(rows: list[tuple[float, int, bool]], objects: Counter[int]) -> 
 def costs_plainly(split: ScoredSplit) -> dict[str, float]:
     """AP50 when all errors of a kind are mended, less AP50."""
     problem, matching = split.problem, split.matchings[0]
-    counts, kinds = kinds_plainly(split)
+    _, kinds = kinds_plainly(split)
     objects = Counter(split.truth_labels[split.is_object].tolist())
     best: dict[int, int] = {}
     for row in sorted(kinds, key=lambda row: -problem.scores[row]):
