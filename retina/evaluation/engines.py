@@ -139,6 +139,7 @@ def run_slices(
     truth_values: FloatArray,
     values: FloatArray,
     ranges: Sequence[tuple[float, float]],
+    caps: Sequence[int] | None = None,
 ) -> Accumulated:
     """Precision and recall of the objects with a property in some ranges, as COCO has it for areas.
 
@@ -150,12 +151,18 @@ def run_slices(
         truth_values: ``(G,)`` the property of each annotation.
         values: ``(N,)`` the property of each detection.
         ranges: lowest and highest value, both within.
+        caps: on the detections of one category in one image; None for the problem's highest.
 
     Returns:
         The arrays with one row of A for each range.
     """
     evaluation = _hotcoco_evaluation(
-        replace(problem, truth_areas=np.asarray(truth_values, dtype=np.float64)), values
+        replace(
+            problem,
+            truth_areas=np.asarray(truth_values, dtype=np.float64),
+            max_detections=tuple(caps or problem.max_detections[-1:]),
+        ),
+        values,
     )
     evaluation.params.area_rng = [list(one) for one in ranges]
     evaluation.params.area_rng_lbl = [str(number) for number in range(len(ranges))]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from retina.evaluation.bootstrap import draw_multiplicities
@@ -17,7 +14,8 @@ from retina.evaluation.report.breakdown import Breakdown, break_down
 from retina.evaluation.report.calibration import Calibration, calibration
 from retina.evaluation.report.confusion import Confusion, confusion_matrix, find_claims
 from retina.evaluation.report.curves import RecallCurves, recall_curves
-from retina.evaluation.report.gallery import Gallery, GalleryItem, make_gallery
+from retina.evaluation.report.gallery import Gallery, make_gallery
+from retina.evaluation.report.json_form import report_json
 from retina.evaluation.report.label_errors import ap_without, find_label_errors
 from retina.evaluation.report.operating_points import (
     Counts,
@@ -39,16 +37,11 @@ from retina.evaluation.resampled_metrics import (
     num_resamples_for,
     resampled_metrics,
 )
-from retina.storage import write_text
-
-FORMAT_VERSION = 1
-"""Of ``report.json``."""
 
 NUM_RESAMPLES = 1000
 """Of the bootstrap, as a rule; large sets get fewer."""
 
 _WITHOUT_SUGGESTION = 0.5
-_CATEGORY_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "best_f1", "best_f1_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,51 +135,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """What ``report.json`` holds: plain numbers, None where there is nothing to say."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "head": self._head(),
-            "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
-            "confidence": self.confidence,
-            "num_resamples": self.num_resamples,
-            "verdict": [asdict(sentence) for sentence in self.verdict],
-            "categories": [
-                _category(label, category) for label, category in enumerate(self.categories)
-            ],
-            "suggested_score": self.suggested_score,
-            "operating_points": [asdict(point) for point in self.operating_points],
-            "counts": {
-                iou: {key: getattr(at.counts, key).tolist() for key in ("tp", "fp", "fn")}
-                for iou, at in self.at_iou.items()
-            },
-            "confusion": {iou: _confusion(at.confusion) for iou, at in self.at_iou.items()},
-            "curves": {
-                iou: _curves(at.curves, len(self.categories)) for iou, at in self.at_iou.items()
-            },
-            "tide": self.tide and asdict(self.tide),
-            "calibration": self.calibration and asdict(self.calibration),
-            "breakdown": asdict(self.breakdown),
-            "recall": asdict(self.recall),
-            "images": [asdict(image) for image in self.gallery.images],
-            "gallery": _gallery(self.gallery),
-            "label_errors": asdict(self.label_errors),
-            "overlap": self.overlap and asdict(self.overlap),
-            "speed": self.speed and asdict(self.speed),
-        }
-
-    def _head(self) -> dict[str, Any]:
-        return {
-            "detector": self.source.detector,
-            "detections": self.source.detections,
-            "dataset": self.source.dataset,
-            "annotations_sha256": self.source.annotations_sha256,
-            "num_images": self.num_images,
-            "num_objects": self.num_objects,
-            "num_crowd": self.num_crowd,
-            "num_detections": self.num_detections,
-            "date": self.source.date.isoformat(timespec="seconds"),
-            "command": self.source.command,
-            "version": version("retina"),
-        }
+        return report_json(self)
 
 
 def build_report(
@@ -292,75 +241,4 @@ def _metrics(
     return {
         name: ReportMetric(value if value >= 0 else None, *(intervals[name] or (None, None)))
         for name, value in values.items()
-    }
-
-
-def write_report_json(path: Path, report: Report) -> None:
-    """Write ``report.json`` in one step.
-
-    Raises:
-        UserError: the file may not be written.
-        RunError: the disk is full.
-    """
-    text = json.dumps(report.to_json(), allow_nan=False, separators=(",", ":"))
-    write_text(path, text + "\n")
-
-
-def _category(label: int, category: CategoryMetrics) -> dict[str, Any]:
-    return {
-        "label": label,
-        "name": category.name,
-        "num_objects": category.num_ground_truth,
-        **{key: getattr(category, key) for key in _CATEGORY_KEYS},
-    }
-
-
-def _confusion(confusion: Confusion) -> dict[str, Any]:
-    cells = [
-        {"truth": cell.truth, "detected": cell.detected, "counts": list(cell.counts)}
-        for cell in confusion.cells
-    ]
-    return {"cells": cells, "num_left_out": confusion.num_left_out}
-
-
-def _curves(curves: RecallCurves, num_classes: int) -> dict[str, Any]:
-    categories: Any = list(curves.categories)
-    if len(curves.labels) < num_classes:
-        categories = {"labels": list(curves.labels), "precision": categories}
-    return {
-        "recall_levels": list(curves.recall_levels),
-        "precision_at_recall": {"mean": curves.mean, "categories": categories},
-    }
-
-
-def _gallery(gallery: Gallery) -> dict[str, Any]:
-    return {
-        "worst_images": [
-            {**_item(one), "f1": one.example.f1, "errors": one.example.errors}
-            for one in gallery.worst_images
-        ],
-        "false_alarms": [_item(one) for one in gallery.false_alarms],
-        "missed": [_item(one) for one in gallery.missed],
-        "badly_placed": [{**_item(one), "iou": one.example.iou} for one in gallery.badly_placed],
-        "label_errors": [
-            {**_item(one.item), "kind": one.error.kind, "score": one.error.score}
-            for one in gallery.label_errors
-        ],
-        "confusions": [
-            {
-                "truth": cell.truth,
-                "detected": cell.detected,
-                "items": [_item(one) for one in cell.items],
-            }
-            for cell in gallery.confusions
-        ],
-    }
-
-
-def _item(item: GalleryItem) -> dict[str, Any]:
-    return {
-        "image": item.image,
-        "detection": item.detection,
-        "truth": item.truth,
-        "note": item.example.note,
     }

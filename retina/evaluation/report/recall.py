@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -52,19 +52,31 @@ def recall_report(split: ScoredSplit) -> RecallReport:
         return RecallReport((), ())
     most = problem.max_detections[-1]
     caps = (*(cap for cap in _CAPS if cap < most), most)
+    of_truth, of_detections = per_image[problem.truth_images], per_image[problem.images]
     arrays = run_slices(
-        replace(problem, max_detections=caps),
-        truth_values=per_image[problem.truth_images],
-        values=per_image[problem.images],
-        ranges=[(0.0, _LARGEST), *((low, high or _LARGEST) for low, high in _OBJECTS)],
+        problem,
+        truth_values=of_truth,
+        values=of_detections,
+        ranges=[(low, high or _LARGEST) for low, high in _OBJECTS],
+    )
+    # Apart: with 1,203 classes, the arrays of all caps and all ranges would be gigabytes.
+    by_cap = run_slices(
+        problem,
+        truth_values=of_truth,
+        values=of_detections,
+        ranges=[(0.0, _LARGEST)],
+        caps=caps,
     )
     rows = []
-    for row, (low, high) in enumerate(_OBJECTS, start=1):
+    for row, (low, high) in enumerate(_OBJECTS):
         chosen = per_image[(per_image >= low) & (per_image <= (high or _LARGEST))]
         if len(chosen):
             recall = mean_of_known(arrays.recall[:, :, row, -1])
             rows.append(RecallByObjects(low, high, len(chosen), int(chosen.sum()), recall))
-    by_cap = tuple(
-        RecallByCap(cap, mean_of_known(arrays.recall[:, :, 0, at])) for at, cap in enumerate(caps)
+    return RecallReport(
+        by_objects_per_image=tuple(rows),
+        by_cap=tuple(
+            RecallByCap(cap, mean_of_known(by_cap.recall[:, :, 0, at]))
+            for at, cap in enumerate(caps)
+        ),
     )
-    return RecallReport(tuple(rows), by_cap)

@@ -100,7 +100,7 @@ def ap50_plainly(rows: list[tuple[float, int, bool]], objects: Counter[int]) -> 
 def costs_plainly(split: ScoredSplit) -> dict[str, float]:
     """AP50 when all errors of a kind are mended, less AP50."""
     problem, matching = split.problem, split.matchings[0]
-    counts, kinds = kinds_plainly(split)
+    _, kinds = kinds_plainly(split)
     objects = Counter(split.truth_labels[split.is_object].tolist())
     best: dict[int, int] = {}
     for row in sorted(kinds, key=lambda row: -problem.scores[row]):
