@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.comparison.resampling import MEDIUM, SMALL
 from retina.evaluation.comparison.sides import Side
 from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.matching import Matching, match_detections
+from retina.evaluation.resampled_metrics import AREA_RANGES
 from retina.structures import BoolArray, FloatArray, IntArray
 
 IOU = 0.5
@@ -238,7 +238,9 @@ def _at(
 
 
 def _size(areas: FloatArray) -> IntArray:
-    sizes: IntArray = np.searchsorted([SMALL, MEDIUM], areas, side="left").astype(np.int64)
+    sizes: IntArray = np.searchsorted(
+        [high for _, high in AREA_RANGES[1:3]], areas, side="left"
+    ).astype(np.int64)
     return sizes
 
 
