@@ -25,7 +25,7 @@ from retina.evaluation.folder import truth_sha256
 from retina.evaluation.resampled_metrics import CONFIDENCE, num_resamples_for
 
 NUM_RESAMPLES = 1000
-"""Of the bootstrap, as a rule: the ends of an interval are then known to a twentieth of its width."""
+"""Of the bootstrap, as a rule: the ends of an interval are then known to a 20th of its width."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,8 +227,8 @@ def percent(value: float | None) -> str:
     """A probability; what holds in every resample is still not certain."""
     if value is None:
         return "–"
-    if value in (0.0, 1.0):
-        return "< 1 %" if value == 0 else "> 99 %"
+    if not 0.01 <= value <= 0.99:
+        return "< 1 %" if value < 0.5 else "> 99 %"
     return f"{value * 100:.0f} %"
 
 
