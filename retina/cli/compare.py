@@ -44,8 +44,14 @@ def command(
         Path | None, output_option("Write comparison.json and comparison.html here.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the images, for the intervals.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            "--resamples",
+            min=100,
+            help="Of the images, for the intervals: 1000, fewer where detections are very many.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same intervals.")] = 0,
 ) -> None:
     """Say whether one evaluation is really better than another, and where.

@@ -13,7 +13,6 @@ from retina.datasets import DetectionDataset
 from retina.evaluation.bootstrap import draw_multiplicities
 from retina.evaluation.comparison.agreement import Agreement, agree
 from retina.evaluation.comparison.differences import (
-    CONFIDENCE,
     Difference,
     Pair,
     classes_by_number,
@@ -23,9 +22,10 @@ from retina.evaluation.comparison.objects import ChangedImage, FoundObjects, Mat
 from retina.evaluation.comparison.resampling import resample
 from retina.evaluation.comparison.sides import Side
 from retina.evaluation.folder import truth_sha256
+from retina.evaluation.resampled_metrics import CONFIDENCE, num_resamples_for
 
 NUM_RESAMPLES = 1000
-"""Of the bootstrap: the ends of an interval are then known to a twentieth of its width."""
+"""Of the bootstrap, as a rule: the ends of an interval are then known to a 20th of its width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def compare(
     dataset: DetectionDataset,
     *,
     truth_name: str,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Comparison:
@@ -175,11 +175,14 @@ def compare(
         sides: two at least, scored against the data set.
         dataset: whose images need not be there.
         truth_name: what the data set is called.
-        num_resamples: of the images.
+        num_resamples: of the images; None for `NUM_RESAMPLES`, and fewer where there are a hundred
+            thousand detections or more.
         seed: of what is drawn.
         on_progress: called with 1 whenever a side has been resampled.
     """
     truth = dataset.ground_truth()
+    if num_resamples is None:
+        num_resamples = min(num_resamples_for(side.problem, NUM_RESAMPLES) for side in sides)
     multiplicities = draw_multiplicities(len(truth.image_ids), num_resamples, seed=seed)
     resampled = {}
     for side in sides:

@@ -12,9 +12,9 @@ from retina.evaluation.bootstrap import interval
 from retina.evaluation.comparison.resampling import Resampled
 from retina.evaluation.comparison.sides import Side
 from retina.evaluation.metrics import CategoryMetrics
+from retina.evaluation.resampled_metrics import CONFIDENCE
 from retina.structures import FloatArray
 
-CONFIDENCE = 0.95
 FEW_IMAGES = 20
 """With fewer, intervals of the bootstrap are known to be too narrow."""
 

@@ -238,8 +238,9 @@ def _at(
 
 
 def _size(areas: FloatArray) -> IntArray:
-    limits = [high for _, high in AREA_RANGES[1:3]]
-    sizes: IntArray = np.searchsorted(limits, areas, side="left").astype(np.int64)
+    sizes: IntArray = np.searchsorted(
+        [high for _, high in AREA_RANGES[1:3]], areas, side="left"
+    ).astype(np.int64)
     return sizes
 
 

@@ -17,7 +17,7 @@ import PIL.Image
 from retina.datasets import DetectionDataset
 from retina.errors import UserError
 from retina.evaluation.comparison.comparison import Comparison, PairComparison
-from retina.evaluation.comparison.differences import CONFIDENCE, Difference, signed
+from retina.evaluation.comparison.differences import Difference, signed
 from retina.evaluation.comparison.objects import ChangedImage, Counts
 from retina.evaluation.comparison.summary import (
     agreement_lines,
@@ -28,6 +28,7 @@ from retina.evaluation.comparison.summary import (
 )
 from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.report.page_pictures import Picture, fit_pictures
+from retina.evaluation.resampled_metrics import CONFIDENCE
 from retina.storage import write_text
 
 JSON = "comparison.json"

@@ -8,8 +8,9 @@ from typing import Any
 
 from retina.evaluation.comparison.agreement import Agreement, Shift
 from retina.evaluation.comparison.comparison import Comparison, PairComparison
-from retina.evaluation.comparison.differences import CONFIDENCE, Difference, signed
+from retina.evaluation.comparison.differences import Difference, signed
 from retina.evaluation.comparison.objects import ChangedImage, Counts, FoundObjects
+from retina.evaluation.resampled_metrics import CONFIDENCE
 from retina.tables import Column, Table
 from retina.wording import counted
 
@@ -223,12 +224,12 @@ def _pixels(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A probability; those of 1000 resamples are never certain."""
+    """A probability; what holds in every resample is still not certain."""
     if value is None:
         return "–"
-    if value in (0.0, 1.0):
-        return "< 0.1 %" if value == 0 else "> 99.9 %"
-    return f"{value * 100:.1f} %"
+    if not 0.01 <= value <= 0.99:
+        return "< 1 %" if value < 0.5 else "> 99 %"
+    return f"{value * 100:.0f} %"
 
 
 def span(one: Difference) -> str:
