@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from retina.configuration import Config, validate
-from retina.datasets import AnyDatasetConfig, CocoConfig, DatasetConfig, DetectionDataset
+from retina.datasets import AnyDatasetConfig, DatasetConfig, DetectionDataset
 from retina.errors import UserError
 from retina.storage import replacing, write_text
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray
@@ -138,16 +138,15 @@ def record_truth(folder: Path, truth: GroundTruth, dataset: DatasetConfig) -> No
 
 
 def keep_results(
-    folder: Path, detections: Path, annotations: Path, images: Path | None, truth: GroundTruth
+    folder: Path, detections: Path, truth: GroundTruth, dataset: DatasetConfig
 ) -> None:
     """Keep a results file that was scored, byte for byte, and what against.
 
     Args:
         folder: of the evaluation.
         detections: the results file.
-        annotations: a COCO file.
-        images: the folder of its images, where it is known.
         truth: what was scored against.
+        dataset: reads it.
 
     Raises:
         UserError: a file may not be written.
@@ -157,8 +156,7 @@ def keep_results(
     if not (kept.exists() and kept.samefile(detections)):
         with replacing(kept) as aside:
             shutil.copyfile(detections, aside)
-    images = images or CocoConfig.images_of(annotations) or annotations.parent
-    record_truth(folder, truth, CocoConfig(images=images, annotations=annotations))
+    record_truth(folder, truth, dataset)
 
 
 def read_evaluation(folder: Path) -> EvaluationFolder:

@@ -10,7 +10,7 @@ import torch
 from retina.artifact import Artifact, make_artifact
 from retina.configuration import to_yaml
 from retina.datasets.batch_sampling import BatchSampler
-from retina.datasets.dataset import DatasetReport
+from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import Collate
 from retina.devices import pick_device, pick_precision
 from retina.distributed import barrier, is_main_process, world_size
@@ -70,7 +70,7 @@ class Experiment:
     Attributes:
         trainer: runs it.
         config: with everything decided that the config left open.
-        reports: what reading each split found, by the split's name.
+        datasets: the splits, by name.
         load_report: what was taken from ``model.initialize_from``, or None.
         differences: what the file that it starts from says otherwise, a line each.
         changes: what the config says otherwise than when the run was last saved, a line each.
@@ -80,7 +80,7 @@ class Experiment:
 
     trainer: Trainer
     config: ExperimentConfig
-    reports: dict[str, DatasetReport]
+    datasets: dict[str, DetectionDataset]
     load_report: LoadReport | None
     differences: tuple[str, ...]
     changes: tuple[str, ...]
@@ -166,8 +166,7 @@ def build_experiment(
     if is_main_process():
         write_text(config.output_dir / CONFIG, to_yaml(config))
     splits = {"train": train} | ({} if validation is None else {"validation": validation})
-    reports = {name: split.report for name, split in splits.items()}
-    return Experiment(trainer, config, reports, load_report, differences, changes, notes, detector)
+    return Experiment(trainer, config, splits, load_report, differences, changes, notes, detector)
 
 
 def _told_length(training: TrainingConfig, steps_per_epoch: int) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class ReportSource:
         dataset: the name of the data.
         detector: the name of the detector; None for a results file.
         detections: the name of the results file; None for a detector.
-        annotations_sha256: of the annotation file; None where there is not one file.
+        annotations_sha256: of what was scored against: see `retina.evaluation.folder.truth_sha256`.
         command: that was given; None where there was none.
         date: when, with its time zone.
     """
