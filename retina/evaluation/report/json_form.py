@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def _head(report: Report) -> dict[str, Any]:
         "num_detections": report.num_detections,
         "date": source.date.isoformat(timespec="seconds"),
         "command": source.command,
-        "version": version("retina"),
+        "version": _version(),
     }
 
 
@@ -83,6 +83,13 @@ def write_report_json(path: Path, report: Report) -> None:
     """
     text = json.dumps(report.to_json(), allow_nan=False, separators=(",", ":"))
     write_text(path, text + "\n")
+
+
+def _version() -> str:
+    try:
+        return version("retina")
+    except PackageNotFoundError:  # a checkout that is run without being installed
+        return "unknown"
 
 
 def _category(label: int, category: CategoryMetrics) -> dict[str, Any]:
