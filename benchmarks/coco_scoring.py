@@ -2,10 +2,15 @@
 
     python benchmarks/coco_scoring.py                   # 5,000 images × 100 detections
     python benchmarks/coco_scoring.py --images 500
+    python benchmarks/coco_scoring.py --images 20000 --command
 
 Prints the time of each, their ratio, and whether the twelve numbers are equal bit for bit. The time
 of each starts with detections per image as float32 tensors in host memory, as a detector leaves
 them, and ends with the twelve numbers; building the ground truth is part of it.
+
+With ``--command`` it runs ``retina evaluate --detections`` on files of the same, in a process of
+one thread for each kind of numbers, and prints its wall time, its time on a core (which other work
+on the machine does not change), and the most memory that it held.
 """
 
 from __future__ import annotations
@@ -13,10 +18,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +34,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from retina.datasets.coco_results import write_results
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES
 from retina.structures import Categories, Detections, GroundTruth
@@ -79,11 +90,14 @@ def make_detections(
     return found
 
 
-def score_with_pycocotools(truth: GroundTruth, detections: Sequence[Detections]) -> list[float]:
-    """What most evaluation scripts do: one dict per detection, then pycocotools' own summary."""
+def tree_of(truth: GroundTruth) -> dict[str, Any]:
+    """The ground truth as a COCO file has it."""
     ids = truth.categories.dataset_ids
-    tree: dict[str, Any] = {
-        "images": [{"id": image_id} for image_id in truth.image_ids.tolist()],
+    return {
+        "images": [
+            {"id": image_id, "file_name": f"{image_id:012}.jpg", "height": 640, "width": 640}
+            for image_id in truth.image_ids.tolist()
+        ],
         "categories": [{"id": id_, "name": str(id_)} for id_ in ids],
         "annotations": [
             {
@@ -97,6 +111,12 @@ def score_with_pycocotools(truth: GroundTruth, detections: Sequence[Detections])
             for row in range(len(truth.annotation_ids))
         ],
     }
+
+
+def score_with_pycocotools(truth: GroundTruth, detections: Sequence[Detections]) -> list[float]:
+    """What most evaluation scripts do: one dict per detection, then pycocotools' own summary."""
+    ids = truth.categories.dataset_ids
+    tree = tree_of(truth)
     results = []
     for image_id, found in zip(truth.image_ids.tolist(), detections, strict=True):
         columns = (found.boxes.double().tolist(), found.scores.tolist(), found.labels.tolist())
@@ -140,6 +160,50 @@ def timed(score: Callable[[], list[float]], repetitions: int) -> tuple[list[floa
     return numbers, best
 
 
+COMMANDS = (
+    (),
+    ("--metrics", "voc"),
+    ("--metrics", "lvis"),
+    ("--ious", "0.5,0.75,0.9"),
+    ("--per-image",),
+)
+
+
+def time_the_command(truth: GroundTruth, detections: Sequence[Detections]) -> None:
+    """Run ``retina evaluate --detections`` for each kind of numbers, and print what it took."""
+    tree = tree_of(truth)
+    for image in tree["images"]:  # LVIS's keys, which the other kinds pass over
+        image.update(neg_category_ids=list(range(1, 11)), not_exhaustive_category_ids=[])
+    with tempfile.TemporaryDirectory() as folder:
+        annotations, results = Path(folder) / "annotations.json", Path(folder) / "results.json"
+        annotations.write_text(json.dumps(tree))
+        write_results(results, truth.image_ids.tolist(), detections, truth.categories)
+        del tree
+        print(f"results file of {results.stat().st_size / 1e6:.0f} MB")
+        for options in COMMANDS:
+            command = ["evaluate", "--detections", str(results), "--annotations", str(annotations)]
+            wall, core, peak = run_alone([*command, "--output", folder, *options])
+            name = " ".join(options) or "(COCO)"
+            print(f"{name:24} {wall:6.1f} s, {core:6.1f} s on a core, {peak:.2f} GB", flush=True)
+
+
+def run_alone(arguments: Sequence[str]) -> tuple[float, float, float]:
+    """Wall time, core time and peak memory (GB) of the command line in a process of one thread."""
+    one = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "retina", *arguments],
+        env={**os.environ, **one},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"retina {' '.join(arguments)} failed")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else KiB
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e9
+
+
 def main() -> None:
     """Run both and print."""
     parser = argparse.ArgumentParser(
@@ -148,6 +212,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100, help="detections per image")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", action="store_true", help="time retina evaluate on files")
     arguments = parser.parse_args()
 
     rng = np.random.default_rng(arguments.seed)
@@ -157,6 +222,9 @@ def main() -> None:
         f"{arguments.images} images × {arguments.detections} detections, "
         f"{len(truth.annotation_ids)} objects, {os.cpu_count()} cores {platform.machine()}"
     )
+    if arguments.command:
+        time_the_command(truth, detections)
+        return
     ours, seconds_ours = timed(lambda: score_with_ours(truth, detections), repetitions=3)
     theirs, seconds_theirs = timed(lambda: score_with_pycocotools(truth, detections), repetitions=1)
     for name, value, reference in zip(METRIC_NAMES, ours, theirs, strict=True):
