@@ -20,8 +20,8 @@ def command(
     evaluations: Annotated[
         list[Path],
         typer.Argument(
-            metavar="A B [C]...",
-            help="Evaluation folders, run folders, or results files: see docs/compare.md.",
+            metavar="EVALUATION",
+            help="Two or more evaluation folders, run folders or results files.",
             show_default=False,
         ),
     ],
