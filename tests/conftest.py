@@ -121,6 +121,7 @@ preprocess: {{min_size: 64, max_size: 96}}
 postprocess: {{score_threshold: 0.001}}
 training: {{epochs: 2, batch_size: 8, num_workers: 0, precision: fp32, log_every_steps: 1,
            pictures: 1}}
+evaluation: {{report: false}} # takes longer than the training; tests/experiment/test_reporting.py
 """)
     with small_backbone_listed():
         yield path

@@ -1,0 +1,124 @@
+"""The report at the end of a training, and that of the command that evaluates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import retina
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training with its report."""
+    folder = tmp_path_factory.mktemp("reported") / "run"
+    outcome = retina.train(
+        tiny_config,
+        [f"output_dir={folder}", "evaluation.report=true", "training.max_steps=3"],
+        quiet=True,
+    )
+    assert outcome.report == folder / "evaluation" / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(run: Path) -> Any:
+    """Its ``report.json``."""
+    return json.loads((run / "evaluation" / "report.json").read_text())
+
+
+def test_a_training_ends_with_a_report_of_its_best_detector(run: Path, content: Any) -> None:
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    found = json.loads((run / "evaluation" / "detections.json").read_text())
+
+    assert content["head"]["num_images"] == 8
+    assert content["head"]["num_detections"] == len(found)
+    assert content["head"]["detector"] == str(run / "checkpoints" / "best.safetensors")
+    assert content["metrics"]["AP"]["value"] == pytest.approx(metrics["AP"], abs=1e-12)
+    assert content["operating_points"][0]["tp"] + content["operating_points"][0]["fn"] == sum(
+        category["num_ground_truth"] for category in metrics["per_category"]
+    )
+
+
+def test_it_knows_the_training_set_and_the_machine(content: Any) -> None:
+    assert content["overlap"]["num_train_compared"] == 24
+    assert content["overlap"]["num_validation_compared"] == 8
+    assert content["speed"]["device"].startswith("cpu")
+    assert content["speed"]["network_ms"] > 0
+
+
+def test_the_page_shows_pictures_of_its_images(run: Path, content: Any) -> None:
+    page = (run / "evaluation" / "report.html").read_text()
+
+    assert len(content["images"]) > 0
+    assert page.count("data:image/jpeg;base64,") == len(content["images"])
+
+
+def test_tensorboard_has_its_curves_and_confusion_matrix(run: Path) -> None:
+    log = EventAccumulator(str(run / "tensorboard"))
+    log.Reload()
+
+    assert {"evaluation/curves", "evaluation/confusion"} <= set(log.Tags()["images"])
+
+
+def test_no_report_where_none_is_wanted(tiny_config: Path, tmp_path: Path) -> None:
+    outcome = retina.train(
+        tiny_config, [f"output_dir={tmp_path / 'run'}", "training.max_steps=1"], quiet=True
+    )
+
+    assert outcome.report is None
+    assert not (tmp_path / "run" / "evaluation" / "report.html").exists()
+
+
+def test_no_report_without_a_validation_set(tiny_config: Path, tmp_path: Path) -> None:
+    outcome = retina.train(
+        tiny_config,
+        [
+            f"output_dir={tmp_path / 'run'}",
+            "training.max_steps=1",
+            "evaluation.report=true",
+            "dataset.validation=null",
+        ],
+        quiet=True,
+    )
+
+    assert outcome.report is None
+
+
+def test_evaluate_writes_the_report_of_a_detector(
+    run: Path, content: Any, invoke: Any, tmp_path: Path
+) -> None:
+    detector = run / "checkpoints" / "best.safetensors"
+
+    done = invoke("evaluate", detector, "--output", tmp_path / "scores")
+
+    assert done.code == 0, done.err
+    again = json.loads((tmp_path / "scores" / "report.json").read_text())
+    assert again["head"]["annotations_sha256"] == content["head"]["annotations_sha256"]
+    assert again["operating_points"] == content["operating_points"]
+    assert again["overlap"] == content["overlap"]
+    assert again["head"]["command"].startswith("retina")
+
+
+def test_evaluate_writes_the_report_of_a_results_file_on_blank_canvases(
+    run: Path, content: Any, invoke: Any, synthetic_data: Path, tmp_path: Path
+) -> None:
+    options = [
+        *("--detections", run / "evaluation" / "detections.json"),
+        *("--annotations", synthetic_data / "validation" / "annotations.json"),
+    ]
+
+    blank = invoke("evaluate", *options, "--output", tmp_path / "blank")
+    images = synthetic_data / "validation" / "images"
+    drawn = invoke("evaluate", *options, "--images", images, "--output", tmp_path / "drawn")
+
+    assert (blank.code, drawn.code) == (0, 0), blank.err + drawn.err
+    again = json.loads((tmp_path / "blank" / "report.json").read_text())
+    assert again["operating_points"] == content["operating_points"]
+    assert again["speed"] is None
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("blank", "drawn")]
+    assert ["data:image/jpeg" in page for page in pages] == [False, True]
