@@ -72,20 +72,19 @@ def match_detections(problem: ScoringProblem, ious: Sequence[float]) -> tuple[Ma
     least = min(map(_reached_at, ious))
     pairs = overlapping_pairs(problem, at_least=least, over_own_area=problem.truth_is_crowd)
     pairs = pairs.best_first()
-    ranks = np.empty(len(problem.scores), dtype=np.int64)
-    ranks[np.argsort(-problem.scores, kind="stable")] = np.arange(len(ranks))
-    return tuple(_match(problem, pairs, ranks, float(iou)) for iou in ious)
+    by_rank = np.argsort(-problem.scores, kind="stable")
+    return tuple(_match(problem, pairs, by_rank, float(iou)) for iou in ious)
 
 
 def _reached_at(iou: float) -> float:
     return min(iou, 1 - 1e-10)  # pycocotools' own: else rounding would keep an equal box from IoU 1
 
 
-def _match(problem: ScoringProblem, pairs: Pairs, ranks: IntArray, iou: float) -> Matching:
+def _match(problem: ScoringProblem, pairs: Pairs, by_rank: IntArray, iou: float) -> Matching:
     annotation = np.full(len(problem.images), -1, dtype=np.int64)
     reaching = pairs.at(pairs.overlaps >= _reached_at(iou))
     in_crowd = problem.truth_is_crowd[reaching.annotations]
-    detection = _settle(reaching.at(~in_crowd), ranks, len(problem.truth_images))
+    detection = _settle(reaching.at(~in_crowd), by_rank, len(problem.truth_images))
     objects = np.flatnonzero(detection >= 0)
     annotation[detection[objects]] = objects
     crowds = reaching.at(in_crowd & (annotation[reaching.detections] < 0))
@@ -97,7 +96,7 @@ def _match(problem: ScoringProblem, pairs: Pairs, ranks: IntArray, iou: float) -
     return Matching(iou, annotation, is_ignored, detection)
 
 
-def _settle(pairs: Pairs, ranks: IntArray, num_annotations: int) -> IntArray:
+def _settle(pairs: Pairs, by_rank: IntArray, num_annotations: int) -> IntArray:
     """The detection that each object is given to, -1 for none.
 
     In turn, the best detection first, each takes the free object that it overlaps most. The same
@@ -107,11 +106,12 @@ def _settle(pairs: Pairs, ranks: IntArray, num_annotations: int) -> IntArray:
 
     Args:
         pairs: of detections and objects, of each detection the object that it wants most first.
-        ranks: ``(N,)`` of all detections by score, 0 for the best.
+        by_rank: ``(N,)`` all detections, the best score first.
         num_annotations: G.
     """
-    by_rank = np.argsort(ranks, kind="stable")
-    nobody = len(ranks)
+    nobody = len(by_rank)
+    ranks = np.empty(nobody, dtype=np.int64)
+    ranks[by_rank] = np.arange(nobody)
     holder = np.full(num_annotations, nobody, dtype=np.int64)  # the rank of whom an object is with
     asking, place = np.unique(pairs.detections, return_index=True)
     next_pair = np.zeros(len(ranks), dtype=np.int64)
