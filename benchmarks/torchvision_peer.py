@@ -229,7 +229,7 @@ class PeerRuntime(Runtime):
         self.network = network
         self.categories = categories
         self.preprocess = preprocess
-        self.display_threshold = 0.3
+        self.thresholds = torch.full((len(categories),), 0.3, dtype=torch.float64)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -27,15 +27,15 @@ from retina.modeling.loading import build_with_weights
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.pretrained import WeightOrigin
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.modeling.torch_files import UNREADABLE, why_unreadable
 from retina.storage import replacing
 from retina.structures import Categories
 from retina.wording import first_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had a single ``display_threshold`` in the place of ``thresholds``; it is read as well."""
 
-DISPLAY_THRESHOLD = 0.3
-"""Score above which a detection is shown, where no validation tells a better one."""
 METADATA_KEY = "retina"
 
 
@@ -61,10 +61,17 @@ class ArtifactConfig(Config):
     """How an image becomes the network's input."""
     postprocess: PostprocessConfig
     """How the network's output becomes detections."""
-    display_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DISPLAY_THRESHOLD
-    """Score above which a detection is shown to people, where they name none themselves."""
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    """Scores from which on detections are shown to people, where they name none themselves."""
     pretrained: WeightOrigin | None = None
     """Where the weights are from that the training began with; null: random ones, or not kept."""
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> Self:
+        misfit = self.thresholds.misfit(len(self.categories.names))
+        if misfit is not None:
+            raise ValueError(f"thresholds: {misfit}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,17 @@ class Artifact:
             raise UserError(f"the weights do not fit the architecture: {error}") from None
         return detector.eval()
 
+    def with_thresholds(self, thresholds: ThresholdsConfig) -> Artifact:
+        """The same detector that shows its detections from other scores on.
+
+        Raises:
+            ValueError: they are those of another number of classes.
+        """
+        misfit = thresholds.misfit(len(self.categories))
+        if misfit is not None:
+            raise ValueError(f"thresholds: {misfit}")
+        return replace(self, config=self.config.model_copy(update={"thresholds": thresholds}))
+
     def save(self, path: Path) -> None:
         """Write the file in one step; see `retina.storage.replacing` for the errors."""
         about = {"config": self.config.model_dump(mode="json"), "training": dict(self.training)}
@@ -121,7 +139,7 @@ def make_artifact(
     postprocess: PostprocessConfig,
     categories: Categories,
     training: Mapping[str, Any] | None = None,
-    display_threshold: float | None = None,
+    thresholds: ThresholdsConfig | None = None,
     pretrained: WeightOrigin | None = None,
 ) -> Artifact:
     """The artifact of a detector in memory; its file will not ask for pretrained weights again."""
@@ -132,10 +150,9 @@ def make_artifact(
         ).without_pretrained_weights(),
         preprocess=preprocess,
         postprocess=postprocess,
+        thresholds=thresholds or ThresholdsConfig(),
         pretrained=pretrained,
     )
-    if display_threshold is not None:
-        config = config.model_copy(update={"display_threshold": display_threshold})
     return Artifact(config=config, state_dict=detector.state_dict(), training=training or {})
 
 
@@ -173,7 +190,7 @@ def load_artifact(path: Path | str) -> Artifact:
         ) from None
     try:
         about = json.loads(metadata[METADATA_KEY])
-        config = validate(about["config"], ArtifactConfig, source=str(path))
+        config = validate(_as_of_now(about["config"]), ArtifactConfig, source=str(path))
         training = about.get("training", {})
         if not isinstance(training, dict):
             raise TypeError("'training' is no mapping")
@@ -183,3 +200,13 @@ def load_artifact(path: Path | str) -> Artifact:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its description cannot be read: {first_line(error)}") from None
     return Artifact(config=config, state_dict=state_dict, training=training)
+
+
+def _as_of_now(tree: Any) -> Any:
+    """The description of a file of format 1 as one of today; any other as it is."""
+    if not isinstance(tree, dict) or tree.get("format_version") != 1:
+        return tree
+    tree = {**tree, "format_version": FORMAT_VERSION}
+    if "display_threshold" in tree:
+        tree["thresholds"] = {"common": tree.pop("display_threshold")}
+    return tree

@@ -43,6 +43,8 @@ COMMANDS = (
     Command(("tune",), "retina.cli.tune", needs="retina.instruments.tuning"),
     Command(("doctor",), "retina.cli.doctor", needs="retina.instruments.doctor"),
     Command(("evaluate",), "retina.cli.evaluate"),
+    Command(("compare",), "retina.cli.compare"),
+    Command(("thresholds",), "retina.cli.thresholds"),
     Command(("info",), "retina.cli.info"),
     Command(("predict",), "retina.cli.predict"),
     Command(("data", "synth"), "retina.cli.data_synth"),

@@ -608,9 +608,15 @@ class Detections:
             return self
         return replace(self, boxes=_rescaled(self.boxes, from_size, to_size))
 
-    def above(self, score_threshold: float) -> Self:
-        """Only the detections with a score above the threshold."""
-        keep = self.scores > score_threshold
+    def at_least(self, threshold: float | Tensor) -> Self:
+        """Only the detections whose score is at least the threshold.
+
+        Args:
+            threshold: of all classes, or ``(K,)`` float64 with that of each.
+        """
+        least = threshold[self.labels] if isinstance(threshold, Tensor) else threshold
+        # In float64, so that a threshold between two scores stays between them.
+        keep = self.scores.double() >= least
         return type(self)(self.boxes[keep], self.scores[keep], self.labels[keep])
 
     def cpu(self) -> Self:

@@ -21,6 +21,9 @@ _HANDLER = "retina.stand_in"
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 """Colours and other commands to a terminal, but line breaks and tabs."""
 
+_HISSING = re.compile("(s|x|z|sh|(?<![^o]o)ch)$")
+"""Ends of nouns whose plural has -es; the ch of an epoch is spoken as a k."""
+
 
 def counted(number: int, noun: str, rest: str = "") -> str:
     """``1 image``, ``2 images``, ``3 boxes without a class``.
@@ -34,7 +37,7 @@ def counted(number: int, noun: str, rest: str = "") -> str:
         if re.search("[^aeiou]y$", noun):
             noun = f"{noun[:-1]}ies"
         else:
-            noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+            noun += "es" if _HISSING.search(noun) else "s"
     return f"{number} {noun} {rest}".rstrip()
 
 

@@ -14,6 +14,7 @@ from retina.modeling.config import ModelConfig
 from retina.modeling.loading import load_matching
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.structures import Categories
 
 MODEL = ModelConfig.model_validate_json(
@@ -34,7 +35,7 @@ def make(num_classes: int = 3) -> Artifact:
             tuple(f"thing {n}" for n in range(num_classes)), (90, 3, 17, 4)[:num_classes]
         ),
         training={"step": 12, "AP": 0.5},
-        display_threshold=0.02,
+        thresholds=ThresholdsConfig(common=0.02),
     )
 
 
@@ -56,7 +57,7 @@ def test_a_detector_file_is_enough_to_predict_the_same(tmp_path: Path) -> None:
     assert len(after) == 17  # the file's own limit
     assert torch.equal(before.boxes, after.boxes)
     assert torch.equal(before.scores, after.scores)
-    assert detector.display_threshold == 0.02
+    assert detector.thresholds.tolist() == [0.02] * 3
     (shown,) = detector.predict([image])
     assert len(shown) == int((after.scores > 0.02).sum())
 

@@ -163,7 +163,8 @@ def options_of(command: Command) -> set[str]:
     found: Any = get_command(make_app(command.words))
     for word in command.words:
         found = found.commands[word]
-    return {"--help"} | {name for parameter in found.params for name in parameter.opts}
+    names = (name for one in found.params for name in (*one.opts, *one.secondary_opts))
+    return {"--help", *names}
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:

@@ -56,9 +56,11 @@ def test_detections_are_rescaled_by_float32_quotients() -> None:
     assert found.rescaled((100, 200), (100, 200)) is found
 
 
-def test_only_scores_above_the_threshold_stay() -> None:
+def test_only_scores_of_at_least_the_threshold_stay() -> None:
     found = Detections(torch.zeros(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.arange(3))
-    assert found.above(0.5).labels.tolist() == [0]
+    assert found.at_least(0.5).labels.tolist() == [0, 1]
+    of_classes = torch.tensor([0.95, 0.5, 0.05], dtype=torch.float64)
+    assert found.at_least(of_classes).labels.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,6 @@ def test_objects_without_a_finite_box_are_refused(value: float) -> None:
         Targets(boxes, torch.zeros(3).long(), torch.zeros(3).bool())
 
 
-def test_a_score_that_is_no_number_is_above_no_threshold() -> None:
+def test_a_score_that_is_no_number_reaches_no_threshold() -> None:
     found = Detections(torch.zeros(2, 4), torch.tensor([float("nan"), 0.5]), torch.zeros(2).long())
-    assert found.above(-1.0).scores.tolist() == [0.5]
+    assert found.at_least(-1.0).scores.tolist() == [0.5]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from retina.evaluation.scored_dataset import ScoredDataset
     from retina.evaluation.scored_images import ScoredImages
     from retina.evaluation.scoring import Scores, ScoringOptions
+    from retina.experiment import ResolvedData
+    from retina.experiment.reporting import Circumstances
     from retina.modeling.detector_names import DetectorSource
 
 
@@ -102,6 +107,7 @@ def command(
     from retina.evaluation.engines import Backend
     from retina.evaluation.iou_metrics import parse_ious
     from retina.evaluation.scoring import MetricsName, ScoringOptions, score, write_scores
+    from retina.experiment.reporting import report_scores
 
     console = make_console()
     options = ScoringOptions(
@@ -121,7 +127,9 @@ def command(
                 "--detections is scored against --annotations alone; leave --data, --config and "
                 "--split away"
             )
-        scored = _read_results(console, detections, annotations or (), images or (), image_list)
+        scored = _read_results(
+            console, detections, annotations or (), images or (), image_list, output
+        )
     elif detector is not None:
         named = _Named(data, annotations or (), images or (), config, split, image_list)
         running = _Running(device, precision, batch_size, num_workers)
@@ -131,6 +139,7 @@ def command(
     scores = score(scored.images, scored.found, options, coco=scored.coco)
     if output is not None:
         write_scores(output, scores)
+        report_scores(output, scored.images, scored.found, scores.coco, scored.about)
     _print_scores(console, scores, output)
 
 
@@ -155,10 +164,11 @@ class _Running(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """What there is to score; COCO's numbers where they are known."""
+    """What there is to score, what the report says beside it, and COCO's numbers where known."""
 
     images: ScoredImages
     found: DetectionArrays
+    about: Circumstances
     coco: DetectionMetrics | None = None
 
 
@@ -168,8 +178,13 @@ def _read_results(
     annotations: Sequence[Path],
     images: Sequence[Path],
     image_list: Path | None,
+    output: Path | None,
 ) -> _Scored:
-    from retina.evaluation.scored_images import read_scored
+    from retina.evaluation.folder import keep_results
+    from retina.evaluation.report.content import ReportSource
+    from retina.evaluation.report.writing import images_at
+    from retina.evaluation.scored_images import config_of, folder_of_each, read_scored
+    from retina.experiment.reporting import Circumstances
 
     scored, found = read_scored(annotations, detections, images)
     num_images = len(set(found.image_ids.tolist()))
@@ -181,7 +196,18 @@ def _read_results(
     if image_list is not None:
         scored = scored.listed_in(image_list)
     print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
-    return _Scored(scored, found)
+    folders = folder_of_each(annotations, images)
+    if output is not None and len(annotations) == 1 and image_list is None:
+        keep_results(output, detections[0], scored.truth, config_of(annotations[0], folders[0]))
+    source = ReportSource(
+        dataset=_joined(annotations), detections=_joined(detections), command=_command_line()
+    )
+    about = Circumstances(source, images_at(scored.paths_in(folders)))
+    return _Scored(scored, found, about)
+
+
+def _command_line() -> str:
+    return shlex.join(["retina", *sys.argv[1:]])
 
 
 def _joined(paths: Sequence[Path]) -> str:
@@ -196,7 +222,16 @@ def _run_detector(
     options: ScoringOptions,
     output: Path | None,
 ) -> _Scored:
+    from retina.evaluation.folder import record_truth
+    from retina.evaluation.report.content import ReportSource
+    from retina.evaluation.report.writing import images_of
     from retina.experiment import build_artifact_evaluator
+    from retina.experiment.data import training_config
+    from retina.experiment.reporting import (
+        Circumstances,
+        measured_speed,
+        overlap_with_training,
+    )
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import load_detector, taken_for
 
@@ -204,7 +239,8 @@ def _run_detector(
     source = detector_given(name, "DETECTOR")
     artifact = load_detector(source)
     print_lines(console, *taken_for(source))
-    data = _data_of(console, source, artifact, named)
+    resolved = _resolved(source, artifact, named)
+    data = _data_of(console, resolved, named)
     runtime, evaluator = build_artifact_evaluator(
         artifact,
         data.dataset,
@@ -217,22 +253,35 @@ def _run_detector(
     )
     with progress(console, "evaluating", len(data.dataset)) as advance:
         result = evaluator.run(runtime, on_progress=advance)
+    about = Circumstances(
+        ReportSource(
+            dataset=", ".join(one.full_name for one in resolved),
+            detector=name,
+            command=_command_line(),
+        ),
+        images_of(data.dataset),
+        suggested_score=artifact.config.thresholds.common,
+    )
     if output is not None:
         data.write_results(output, result)
+        if len(resolved) == 1 and named.image_list is None:
+            record_truth(output, data.dataset.ground_truth(), resolved[0].part)
+        about = replace(
+            about,
+            overlap=overlap_with_training(training_config(source), data.dataset),
+            speed=measured_speed(runtime, data.dataset),
+        )
     coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
-    return _Scored(data.images, data.arrays(result), coco)
+    return _Scored(data.images, data.arrays(result), about, coco)
 
 
-def _data_of(
-    console: Console, source: DetectorSource, artifact: Artifact, named: _Named
-) -> ScoredDataset:
-    """The data set that is meant, of one or several annotation files."""
-    from retina.evaluation.scored_dataset import ScoredDataset
+def _resolved(source: DetectorSource, artifact: Artifact, named: _Named) -> list[ResolvedData]:
+    """The data sets that are meant, one for each annotation file."""
     from retina.evaluation.scored_images import folder_of_each
 
     annotated: Sequence[Path | None] = named.annotations or (None,)
     folders = folder_of_each(annotated, named.images)
-    resolved = [
+    return [
         scored_data(
             source,
             artifact.categories,
@@ -245,6 +294,11 @@ def _data_of(
         )
         for annotations, images in zip(annotated, folders, strict=True)
     ]
+
+
+def _data_of(console: Console, resolved: Sequence[ResolvedData], named: _Named) -> ScoredDataset:
+    from retina.evaluation.scored_dataset import ScoredDataset
+
     names = [one.full_name for one in resolved]
     data = ScoredDataset.of([one.dataset for one in resolved], names, named.image_list)
     print_lines(console, *describe_report(", ".join(names), data.dataset.report))

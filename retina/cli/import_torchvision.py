@@ -51,12 +51,13 @@ def command(
     from retina.errors import UserError, one_of
     from retina.modeling.importers.published import (
         UNUSED,
+        fetch_official,
         official_norm_eps,
         origin_of_published,
     )
     from retina.modeling.importers.torchvision import num_classes_of
     from retina.modeling.loading import read_weights
-    from retina.modeling.pretrained import fetch, origin_of_file
+    from retina.modeling.pretrained import origin_of_file
     from retina.prediction.detectors import torchvision_artifact
 
     chosen: Variant = one_of(variant, ("v1", "v2"), "--variant")
@@ -67,7 +68,8 @@ def command(
         read = read_weights(Path(state_dict))
         weights, taken = read.state_dict, read.taken
     else:
-        weights, taken = fetch(official, asked_as=state_dict, instead="; or give a local file"), ""
+        instead = "; or give a local file"
+        weights, taken = fetch_official(official, asked_as=state_dict, instead=instead), ""
         norm_eps = official_norm_eps(chosen) if norm_eps is None else norm_eps
     norm_eps = 1e-5 if norm_eps is None else norm_eps
     artifact = torchvision_artifact(

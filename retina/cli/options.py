@@ -99,7 +99,7 @@ def in_options(text: str, words: Sequence[str]) -> str:
         text: the message.
         words: the command line without the program's name.
     """
-    if words[:1] not in (["evaluate"], ["loss"]):
+    if words[:1] not in (["evaluate"], ["loss"], ["thresholds"]):
         return text
     for key, option in _KEYS.items():
         text = text.replace(key, option)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from retina.cli.options import (
 )
 from retina.cli.output import make_console, print_lines, progress
 from retina.wording import counted
+
+if TYPE_CHECKING:
+    from retina.prediction.predictor import Predictor
 
 
 def command(
@@ -40,7 +43,7 @@ def command(
             "--score-threshold",
             min=0.0,
             max=1.0,
-            help="Keep detections above this score; by default the one stored in the detector.",
+            help="Keep detections from this score on; by default from those kept in the detector.",
         ),
     ] = None,
     batch_size: BatchSize = 8,
@@ -92,10 +95,9 @@ def command(
             batch_size=batch_size,
             on_progress=advance,
         )
-    threshold = predictor.display_threshold if score_threshold is None else score_threshold
     print_lines(
         console,
-        f"{counted(run.num_detections, 'object')} above {threshold:.2f} in "
+        f"{counted(run.num_detections, 'object')} {_told(predictor, score_threshold)} in "
         f"{counted(run.num_images, 'image')}; pictures and detections.json in {output}",
     )
     if run.failures:
@@ -105,3 +107,13 @@ def command(
             *(f"  {failure}" for failure in run.failures),
         )
         raise SystemExit(1)
+
+
+def _told(predictor: Predictor, given: float | None) -> str:
+    """From which scores on objects were kept."""
+    if given is not None:
+        return f"from a score of {given:.2f} on"
+    least, most = (float(value) for value in predictor.thresholds.aminmax())
+    if least == most:
+        return f"from a score of {least:.2f} on"
+    return f"from their class's score on ({least:.2f} to {most:.2f})"

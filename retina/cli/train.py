@@ -87,6 +87,8 @@ def command(
         f"done: {counted(outcome.step, 'step')}, {outcome.seconds:.0f} s of training{best}; the "
         f"detectors are in {folder / 'checkpoints'}",
     )
+    if outcome.report is not None:
+        print_lines(console, f"report: {outcome.report}")
 
 
 def _config_of_data(
@@ -151,8 +153,8 @@ def _introduction(experiment: Experiment) -> Iterator[str]:
         f"{config.output_dir}"
     )
     yield from experiment.notes
-    for split, report in experiment.reports.items():
-        yield from describe_report(split, report)
+    for split, dataset in experiment.datasets.items():
+        yield from describe_report(split, dataset.report)
     if experiment.load_report is not None:
         yield f"{config.model.initialize_from}: {experiment.load_report.describe()}"
         for difference in experiment.differences:

@@ -140,18 +140,32 @@ def near_duplicates(fingerprints: Sequence[Fingerprint | None]) -> list[tuple[in
     Args:
         fingerprints: I of them; one that is None has no duplicate.
     """
+    if not fingerprints:
+        return []
+    pairs = near_duplicate_pairs(fingerprints)
+    count = len(fingerprints)
+    graph = coo_array((np.ones(len(pairs), np.int8), pairs.T), shape=(count, count))
+    number, group_of = connected_components(graph, directed=False)
+    groups: list[list[int]] = [[] for _ in range(number)]
+    for index, group in enumerate(group_of.tolist()):
+        groups[group].append(index)
+    return [tuple(group) for group in groups if len(group) > 1]
+
+
+def near_duplicate_pairs(fingerprints: Sequence[Fingerprint | None]) -> IntArray:
+    """``(P, 2)`` the positions of two images that show the same, the smaller one first.
+
+    Args:
+        fingerprints: I of them; one that is None has no duplicate.
+    """
     known = [(index, one) for index, one in enumerate(fingerprints) if one is not None]
     if len(known) < 2:
-        return []
+        return np.zeros((0, 2), dtype=np.int64)
     pairs = _pairs(
         np.array([one.bits for _, one in known]), np.array([one.thumbnail for _, one in known])
     )
-    graph = coo_array((np.ones(len(pairs), np.int8), pairs.T), shape=(len(known), len(known)))
-    number, group_of = connected_components(graph, directed=False)
-    groups: list[list[int]] = [[] for _ in range(number)]
-    for (index, _), group in zip(known, group_of.tolist(), strict=True):
-        groups[group].append(index)
-    return [tuple(group) for group in groups if len(group) > 1]
+    positions: IntArray = np.array([index for index, _ in known])[pairs]
+    return positions
 
 
 def _pairs(bits: BoolArray, thumbnails: npt.NDArray[np.uint8]) -> IntArray:

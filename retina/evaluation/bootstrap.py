@@ -8,40 +8,51 @@ image is hard for both and falls out of the difference. (hotcoco has a paired co
 but it counts an image that is drawn twice only once, so that its intervals have 0.76 of the width
 that they should have.)
 
-Letters: I images, K categories, T IoU thresholds, N detections, P true positives, S resamples.
+Letters: I images, K categories, T IoU thresholds, N detections, P true positives, S resamples,
+M caps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import COCO_IOUS
-from retina.evaluation.matching import match_detections, within_cap
+from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.matching import Ranking, match_pairs
+from retina.evaluation.pairs import Pairs, overlapping_pairs
 from retina.structures import BoolArray, FloatArray, IntArray
 
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's."""
+
+ALL_AREAS = (0.0, 1e10)
+"""COCO's area range of all objects."""
+
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+_IS_ABOVE = np.arange(101) / 100 < _RECALL_LEVELS
 _EPSILON = np.spacing(1)  # pycocotools adds it to the number of detections
-_BLOCK_ELEMENTS = 1 << 18
+_BLOCK_ELEMENTS = 1 << 22
 """Detections × resamples at a time, so that memory stays bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryMatches:
-    """What became of the detections of one category.
+    """What became of the detections of one category that are not ignored at every threshold.
 
     Attributes:
         images: ``(N,)`` the image of each detection, 0 … I-1; highest score first.
+        ranks: ``(N,)`` its rank in its image, 0 for the highest score.
         is_true: ``(T, N)`` whether it has found an object.
         is_ignored: ``(T, N)`` whether it counts neither as true nor as false (crowd regions).
         num_objects: ``(I,)`` that are to be found in each image.
     """
 
     images: IntArray
+    ranks: IntArray
     is_true: BoolArray
     is_ignored: BoolArray
     num_objects: IntArray
@@ -63,24 +74,55 @@ class ImageMatches:
 def match_per_image(metrics: CocoMetrics) -> ImageMatches:
     """Match the detections that were given to ``metrics``; images are in the order of their ids."""
     problem = metrics.problem()
-    matchings = match_detections(problem, COCO_IOUS)
-    kept = within_cap(problem, problem.max_detections[-1])
-    # Equal scores by image, as pycocotools ranks them: the rows of the problem need not be so.
-    kept = kept[np.lexsort((problem.images[kept], -problem.scores[kept]))]
-    is_object = ~problem.truth_is_crowd
-    found = []
+    pairs = overlapping_pairs(problem, at_least=IOU_THRESHOLDS[0])
+    return match_split(problem, pairs, Ranking.of(problem))
+
+
+def match_split(
+    problem: ScoringProblem,
+    pairs: Pairs,
+    ranking: Ranking,
+    area_range: tuple[float, float] = ALL_AREAS,
+) -> ImageMatches:
+    """Match all detections of a split, up to the problem's highest cap.
+
+    Args:
+        problem: of the split.
+        pairs: all that overlap by 0.5 at least.
+        ranking: of the detections.
+        area_range: only objects of these areas are to be found. Others, the detections that have
+            found them, and those of other areas that have found nothing are ignored.
+    """
+    low, high = area_range
+    is_out = (problem.truth_areas < low) | (problem.truth_areas > high)
+    areas = problem.boxes[:, 2] * problem.boxes[:, 3]
+    is_elsewhere = (areas < low) | (areas > high)
+    is_counted = ranking.ranks < problem.max_detections[-1]
+    pairs = pairs.at(is_counted[pairs.detections])
+    is_true = np.zeros((len(IOU_THRESHOLDS), len(areas)), dtype=np.bool_)
+    is_ignored = np.zeros_like(is_true)
+    matchings = match_pairs(problem, pairs, IOU_THRESHOLDS, is_out=is_out)
+    for row, matching in enumerate(matchings):
+        is_true[row] = matching.is_true
+        is_ignored[row] = matching.is_ignored | (matching.is_false & is_elsewhere)
+    is_counted &= ~is_ignored.all(axis=0)
+    order = ranking.order[is_counted[ranking.order]]
+    is_object = ~(problem.truth_is_crowd | is_out)
+    first = np.searchsorted(problem.categories[order], np.arange(1, problem.num_categories + 2))
+    categories = []
     for number in np.unique(problem.truth_categories[is_object]).tolist():
-        rows = kept[problem.categories[kept] == number]
-        images = problem.truth_images[is_object & (problem.truth_categories == number)] - 1
-        found.append(
+        rows = order[first[number - 1] : first[number]]
+        own = problem.truth_images[is_object & (problem.truth_categories == number)] - 1
+        categories.append(
             CategoryMatches(
                 images=problem.images[rows] - 1,
-                is_true=np.stack([one.is_true[rows] for one in matchings]),
-                is_ignored=np.stack([one.is_ignored[rows] for one in matchings]),
-                num_objects=np.bincount(images, minlength=problem.num_images),
+                ranks=ranking.ranks[rows],
+                is_true=is_true[:, rows],
+                is_ignored=is_ignored[:, rows],
+                num_objects=np.bincount(own, minlength=problem.num_images),
             )
         )
-    return ImageMatches(num_images=problem.num_images, categories=tuple(found))
+    return ImageMatches(num_images=problem.num_images, categories=tuple(categories))
 
 
 def draw_multiplicities(num_images: int, num_resamples: int, *, seed: int) -> IntArray:
@@ -100,78 +142,120 @@ def average_precisions(matches: ImageMatches, multiplicities: IntArray) -> Float
     Returns:
         ``(S,)``; -1 where a resample has no object, as in `DetectionMetrics`.
     """
+    means: FloatArray = resample(matches, multiplicities).precision.mean(axis=0)
+    return means
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """The means over the categories that have objects, in each resample; -1 where none has any.
+
+    Attributes:
+        precision: ``(T, S)`` the average precision at each threshold.
+        recall: ``(M, S)`` COCO's average recall at each cap on the detections of an image.
+    """
+
+    precision: FloatArray
+    recall: FloatArray
+
+
+def resample(
+    matches: ImageMatches, multiplicities: IntArray, caps: Sequence[int] = ()
+) -> Resampled:
+    """COCO's numbers of each resample.
+
+    Args:
+        matches: of one detector.
+        multiplicities: ``(S, I)`` how often each image counts.
+        caps: M caps; none above that of the matches.
+    """
     num_resamples = len(multiplicities)
-    totals, counts = np.zeros(num_resamples), np.zeros(num_resamples)
+    # Resamples lie side by side, so that running sums add whole rows.
+    by_image = np.ascontiguousarray(multiplicities.T, dtype=np.int32)  # (I, S)
+    precision = np.zeros((len(IOU_THRESHOLDS), num_resamples))
+    recall = np.zeros((len(caps), num_resamples))
+    counts = np.zeros(num_resamples)
     for category in matches.categories:
+        num_objects = _weighted(category.num_objects, by_image)  # (S,)
+        has_objects = num_objects > 0
+        counts += has_objects
         block = max(1, _BLOCK_ELEMENTS // max(1, len(category.images)))
         for start in range(0, num_resamples, block):
-            rows = slice(start, start + block)
-            values = _category_ap(category, multiplicities[rows])
-            has_objects = values >= 0
-            totals[rows] += np.where(has_objects, values, 0.0)
-            counts[rows] += has_objects
-    return np.where(counts > 0, totals / np.maximum(counts, 1), -1.0)
+            part = slice(start, start + block)
+            precision[:, part] += _category_precision(
+                category, by_image[:, part], num_objects[part]
+            )
+        for row, cap in enumerate(caps):
+            found = (category.is_true & (category.ranks < cap)).sum(axis=0)
+            of_image = np.bincount(category.images, found, matches.num_images).astype(np.int64)
+            share = _weighted(of_image, by_image) / len(category.is_true)
+            recall[row] += np.where(has_objects, share / np.maximum(num_objects, 1), 0.0)
+    return Resampled(
+        *(np.where(counts > 0, sums / np.maximum(counts, 1), -1.0) for sums in (precision, recall))
+    )
 
 
-def _category_ap(category: CategoryMatches, multiplicities: IntArray) -> FloatArray:
-    """``(S,)`` the AP of one category in each resample, -1 where it has no object."""
-    num_objects = multiplicities @ category.num_objects  # (S,)
-    needed = _needed_true_positives(num_objects)
-    # Resamples lie side by side, so that running sums add whole rows.
-    weights = multiplicities.T.astype(np.int32)[category.images]  # (N, S)
-    # Only crowd regions make a difference between the thresholds in what is counted.
-    ranks = None if category.is_ignored.any() else np.cumsum(weights, axis=0, dtype=np.int32)
-    total = np.zeros(len(num_objects))
-    for is_true, is_ignored in zip(category.is_true, category.is_ignored, strict=True):
-        counted = ranks
-        if counted is None:
-            counted = np.cumsum(weights * ~is_ignored[:, None], axis=0, dtype=np.int32)
+def _weighted(of_image: IntArray, by_image: npt.NDArray[np.int32]) -> IntArray:
+    """``(S,)`` the sum over the images of each resample, of a count that few images have."""
+    rows = np.flatnonzero(of_image)
+    sums: IntArray = of_image[rows] @ by_image[rows]
+    return sums
+
+
+def _category_precision(
+    category: CategoryMatches, by_image: npt.NDArray[np.int32], num_objects: IntArray
+) -> FloatArray:
+    """``(T, S)`` the AP of one category in each resample, 0 where it has no object."""
+    read = np.flatnonzero(category.is_true.any(axis=0))
+    last = int(read[-1]) + 1 if len(read) else 0  # what comes after is never read
+    weights = by_image[category.images[:last]]  # (N, S)
+    ranks = np.cumsum(weights, axis=0, dtype=np.int32)
+    values = np.zeros((len(category.is_true), len(num_objects)))
+    for row, (is_true, is_ignored) in enumerate(
+        zip(category.is_true[:, :last], category.is_ignored[:, :last], strict=True)
+    ):
         # Recall rises at true positives only, so only the precision there is ever read.
         rows = np.flatnonzero(is_true)
+        counted = ranks[rows]
+        left_out = np.flatnonzero(is_ignored)
+        if len(left_out):
+            before = np.zeros((len(left_out) + 1, len(num_objects)), dtype=np.int32)
+            np.cumsum(weights[left_out], axis=0, out=before[1:])
+            counted -= before[np.searchsorted(left_out, rows)]
         true = np.cumsum(weights[rows], axis=0, dtype=np.int32)  # (P, S)
-        total += _mean_precision(true, counted[rows], needed)
-    values: FloatArray = np.where(num_objects > 0, total / len(category.is_true), -1.0)
-    return values
-
-
-def _needed_true_positives(num_objects: IntArray) -> IntArray:
-    """``(S, 101)``: how many true positives reach each recall level.
-
-    The smallest m with m / objects ≥ level in float64, the comparison that pycocotools makes.
-    """
-    objects = np.maximum(num_objects, 1)[:, None]
-    needed = np.ceil(_RECALL_LEVELS * objects).astype(np.int64)
-    needed -= (needed > 0) & ((needed - 1) / objects >= _RECALL_LEVELS)
-    needed += needed / objects < _RECALL_LEVELS
-    return needed
+        values[row] = _mean_precision(true, counted, num_objects)
+    return np.where(num_objects > 0, values, 0.0)
 
 
 def _mean_precision(
-    true: npt.NDArray[np.int32], counted: npt.NDArray[np.int32], needed: IntArray
+    true: npt.NDArray[np.int32], counted: npt.NDArray[np.int32], num_objects: IntArray
 ) -> FloatArray:
     """``(S,)`` the interpolated precision, averaged over the recall levels.
 
     Args:
         true: ``(P, S)`` true positives up to and including each of them.
         counted: ``(P, S)`` detections up to there that are not ignored.
-        needed: ``(S, 101)`` true positives that reach each recall level.
+        num_objects: ``(S,)``.
     """
-    num_true, num_resamples = true.shape
-    if num_true == 0:
-        return np.zeros(num_resamples)
     precision = true / (counted + _EPSILON)
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    # One search for all resamples: each lies above the one before it.
-    height = max(int(true[-1].max()), int(needed.max())) + 1
-    numbers = np.arange(num_resamples)[:, None]
-    at = np.searchsorted(
-        (true.T + numbers * height).ravel(), (needed + numbers * height).ravel(), side="left"
-    )
-    reached = needed <= true[-1][:, None]
-    rows = np.where(reached, at.reshape(needed.shape) - numbers * num_true, 0)
-    read: FloatArray = np.where(reached, precision[rows, numbers], 0.0)
-    means: FloatArray = read.mean(axis=1)
+    reached = _levels_reached(true, num_objects)
+    reached[1:] -= reached[:-1].copy()  # each level is read where it is first reached
+    means: FloatArray = np.einsum("ps,ps->s", precision, reached) / len(_RECALL_LEVELS)
     return means
+
+
+def _levels_reached(true: npt.NDArray[np.int32], num_objects: IntArray) -> FloatArray:
+    """``(P, S)`` how many recall levels are at most true / objects, compared as pycocotools does.
+
+    A level is i × 0.01, which in float64 is sometimes more than i / 100: a recall of exactly i /
+    100 does not reach it then.
+    """
+    hundredths = 100.0 * true / np.maximum(num_objects, 1)
+    whole = np.floor(hundredths)
+    falls_short = (whole == hundredths) & _IS_ABOVE[whole.astype(np.int64)]
+    levels: FloatArray = whole + 1.0 - falls_short
+    return levels
 
 
 def interval(samples: Iterable[float] | FloatArray, confidence: float) -> tuple[float, float]:

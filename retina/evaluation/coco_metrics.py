@@ -135,8 +135,11 @@ class CocoMetrics:
         In a process group every rank must call this; every rank gets the same numbers. An image
         that several ranks were given (a sampler that pads) counts once, as the first rank saw it.
         """
+        return self.numbers_of(self.problem())
+
+    def numbers_of(self, problem: ScoringProblem) -> DetectionMetrics:
+        """The numbers of what `problem` has given; no other rank is asked."""
         truth = self.ground_truth
-        problem = self.problem()
         caps = problem.max_detections
         arrays = run_engine(problem, self.backend)
         numbers = summarize(arrays.precision, arrays.recall, caps)

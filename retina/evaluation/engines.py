@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import hotcoco
@@ -133,6 +133,55 @@ def match_images(
     return entries
 
 
+def run_slices(
+    problem: ScoringProblem,
+    *,
+    truth_values: FloatArray,
+    values: FloatArray,
+    ranges: Sequence[tuple[float, float]],
+    caps: Sequence[int] | None = None,
+) -> Accumulated:
+    """Precision and recall of the objects with a property in some ranges, as COCO has it for areas.
+
+    What an area is to COCO the property is here: an object outside a range is ignored with the
+    detection that has found it, and so is a detection outside the range that has found nothing.
+
+    Args:
+        problem: of the split.
+        truth_values: ``(G,)`` the property of each annotation.
+        values: ``(N,)`` the property of each detection.
+        ranges: lowest and highest value, both within.
+        caps: on the detections of one category in one image; None for the problem's highest.
+
+    Returns:
+        The arrays with one row of A for each range.
+    """
+    evaluation = _hotcoco_evaluation(
+        replace(
+            problem,
+            truth_areas=np.asarray(truth_values, dtype=np.float64),
+            max_detections=tuple(caps or problem.max_detections[-1:]),
+        ),
+        values,
+    )
+    evaluation.params.area_rng = [list(one) for one in ranges]
+    evaluation.params.area_rng_lbl = [str(number) for number in range(len(ranges))]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    arrays = evaluation.eval
+    return Accumulated(
+        *(np.asarray(arrays[key], dtype=np.float64) for key in ("precision", "recall", "scores"))
+    )
+
+
+def tide(problem: ScoringProblem) -> dict[str, Any]:
+    """The errors as hotcoco counts them: ``ap_base``, ``delta_ap`` and ``counts``, at IoU 0.5."""
+    evaluation = _hotcoco_evaluation(problem)
+    evaluation.evaluate()
+    errors: dict[str, Any] = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)
+    return errors
+
+
 def _run_hotcoco(problem: ScoringProblem, ious: Sequence[float]) -> dict[str, Any]:
     evaluation = _hotcoco_evaluation(problem)
     evaluation.params.iou_thrs = list(ious)
@@ -142,7 +191,8 @@ def _run_hotcoco(problem: ScoringProblem, ious: Sequence[float]) -> dict[str, An
     return arrays
 
 
-def _hotcoco_evaluation(problem: ScoringProblem) -> Any:
+def _hotcoco_evaluation(problem: ScoringProblem, values: FloatArray | None = None) -> Any:
+    """The evaluation before it runs; ``values`` are taken for the areas of the detections."""
     truth = hotcoco.COCO.from_arrays(
         [
             {"id": image, "width": 0, "height": 0, "file_name": ""}
@@ -155,7 +205,10 @@ def _hotcoco_evaluation(problem: ScoringProblem) -> Any:
         area=problem.truth_areas,
         iscrowd=problem.truth_is_crowd,
     )
-    evaluation = hotcoco.COCOeval(truth, truth.load_res(problem.rows()), "bbox")
+    found = truth.load_res(problem.rows())
+    if values is not None and len(values):
+        found.update_anns(ids=np.arange(1, len(values) + 1), area=np.asarray(values, np.float64))
+    evaluation = hotcoco.COCOeval(truth, found, "bbox")
     evaluation.params.max_dets = list(problem.max_detections)
     return evaluation
 

@@ -12,7 +12,13 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig, collate_images
 from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import BATCH_SIZE, COCO_MAX_DETECTIONS, DEFAULT_BACKEND, Backend
+from retina.evaluation.engines import (
+    BATCH_SIZE,
+    COCO_MAX_DETECTIONS,
+    DEFAULT_BACKEND,
+    Backend,
+    ScoringProblem,
+)
 from retina.evaluation.metrics import DetectionMetrics
 from retina.objective.criterion import Criterion
 from retina.runtime import Runtime, TorchRuntime
@@ -29,12 +35,14 @@ class EvaluationResult:
         losses: classification and box regression loss over the whole split; None unless asked for.
         image_ids: of all images, as their file has them, in the data set's order.
         detections: in each of them, in pixels of the original image.
+        problem: the same and the ground truth, as matching takes them; over all ranks.
     """
 
     metrics: DetectionMetrics
     losses: dict[str, float] | None
     image_ids: tuple[OriginalId, ...]
     detections: tuple[Detections, ...]
+    problem: ScoringProblem | None = None
 
 
 class Evaluator:
@@ -139,11 +147,13 @@ class Evaluator:
                 on_progress(len(batch))
         originals = metrics.ground_truth.original_image_ids
         everything = [pair for part in gather_objects(seen) for pair in part]
+        problem = metrics.problem()
         return EvaluationResult(
-            metrics=metrics.compute(),
+            metrics=metrics.numbers_of(problem),
             losses=None if totals is None else _losses(sum_over_ranks(totals)),
             image_ids=tuple(originals.get(image_id, image_id) for image_id, _ in everything),
             detections=tuple(found for _, found in everything),
+            problem=problem,
         )
 
 

@@ -6,7 +6,11 @@ finds none but lies in a crowd region counts neither as true nor as false. Becau
 of the scores, the matches above any score are those of all detections, cut there: one matching has
 the counts of every operating point.
 
-Letters: N detections, G annotations.
+The engines tell what became of each detection as lists of Python numbers, which for 20,000 images
+take a minute and several gigabytes. Here all images and categories are matched side by side: first
+the best detection of each, then the second.
+
+Letters: N detections, G annotations, P pairs, T IoU thresholds.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.engines import ScoringProblem
-from retina.evaluation.overlaps import Pairs, overlapping_pairs
-from retina.structures import BoolArray, IntArray
+from retina.evaluation.pairs import Pairs, overlapping_pairs
+from retina.structures import BoolArray, FloatArray, IntArray
 
 _LARGEST_AREA = 1e10
 """Of COCO's range of all areas."""
@@ -54,78 +58,130 @@ class Matching:
         return (self.annotation < 0) & ~self.is_ignored
 
 
-def within_cap(problem: ScoringProblem, cap: int) -> IntArray:
-    """The rows of the detections that are among the best of their image and class, ascending."""
-    order = np.lexsort((-problem.scores, problem.categories, problem.images))
-    images, categories = problem.images[order], problem.categories[order]
-    is_first = np.ones(len(order), dtype=np.bool_)
-    is_first[1:] = (np.diff(images) != 0) | (np.diff(categories) != 0)
-    starts = np.flatnonzero(is_first)
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    return np.sort(order[place < cap])
-
-
 def match_detections(problem: ScoringProblem, ious: Sequence[float]) -> tuple[Matching, ...]:
     """Match all detections of a split, however many an image has, at each threshold."""
-    if not ious:
-        return ()
-    least = min(map(_reached_at, ious))
-    pairs = overlapping_pairs(problem, at_least=least, over_own_area=problem.truth_is_crowd)
-    pairs = pairs.best_first()
-    by_rank = np.argsort(-problem.scores, kind="stable")
-    return tuple(_match(problem, pairs, by_rank, float(iou)) for iou in ious)
+    return match_pairs(problem, overlapping_pairs(problem, at_least=min(ious)), ious)
 
 
-def _reached_at(iou: float) -> float:
-    return min(iou, 1 - 1e-10)  # pycocotools' own: else rounding would keep an equal box from IoU 1
+def match_pairs(
+    problem: ScoringProblem,
+    pairs: Pairs,
+    ious: Sequence[float] | FloatArray,
+    *,
+    is_out: BoolArray | None = None,
+) -> tuple[Matching, ...]:
+    """The same, of pairs that are known.
+
+    Args:
+        problem: of the split.
+        pairs: of any classes, all that overlap by the lowest threshold at least; a detection that
+            is in none finds nothing.
+        ious: the thresholds.
+        is_out: ``(G,)`` objects that count as little as crowd regions do, as COCO has it for
+            objects outside an area range; each absorbs one detection.
+    """
+    is_ignored = problem.truth_is_crowd if is_out is None else problem.truth_is_crowd | is_out
+    turns = _turns(problem, _candidates(problem, pairs, min(ious)), is_ignored)
+    return tuple(_matched(problem, turns, float(iou), is_ignored) for iou in ious)
 
 
-def _match(problem: ScoringProblem, pairs: Pairs, by_rank: IntArray, iou: float) -> Matching:
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The order that COCO takes detections in.
+
+    Attributes:
+        ranks: ``(N,)`` of each detection in its image and category, 0 for the highest score.
+        order: ``(N,)`` all of them by category, then by falling score, then by image.
+    """
+
+    ranks: IntArray
+    order: IntArray
+
+    @classmethod
+    def of(cls, problem: ScoringProblem) -> Ranking:
+        """That of a split's detections; equal scores of an image stay as they were given."""
+        order = np.lexsort((problem.images, -problem.scores, problem.categories))
+        by_group = order[np.argsort(_groups(problem)[order], kind="stable")]
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[by_group] = _positions_in_runs(_groups(problem)[by_group])
+        return cls(ranks, order)
+
+
+def within_cap(problem: ScoringProblem, cap: int) -> IntArray:
+    """The rows of the detections that are among the best of their image and class, ascending."""
+    return np.flatnonzero(Ranking.of(problem).ranks < cap)
+
+
+def _matched(
+    problem: ScoringProblem, turns: Sequence[Pairs], iou: float, is_ignored_truth: BoolArray
+) -> Matching:
     annotation = np.full(len(problem.images), -1, dtype=np.int64)
-    reaching = pairs.at(pairs.overlaps >= _reached_at(iou))
-    in_crowd = problem.truth_is_crowd[reaching.annotations]
-    detection = _settle(reaching.at(~in_crowd), by_rank, len(problem.truth_images))
-    objects = np.flatnonzero(detection >= 0)
-    annotation[detection[objects]] = objects
-    crowds = reaching.at(in_crowd & (annotation[reaching.detections] < 0))
-    ignored, first = np.unique(crowds.detections, return_index=True)
-    annotation[ignored] = crowds.annotations[first]
+    is_taken = np.zeros(len(problem.truth_images), dtype=np.bool_)
+    enough = min(iou, 1 - 1e-10)  # as pycocotools has it
+    for turn in turns:
+        free = turn.at((turn.overlaps >= enough) & ~is_taken[turn.annotations])
+        best = free.at(_is_first(free.detections))
+        annotation[best.detections] = best.annotations
+        is_taken[best.annotations] = ~problem.truth_is_crowd[best.annotations]
+    rows = np.flatnonzero(annotation >= 0)
+    is_absorbed = is_ignored_truth[annotation[rows]]
     areas = problem.boxes[:, 2] * problem.boxes[:, 3]
     is_ignored = ((areas < 0) | (areas > _LARGEST_AREA)) & (annotation < 0)
-    is_ignored[ignored] = True
+    is_ignored[rows] = is_absorbed
+    detection = np.full(len(is_taken), -1, dtype=np.int64)
+    true = rows[~is_absorbed]
+    detection[annotation[true]] = true
     return Matching(iou, annotation, is_ignored, detection)
 
 
-def _settle(pairs: Pairs, by_rank: IntArray, num_annotations: int) -> IntArray:
-    """The detection that each object is given to, -1 for none.
+def _candidates(problem: ScoringProblem, pairs: Pairs, iou: float) -> Pairs:
+    is_same_class = (
+        problem.categories[pairs.detections] == problem.truth_categories[pairs.annotations]
+    )
+    return pairs.at(is_same_class & (pairs.overlaps >= min(iou, 1 - 1e-10)))
 
-    In turn, the best detection first, each takes the free object that it overlaps most. The same
-    comes out if all ask at once for the object that they want most, an object stays with the best
-    of those that ask, and the others ask for their next one (Gale and Shapley 1962): all objects
-    prefer the same detections. That takes few rounds, each over whole arrays.
 
-    Args:
-        pairs: of detections and objects, of each detection the object that it wants most first.
-        by_rank: ``(N,)`` all detections, the best score first.
-        num_annotations: G.
+def _turns(problem: ScoringProblem, pairs: Pairs, is_ignored: BoolArray) -> list[Pairs]:
+    """The pairs of the best detection of every image and category, of the second, and so on.
+
+    Those of a detection stand together, the object first that it would rather find: one that
+    counts, the largest overlap, and among equal ones the last, as pycocotools chooses.
     """
-    nobody = len(by_rank)
-    ranks = np.empty(nobody, dtype=np.int64)
-    ranks[by_rank] = np.arange(nobody)
-    holder = np.full(num_annotations, nobody, dtype=np.int64)  # the rank of whom an object is with
-    asking, place = np.unique(pairs.detections, return_index=True)
-    next_pair = np.zeros(len(ranks), dtype=np.int64)
-    next_pair[asking] = place
-    end = np.zeros(len(ranks), dtype=np.int64)
-    end[asking] = np.append(place[1:], len(pairs.detections))
-    while len(asking):
-        wanted = pairs.annotations[next_pair[asking]]
-        objects = np.unique(wanted)
-        before = holder[objects]
-        np.minimum.at(holder, wanted, ranks[asking])
-        refused = asking[holder[wanted] != ranks[asking]]
-        sent_away = by_rank[before[(before != holder[objects]) & (before != nobody)]]
-        asking = np.concatenate([refused, sent_away])
-        next_pair[asking] += 1
-        asking = asking[next_pair[asking] < end[asking]]
-    return np.append(by_rank, -1)[holder]
+    if len(pairs) == 0:
+        return []
+    detections = np.unique(pairs.detections)
+    groups = _groups(problem)[detections]
+    order = np.lexsort((-problem.scores[detections], groups))
+    turn_of = np.zeros(len(problem.images), dtype=np.int64)
+    turn_of[detections[order]] = _positions_in_runs(groups[order])
+    turns = turn_of[pairs.detections]
+    rows = np.lexsort(
+        (
+            -pairs.annotations,
+            -pairs.overlaps,
+            is_ignored[pairs.annotations],
+            pairs.detections,
+            turns,
+        )
+    )
+    ends = np.cumsum(np.bincount(turns))
+    return [pairs.at(rows[start:stop]) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _groups(problem: ScoringProblem) -> IntArray:
+    groups: IntArray = problem.images * (problem.num_categories + 1) + problem.categories
+    return groups
+
+
+def _positions_in_runs(values: IntArray) -> IntArray:
+    """The position of each value in its run of equal ones: 0, 1, … and again from 0."""
+    starts = np.flatnonzero(_is_first(values))
+    lengths = np.diff(np.append(starts, len(values)))
+    positions: IntArray = np.arange(len(values)) - np.repeat(starts, lengths)
+    return positions
+
+
+def _is_first(values: IntArray) -> BoolArray:
+    is_first = np.ones(len(values), dtype=np.bool_)
+    is_first[1:] = values[1:] != values[:-1]
+    return is_first

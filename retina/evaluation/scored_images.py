@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from retina.datasets import format_of
+from retina.datasets import FolderConfig, format_of
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.categories import joined_categories
 from retina.datasets.coco_results import DetectionArrays, read_results
@@ -61,6 +61,22 @@ class ScoredImages:
             for source, own in zip(self.sources, rows, strict=True)
             if len(own)
         ]
+
+    def paths_in(self, folders: Sequence[Path | None]) -> dict[int, Path]:
+        """The file of each image by its id in the ground truth.
+
+        Args:
+            folders: of the images of each annotation file; None where it is not known.
+        """
+        found = {}
+        rows = zip(
+            self.truth.image_ids.tolist(), self.file_names, self.source_of.tolist(), strict=True
+        )
+        for image_id, name, source in rows:
+            folder = folders[source]
+            if folder is not None:
+                found[image_id] = folder / name
+        return found
 
     def take(self, rows: IntArray) -> Self:
         """Only some images."""
@@ -161,22 +177,35 @@ def folder_of_each(annotations: Sequence[Path | None], images: Sequence[Path]) -
     return [images[0] if images else None] * len(annotations)
 
 
+def config_of(annotations: Path, images: Path | None) -> FolderConfig:
+    """What reads annotations of any format; without ``images`` where they are by custom.
+
+    Raises:
+        UserError: the format needs the images and they are not found.
+    """
+    config: type[FolderConfig] = format_of(annotations) if annotations.exists() else CocoConfig
+    folder = images or config.images_of(annotations)
+    if folder is None and config is not CocoConfig:
+        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
+    return config.model_validate(
+        {
+            "images": folder or annotations.parent,
+            "annotations": annotations,
+            "unused_categories": "keep",
+        }
+    )
+
+
 def read_table(annotations: Path, images: Path | None) -> AnnotationTable:
     """The annotations of a file or folder of any format, as they are scored against.
 
     Raises:
         UserError: they cannot be used, or the format needs the images and they are not found.
     """
-    config = format_of(annotations) if annotations.exists() else CocoConfig
-    if config is CocoConfig:
+    config = config_of(annotations, images)
+    if isinstance(config, CocoConfig):
         return read_coco_annotations(annotations)
-    folder = images or config.images_of(annotations)
-    if folder is None:
-        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
-    part = config.model_validate(
-        {"images": folder, "annotations": annotations, "unused_categories": "keep"}
-    )
-    return part.build(check_images=False).table
+    return config.build(check_images=False).table
 
 
 def _read_each(

@@ -21,7 +21,7 @@ import numpy as np
 
 from retina.evaluation.engines import ScoringProblem, category_numbers
 from retina.evaluation.iou_metrics import mean_of_known
-from retina.evaluation.overlaps import Pairs, overlapping_pairs
+from retina.evaluation.pairs import Pairs, pairs_of_boxes
 from retina.structures import BoolArray, FloatArray, GroundTruth, IntArray
 
 VOC_IOU = 0.5
@@ -132,9 +132,18 @@ def _marks(
     problem: ScoringProblem, is_difficult: BoolArray, order: IntArray, ious: Sequence[float]
 ) -> list[tuple[BoolArray, BoolArray]]:
     """For each threshold ``(N,)`` who has found an object and who is ignored, best score first."""
-    everyone = np.zeros(len(is_difficult), dtype=np.bool_)
-    pairs = overlapping_pairs(problem, at_least=min(ious), over_own_area=everyone)
-    best = _nearest(pairs)
+    pairs = pairs_of_boxes(
+        problem.images,
+        problem.boxes,
+        problem.truth_images,
+        problem.truth_boxes,
+        np.zeros(len(is_difficult), dtype=np.bool_),  # VOC has no crowd regions
+        at_least=min(ious),
+    )
+    is_of_class = (
+        problem.categories[pairs.detections] == problem.truth_categories[pairs.annotations]
+    )
+    best = _nearest(pairs.at(is_of_class))
     annotation = np.full(len(problem.images), -1, dtype=np.int64)
     overlap = np.zeros(len(problem.images))
     annotation[best.detections], overlap[best.detections] = best.annotations, best.overlaps

@@ -10,7 +10,7 @@ import torch
 from retina.artifact import Artifact, make_artifact
 from retina.configuration import to_yaml
 from retina.datasets.batch_sampling import BatchSampler
-from retina.datasets.dataset import DatasetReport
+from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import Collate
 from retina.devices import pick_device, pick_precision
 from retina.distributed import barrier, is_main_process, world_size
@@ -35,6 +35,7 @@ from retina.experiment.setup import TrainingSetup, build_forward, instrument_hoo
 from retina.modeling.detector import RetinaNet
 from retina.modeling.loading import LoadReport
 from retina.modeling.pretrained import WeightOrigin
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.runtime import TorchRuntime
 from retina.storage import make_folder, remove_parts, write_text
 from retina.structures import Categories
@@ -69,7 +70,7 @@ class Experiment:
     Attributes:
         trainer: runs it.
         config: with everything decided that the config left open.
-        reports: what reading each split found, by the split's name.
+        datasets: the splits, by name.
         load_report: what was taken from ``model.initialize_from``, or None.
         differences: what the file that it starts from says otherwise, a line each.
         changes: what the config says otherwise than when the run was last saved, a line each.
@@ -79,7 +80,7 @@ class Experiment:
 
     trainer: Trainer
     config: ExperimentConfig
-    reports: dict[str, DatasetReport]
+    datasets: dict[str, DetectionDataset]
     load_report: LoadReport | None
     differences: tuple[str, ...]
     changes: tuple[str, ...]
@@ -165,8 +166,7 @@ def build_experiment(
     if is_main_process():
         write_text(config.output_dir / CONFIG, to_yaml(config))
     splits = {"train": train} | ({} if validation is None else {"validation": validation})
-    reports = {name: split.report for name, split in splits.items()}
-    return Experiment(trainer, config, reports, load_report, differences, changes, notes, detector)
+    return Experiment(trainer, config, splits, load_report, differences, changes, notes, detector)
 
 
 def _told_length(training: TrainingConfig, steps_per_epoch: int) -> tuple[str, ...]:
@@ -218,7 +218,9 @@ def _build_trainer(
     ]
     run = TrainingRun(
         folder=RunFolder(
-            config.output_dir, _artifact_maker(config, setup.train.categories, origin)
+            config.output_dir,
+            _artifact_maker(config, setup.train.categories, origin),
+            config.dataset.validation,
         ),
         detector=forward.detector,
         evaluated=evaluated,
@@ -289,7 +291,7 @@ def _artifact_maker(
     config: ExperimentConfig, categories: Categories, origin: WeightOrigin | None
 ) -> MakeArtifact:
     def make(
-        trained: RetinaNet, facts: dict[str, float | int], threshold: float | None
+        trained: RetinaNet, facts: dict[str, float | int], thresholds: ThresholdsConfig | None
     ) -> Artifact:
         return make_artifact(
             trained,
@@ -298,7 +300,7 @@ def _artifact_maker(
             postprocess=config.postprocess,
             categories=categories,
             training=facts,
-            display_threshold=threshold,
+            thresholds=thresholds,
             pretrained=origin,
         )
 

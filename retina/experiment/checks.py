@@ -75,9 +75,10 @@ def check_frozen(model: InitializedModelConfig) -> None:
     """
     backbone = model.backbone
     if backbone.frozen_stages and backbone.weights is None and model.initialize_from is None:
+        known = f" ({backbone.usual_weights})" if backbone.usual_weights else ""
         raise UserError(
             f"model.backbone.frozen_stages: {backbone.frozen_stages} stages would stay random for "
-            "ever; set model.backbone.weights (IMAGENET1K_V1), model.initialize_from, or 0"
+            f"ever; set model.backbone.weights{known}, model.initialize_from, or 0"
         )
 
 

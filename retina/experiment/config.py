@@ -77,6 +77,8 @@ class EvaluationConfig(Config):
     """Images that the network is given at a time."""
     backend: Backend = DEFAULT_BACKEND
     """The scoring engine; both give the same numbers."""
+    report: bool = True
+    """At the end, write ``evaluation/report.html`` about the best detector."""
 
 
 class ExperimentConfig(Config):

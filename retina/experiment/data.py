@@ -266,6 +266,11 @@ def _config_of_run(options: DataOptions, purpose: str) -> Path:
     return run / CONFIG
 
 
+def training_config(source: object) -> ExperimentConfig | None:
+    """The config of the run that a detector file lies in; None where there is none to be read."""
+    return _training_config(source)[0] if isinstance(source, Path) else None
+
+
 def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, str]:
     """The config of the run that a detector lies in, or None and why."""
     run = None if detector is None else run_folder(detector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from retina.devices import PrecisionChoice, pick_device
@@ -13,6 +14,7 @@ from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.experiment.building import Experiment, build_experiment
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.data import DataOptions, resolve_data
+from retina.experiment.reporting import report_training
 from retina.modeling.detector_names import detector_given
 from retina.prediction.predictor import Predictor, load
 from retina.training.progress import TrainingProgress
@@ -57,7 +59,10 @@ def train(
         else:
             for line in (*experiment.changes, *experiment.notes):
                 TrainingProgress(0, quiet=quiet or not is_main_process()).message(line)
-        return experiment.trainer.run()
+        outcome = experiment.trainer.run()
+        if outcome.signal is None and is_main_process():
+            outcome = replace(outcome, report=report_training(experiment))
+        return outcome
 
 
 def evaluate(

@@ -25,8 +25,13 @@ from retina.wording import first_line
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
-
 UNKNOWN = "unknown"
+
+INSTEAD = (
+    "give model.backbone.weights=FILE; or start from random weights, of which nothing is frozen: "
+    "--from-scratch of retina train and retina init"
+)
+"""What else can be done where the weights of a backbone cannot be fetched."""
 
 
 class WeightOrigin(Config):
@@ -100,8 +105,7 @@ def pretrained_state_dict(name: str, weights: str) -> StateDict:
     return fetch(
         known[weights],
         asked_as=f"model.backbone.weights: '{weights}' of {name}",
-        instead="; or give model.backbone.weights=FILE; or start from random weights: retina train "
-        "--from-scratch, or model.backbone.weights=null",
+        instead=f"; or {INSTEAD}",
     )
 
 

@@ -69,8 +69,6 @@ def taken_for(source: DetectorSource) -> list[str]:
         return []
     found = published_source(source)
     line = f"{source}: torchvision's {found.name}, COCO's 80 classes, kept at {file_of(source)}"
-    if not found.is_as_published:
-        line += f" (not the file that was published: its SHA-256 is {found.sha256})"
     if Path(source).exists():
         line += f"; for the file of that name say ./{source}"
     return [line]

@@ -35,18 +35,18 @@ def draw_comparison(
         targets: in pixels of the image.
         detections: in pixels of the image.
         categories: give the names.
-        score_threshold: leaves out detections that do not score more.
+        score_threshold: leaves out detections that score less.
     """
     picture = scaled(image, smallest_side=_SMALLEST_SIDE)
     targets = targets.rescaled(size_of(image), size_of(picture))
     detections = detections.rescaled(size_of(image), size_of(picture))
-    shown = detections if score_threshold is None else detections.above(score_threshold)
+    shown = detections if score_threshold is None else detections.at_least(score_threshold)
     num_crowds = int(targets.is_crowd.sum())
     truth = f"truth: {len(targets) - num_crowds}" + (f" and {num_crowds} crowd" * bool(num_crowds))
-    above = "" if score_threshold is None else f" above {score_threshold:g}"
+    least = "" if score_threshold is None else f" from {score_threshold:g} on"
     left = _captioned(draw_targets(picture, targets, categories), truth)
     right = _captioned(
-        draw_detections(picture, shown, categories), f"predictions{above}: {len(shown)}"
+        draw_detections(picture, shown, categories), f"predictions{least}: {len(shown)}"
     )
     gap = np.full((left.shape[0], max(4, left.shape[1] // 160), 3), _BACKGROUND, dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)

@@ -25,14 +25,15 @@ class Predictor:
     Attributes:
         runtime: finds the objects.
         categories: the classes; `Detections.labels` index their names.
-        display_threshold: score above which a detection is worth showing: the mean over the classes
-            of the threshold of the best F1 on the validation set of the training, or 0.3 without.
+        thresholds: ``(K,)`` float64, the score from which on a detection of each class is worth
+            showing: as ``retina thresholds`` has chosen them, else as the training has by the best
+            F1 on its validation set, else 0.3.
     """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.categories: Categories = runtime.categories
-        self.display_threshold = runtime.display_threshold
+        self.thresholds: torch.Tensor = runtime.thresholds
 
     @classmethod
     def from_artifact(
@@ -68,8 +69,8 @@ class Predictor:
                 ``(height, width, 3)`` in RGB order, grey ``(height, width)`` or RGBA ``(height,
                 width, 4)``; or a tensor ``(C, height, width)``, uint8 or float in 0 … 1, of 3, 1 or
                 4 channels. Alpha is dropped, and EXIF orientation applied, as in files.
-            score_threshold: keep detections with a higher score; None keeps those above
-                ``display_threshold``. Below the detector's own threshold (0.05 as a rule) nothing
+            score_threshold: keep detections of at least this score; None takes ``thresholds``, of
+                each class its own. Below ``postprocess.score_threshold`` (0.05 as a rule) nothing
                 is found.
             batch_size: how many images the network sees at a time, padded to one size.
 
@@ -83,9 +84,7 @@ class Predictor:
             RunError: memory ran out.
         """
         threshold = (
-            self.display_threshold
-            if score_threshold is None
-            else _checked_threshold(score_threshold)
+            self.thresholds if score_threshold is None else _checked_threshold(score_threshold)
         )
         batch_size = count_given(batch_size, "batch_size", least=1)
         given = listed(images)
@@ -93,7 +92,7 @@ class Predictor:
         for start in range(0, len(given), batch_size):
             rows = range(start, min(start + batch_size, len(given)))
             found += self.runtime.detect([as_tensor(given[row], f"images[{row}]") for row in rows])
-        return [detections.above(threshold) for detections in found]
+        return [detections.at_least(threshold) for detections in found]
 
 
 def _checked_threshold(threshold: float) -> float:

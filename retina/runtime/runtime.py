@@ -17,12 +17,13 @@ class Runtime(ABC):
     Attributes:
         categories: the classes; labels index them.
         preprocess: the rule by which an image becomes the network's input.
-        display_threshold: score above which a detection is worth showing to people.
+        thresholds: ``(K,)`` float64, the score from which on a detection of each class is worth
+            showing to people; `detect` leaves nothing out for it.
     """
 
     categories: Categories
     preprocess: Preprocess
-    display_threshold: float
+    thresholds: Tensor
 
     @abstractmethod
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:

@@ -11,11 +11,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from retina.artifact import DISPLAY_THRESHOLD, Artifact
+from retina.artifact import Artifact
 from retina.devices import Precision, autocast, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess, size_of
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.runtime.runtime import Runtime
 from retina.structures import Anchors, Batch, Categories, DensePredictions, Detections, Size
 
@@ -50,7 +51,7 @@ class TorchRuntime(Runtime):
         device: where to compute.
         precision: of the network's arithmetic; boxes and scores are always float32.
         memory_fix: what the error says to do where memory runs out.
-        display_threshold: score above which a detection is shown to people.
+        thresholds: from which scores on detections are shown to people.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TorchRuntime(Runtime):
         device: torch.device,
         precision: Precision,
         memory_fix: str,
-        display_threshold: float = DISPLAY_THRESHOLD,
+        thresholds: ThresholdsConfig | None = None,
     ) -> None:
         self.detector = detector
         self.categories = categories
@@ -71,7 +72,7 @@ class TorchRuntime(Runtime):
         self.postprocess = postprocess
         self.device = device
         self.precision: Precision = precision
-        self.display_threshold = display_threshold
+        self.thresholds = (thresholds or ThresholdsConfig()).of_classes(len(categories))
         self._memory_fix = memory_fix
 
     @classmethod
@@ -108,7 +109,7 @@ class TorchRuntime(Runtime):
             postprocess=postprocess.build(detector.box_coder),
             device=device,
             precision=precision,
-            display_threshold=config.display_threshold,
+            thresholds=config.thresholds,
             memory_fix=memory_fix,
         )
 

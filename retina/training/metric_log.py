@@ -17,7 +17,7 @@ from retina.structures import FloatArray
 from retina.wording import writable
 
 _LINES = "metrics.jsonl"
-_BOARD = "tensorboard"
+BOARD = "tensorboard"
 
 
 class RunLog:
@@ -90,7 +90,7 @@ class MetricLog(RunLog):
         if resume_at is not None:
             _take_back(folder, resume_at)
         self._file = (folder / _LINES).open("a", encoding="utf-8")
-        self._board: Any = SummaryWriter(str(folder / _BOARD))
+        self._board: Any = SummaryWriter(str(folder / BOARD))
 
     def position(self) -> dict[str, int]:
         """The bytes of each log file on disk, by its path in the run folder."""
@@ -187,7 +187,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _log_files(folder: Path) -> list[Path]:
-    events = sorted((folder / _BOARD).glob("events.out.tfevents.*"))
+    events = sorted((folder / BOARD).glob("events.out.tfevents.*"))
     return [path for path in (folder / _LINES, *events) if path.exists()]
 
 

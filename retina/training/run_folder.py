@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from retina.artifact import Artifact
+from retina.datasets import DatasetConfig, DetectionDataset
 from retina.datasets.coco_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
+from retina.evaluation.folder import DETECTIONS, EVALUATION, METRICS, record_truth
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.summary import write_metrics
 from retina.modeling.detector import RetinaNet
-from retina.structures import Categories
+from retina.modeling.thresholds import ThresholdsConfig
 
 LAST_STATE = Path("checkpoints/last.pt")
 """Where the newest training state is in a run folder."""
@@ -29,17 +31,24 @@ _OF_A_RUN = (
     Path("metrics.jsonl"),
 )
 
-MakeArtifact = Callable[[RetinaNet, dict[str, float | int], float | None], Artifact]
-"""The file content of a detector, given facts about its training and the score threshold at which
-its detections are shown."""
+MakeArtifact = Callable[[RetinaNet, dict[str, float | int], ThresholdsConfig | None], Artifact]
+"""The file content of a detector, given facts about its training and the scores from which on its
+detections are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The checkpoints and the evaluation of a run; only the first process writes."""
+    """The checkpoints and the evaluation of a run; only the first process writes.
+
+    Attributes:
+        path: the folder.
+        make_artifact: gives the content of a detector's file.
+        validation: reads the validation set, None without one.
+    """
 
     path: Path
     make_artifact: MakeArtifact
+    validation: DatasetConfig | None = None
 
     @property
     def last_state(self) -> Path:
@@ -53,21 +62,23 @@ class RunFolder:
         *,
         step: int,
         metrics: DetectionMetrics | None,
+        thresholds: ThresholdsConfig | None = None,
     ) -> None:
         """Write a detector ready for use, with what was measured of it."""
         facts: dict[str, float | int] = {"step": step}
-        threshold = None
         if metrics is not None:
             facts |= metrics.numbers()
-            threshold = _display_threshold(metrics)
-        artifact = self.make_artifact(detector, facts, threshold)
+        artifact = self.make_artifact(detector, facts, thresholds)
         artifact.save(self.path / "checkpoints" / f"{name}.safetensors")
 
-    def write_evaluation(self, result: EvaluationResult, categories: Categories) -> None:
-        """Keep the numbers and detections of the best detector."""
-        folder = self.path / "evaluation"
-        write_metrics(folder / "metrics.json", result.metrics)
-        write_results(folder / "detections.json", result.image_ids, result.detections, categories)
+    def write_evaluation(self, result: EvaluationResult, dataset: DetectionDataset) -> None:
+        """Keep the numbers and detections of the best detector, and what they were scored on."""
+        folder = self.path / EVALUATION
+        categories = dataset.categories
+        write_metrics(folder / METRICS, result.metrics)
+        write_results(folder / DETECTIONS, result.image_ids, result.detections, categories)
+        if self.validation is not None:
+            record_truth(folder, dataset.ground_truth(), self.validation)
 
 
 def holds_run(folder: Path) -> bool:
@@ -90,13 +101,3 @@ def kept_checkpoint(path: Path) -> str:
     if path.exists():
         return f"The last checkpoint is intact: {path}"
     return "There is no checkpoint yet (training.checkpoint_every_steps)"
-
-
-def _display_threshold(metrics: DetectionMetrics) -> float | None:
-    """The mean over the classes of the score with the best F1."""
-    scores = [
-        category.best_f1_score
-        for category in metrics.per_category
-        if category.best_f1_score is not None and category.best_f1
-    ]
-    return sum(scores) / len(scores) if scores else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from retina.distributed import is_main_process
 from retina.errors import DivergedError
@@ -35,12 +36,14 @@ class TrainingOutcome:
         signal: the number of the signal that stopped it, or that came while it was evaluated at the
             end; None without one.
         seconds: spent in training steps and their data, without evaluations.
+        report: the page about the best detector; None where none was written.
     """
 
     step: int
     best_ap: float | None
     signal: int | None
     seconds: float
+    report: Path | None = None
 
 
 class Trainer:
@@ -83,7 +86,7 @@ class Trainer:
         self._checkpoints = checkpoints
         self._step = step
         self._meter = meter
-        self._validation = validation
+        self.validation = validation
         self._divergence = divergence
         self._config = config
         self._quiet = quiet or not is_main_process()
@@ -220,7 +223,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Evaluate where it is due, and save the detectors and that it is done."""
         run = self.training_run
-        result = self._validation.end_epoch(run, is_due=self._is_evaluation_due())
+        result = self.validation.end_epoch(run, is_due=self._is_evaluation_due())
         for hook in run.hooks:
             hook.end_epoch(run, result)
         run.is_evaluated = True
@@ -259,5 +262,5 @@ class Trainer:
 
     def _outcome(self, signal: int | None) -> TrainingOutcome:
         return TrainingOutcome(
-            self.training_run.step, self._validation.best_ap, signal, self._meter.training_seconds
+            self.training_run.step, self.validation.best_ap, signal, self._meter.training_seconds
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from retina.distributed import broadcast_buffers, is_main_process
 from retina.errors import RunError
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
+from retina.evaluation.thresholds import thresholds_of_training
 from retina.objective.criterion import Criterion
 from retina.runtime import TorchRuntime
 from retina.training.run import TrainingRun
@@ -45,10 +47,19 @@ class Validation:
         metrics = result.metrics if result.metrics.is_scored else None
         is_best = metrics is not None and (self.best_ap is None or self.best_ap < metrics.AP)
         if is_main_process():
-            run.folder.save_detector("last", run.evaluated, step=run.step, metrics=metrics)
+            save = partial(
+                run.folder.save_detector,
+                detector=run.evaluated,
+                step=run.step,
+                metrics=metrics,
+                thresholds=None
+                if result.problem is None
+                else thresholds_of_training(result.problem, self.evaluator.dataset.categories),
+            )
+            save("last")
             if is_best or self.best_ap is None:  # without a score, nothing tells a better one
-                run.folder.save_detector("best", run.evaluated, step=run.step, metrics=metrics)
-                run.folder.write_evaluation(result, self.evaluator.dataset.categories)
+                save("best")
+                run.folder.write_evaluation(result, self.evaluator.dataset)
         if metrics is not None and is_best:
             self.best_ap = metrics.AP
         losses = result.losses or {}

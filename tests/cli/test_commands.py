@@ -117,6 +117,7 @@ def test_a_training_leaves_everything_the_contract_names(trained: Path) -> None:
         "checkpoints/best.safetensors",
         "evaluation/metrics.json",
         "evaluation/detections.json",
+        "evaluation/ground_truth.json",
     ):
         assert (trained / name).stat().st_size > 0, name
     assert list((trained / "tensorboard").iterdir())
@@ -246,6 +247,10 @@ def test_evaluate_gives_the_numbers_of_the_training(
     )  # fmt: skip
     assert rescored.returncode == 0, rescored.stderr
     assert json.loads((tmp_path / "rescored/metrics.json").read_text()) == mine
+    folders = [trained, tmp_path / "scores", tmp_path / "again", tmp_path / "rescored"]
+    compared = run_retina("compare", *folders, "--fail-if-worse", "0")
+    assert compared.returncode == 0, compared.stderr
+    assert compared.stdout.count("AP is the same in every resample") == 3
 
 
 def test_what_predict_writes_is_scored_by_the_names_of_its_files(

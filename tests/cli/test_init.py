@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import urllib.request
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 import yaml
 from PIL import Image
 
 from retina.experiment import build_dataset, is_config, load_experiment
-from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.conftest import Done, Invoke  # type: ignore[import-not-found]
 
 QUICK = (  # the backbone of `tiny_config`, on small pictures
     "model.backbone={kind: small, norm: batch}", "model.pyramid.channels=16",
@@ -308,6 +311,41 @@ def test_a_config_can_be_trained_without_its_pretrained_weights(
     assert done.code == 0, done.err
     backbone = load_experiment(tmp_path / "run/config.yaml").model.backbone
     assert (backbone.weights, backbone.frozen_stages, backbone.norm) == (None, 0, "batch")
+
+
+def test_all_that_a_message_without_a_network_offers_works(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With frozen stages, as the templates have them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    # urllib keeps the opener, and with it the proxies, of its first use in a process.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nobody listens there
+
+    def train(run: str, *words: str | Path) -> Done:
+        backbone = "{kind: resnet, name: resnet18, weights: IMAGENET1K_V1, frozen_stages: 2}"
+        return invoke(
+            "train", tiny_config, "training.max_steps=1", "dataset.validation=null",
+            f"model.backbone={backbone}", f"output_dir={tmp_path / run}", *words,
+        )  # fmt: skip
+
+    refused = train("refused")
+    assert refused.code == 2
+    message = refused.err.splitlines()[-1]
+    kept = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
+    assert f"put it at {kept}; or give model.backbone.weights=FILE; or start from" in message
+    assert message.endswith("--from-scratch of retina train and retina init")
+    assert "null" not in message
+
+    file = tmp_path / "mine.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    for run, word in (("file", f"model.backbone.weights={file}"), ("scratch", "--from-scratch")):
+        done = train(run, word)
+        assert done.code == 0, done.err
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    file.rename(kept)
+    assert train("kept").code == 0
 
 
 @pytest.mark.parametrize("name", ["bccd", "chess", "coco_permissive", "raccoon"])

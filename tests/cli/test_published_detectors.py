@@ -126,9 +126,9 @@ def offer(
     return make
 
 
-def saved(state_dict: dict[str, Tensor]) -> bytes:
+def saved(state_dict: dict[str, Tensor], *, has_checksums: bool = True) -> bytes:
     memory = io.BytesIO()
-    torch.save(state_dict, memory)
+    torch.save(state_dict, memory, _use_new_zipfile_serialization=has_checksums)
     return memory.getvalue()
 
 
@@ -150,7 +150,6 @@ def test_a_file_is_fetched_once(offer: Callable[[bytes], str], server: Server) -
     assert source.name == "RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1"
     assert source.url == f"{server.address}/{file}"
     assert source.sha256 == hashlib.sha256(saved(SMALL)).hexdigest()
-    assert source.is_as_published
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut"])
@@ -210,17 +209,36 @@ def test_without_a_network_the_message_is_the_same(
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_a_damaged_file_that_lies_there_is_named(offer: Callable[[bytes], str]) -> None:
-    content = saved(SMALL)
-    offer(content)
+@pytest.mark.parametrize("has_checksums", [True, False], ids=["checksums", "before torch 1.6"])
+def test_a_damaged_file_that_lies_there_is_named(
+    has_checksums: bool, offer: Callable[[bytes], str], server: Server, invoke: Invoke
+) -> None:
+    content = saved(SMALL, has_checksums=has_checksums)
+    file = offer(content)
     path = published_file("coco_v2")
     path.parent.mkdir(parents=True)
-    for damaged in (b"", content[:5000], content[:5000] + b"!!" + content[5002:]):
+    other = saved({"other": torch.zeros(2)})
+    for damaged in (b"", content[:5000], content[:5000] + b"!!" + content[5002:], other):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="cannot be read as weights") as caught:
+        with pytest.raises(UserError, match="is damaged, or not the file") as caught:
             fetch_published("coco_v2")
-        assert f"coco_v2: {path} cannot" in str(caught.value)
-        assert "Delete it and try again" in str(caught.value)
+        assert f"coco_v2: {path} is damaged" in str(caught.value)
+        found, wanted = hashlib.sha256(damaged).hexdigest()[:8], file[-12:-4]
+        assert f"its SHA-256 begins with {found}, not {wanted}. Delete it" in str(caught.value)
+    for command in (
+        ("predict", "coco_v2", "photo.jpg", "--output", "found"),
+        ("import", "torchvision", "COCO_V1", "--variant", "v2", "--output", "v2.safetensors"),
+    ):
+        done = invoke(*command)
+        assert done.code == 2
+        (message,) = done.err.splitlines()
+        assert f"{path} is damaged, or not the file that was published" in message
+    assert server.requests == []
+    path.unlink()  # what the message says works
+    assert torch.equal(fetch_published("coco_v2")["w"], SMALL["w"])
+    assert server.requests == [file]
+    assert torch.equal(fetch_published("coco_v2")["w"], SMALL["w"])
+    assert server.requests == [file]
 
 
 def test_a_full_disk_is_no_mistake_of_the_user(
@@ -392,15 +410,13 @@ def test_the_import_writes_what_the_name_means(
     assert torch.equal(kept_bias, raw[:, list(written.categories.dataset_ids)])
 
 
-def test_another_file_under_the_name_is_told(
-    can_fetch: None, offer: Callable[[bytes], str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_a_file_of_the_same_name_in_the_working_folder_is_told(
+    offer: Callable[[bytes], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offer(saved(SMALL))
-    published_file("coco_v2").parent.mkdir(parents=True)
-    published_file("coco_v2").write_bytes(saved({"other": torch.zeros(2)}))
+    fetch_published("coco_v2")
     (line,) = taken_for("coco_v2")
-    assert "(not the file that was published: its SHA-256 is " in line
+    assert line.endswith(f"kept at {published_file('coco_v2')}")
     monkeypatch.chdir(tmp_path)
     Path("coco_v2").touch()
     (line,) = taken_for("coco_v2")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from retina.evaluation import evaluator as module
 from retina.evaluation.coco_metrics import CocoMetrics
+from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.evaluator import Evaluator
 from retina.evaluation.metrics import DetectionMetrics
 from retina.modeling.postprocess import PostprocessConfig
@@ -41,7 +42,7 @@ class Seer(Runtime):
     def __init__(self, dataset: MemoryDataset, *, shift: float = 0.0) -> None:
         self.categories = dataset.categories
         self.preprocess = PreprocessConfig().build()
-        self.display_threshold = 0.5
+        self.thresholds = torch.full((len(self.categories),), 0.5).double()
         self.batch_sizes: list[int] = []
         self._dataset = dataset
         self._shift = shift
@@ -98,9 +99,9 @@ def test_the_engines_agree_and_detections_are_capped(monkeypatch: pytest.MonkeyP
     used: list[str] = []
 
     class Noted(CocoMetrics):
-        def compute(self) -> DetectionMetrics:
+        def numbers_of(self, problem: ScoringProblem) -> DetectionMetrics:
             used.append(self.backend)
-            return super().compute()
+            return super().numbers_of(problem)
 
     monkeypatch.setattr(module, "CocoMetrics", Noted)
     fast, slow = (

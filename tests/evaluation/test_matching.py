@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
-from retina.evaluation import overlaps
+from retina.datasets.coco_results import DetectionArrays
+from retina.evaluation import pairs
+from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import ScoringProblem, match_images
 from retina.evaluation.matching import match_detections, within_cap
 
@@ -94,6 +99,37 @@ def test_matches_are_those_of_the_plain_rule(seed: int) -> None:
         } == true
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_matches_are_those_of_the_engine(
+    seed: int,
+    random_tree: Callable[..., Any],
+    random_detections: Callable[..., DetectionArrays],
+    ground_truth_of: Callable[[Any], Any],
+) -> None:
+    """With boxes without area, equal boxes and scores, and images without objects."""
+    tree = random_tree(seed, num_images=20, num_categories=3, num_objects=150)
+    tree["annotations"][5:8] = [
+        {**tree["annotations"][4], "id": annotation["id"]}
+        for annotation in tree["annotations"][5:8]
+    ]
+    found = random_detections(seed, tree, per_image=40)
+    metrics = CocoMetrics(ground_truth_of(tree))
+    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    problem = metrics.problem()
+    ious = tuple(np.linspace(0.5, 0.95, 10).tolist())
+    annotation = np.full((len(ious), len(problem.images)), -1)
+    is_ignored = np.zeros_like(annotation, dtype=np.bool_)
+    for entry in match_images(problem, ious=ious, max_detections=1000):
+        if entry is not None and entry["dtIds"]:
+            rows = np.asarray(entry["dtIds"]) - 1
+            annotation[:, rows] = np.asarray(entry["dtMatches"]) - 1
+            is_ignored[:, rows] = np.asarray(entry["dtIgnore"])
+
+    for row, matching in enumerate(match_detections(problem, ious)):
+        assert (matching.annotation == annotation[row]).all()
+        assert (matching.is_ignored == is_ignored[row]).all()
+
+
 def test_more_than_a_hundred_detections_of_an_image_count() -> None:
     problem = make_problem(0, num_images=1, num_categories=1, per_image=250)
 
@@ -164,6 +200,6 @@ def test_the_best_of_each_image_and_class() -> None:
 def test_blocks_of_pairs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = make_problem(5)
     whole = match_detections(problem, (0.5,))[0]
-    monkeypatch.setattr(overlaps, "_BLOCK", 7)
+    monkeypatch.setattr(pairs, "_BLOCK_PAIRS", 7)
     parts = match_detections(problem, (0.5,))[0]
     assert parts.annotation.tolist() == whole.annotation.tolist()

@@ -55,8 +55,8 @@ def test_a_training_has_its_hooks_in_order(build: Build) -> None:
     run = experiment.trainer.training_run
     assert run.evaluated is run.detector is experiment.detector
     assert (run.steps_per_epoch, run.total_steps) == (3, 6)  # 24 images, 8 a step, twice
-    assert list(experiment.reports) == ["train", "validation"]
-    assert experiment.reports["train"].num_images == 24
+    assert list(experiment.datasets) == ["train", "validation"]
+    assert experiment.datasets["train"].report.num_images == 24
     assert experiment.changes == experiment.notes == experiment.differences == ()
     assert experiment.load_report is None
 
@@ -66,7 +66,7 @@ def test_what_is_not_wanted_is_not_there(build: Build) -> None:
         "dataset.validation=null", "training.max_steps=5", without=["doctor", "anatomy"]
     )
     assert hooks_of(experiment) == [*SPINE[:-1], "ReplayHook"]
-    assert list(experiment.reports) == ["train"]
+    assert list(experiment.datasets) == ["train"]
     assert experiment.trainer.training_run.total_steps == 5
 
 

@@ -112,13 +112,15 @@ def test_a_detector_keeps_where_its_weights_are_from(
 
     told = invoke("info", fine)
     assert told.code == 0
-    assert told.out.startswith("network: small small5, ")
-    assert "10 classes: disc, " in told.out
-    assert "input: 64–96 pixels, rgb, mean 0.485, 0.456, 0.406, std" in told.out
-    assert "training: step 1" in told.out
-    assert f"pretrained: {origin.describe()}\n" in told.out
-    assert "licence: MIT" in told.out
-    assert "pretrained: nothing is kept" in invoke("info", plain).out
+    words = " ".join(told.out.split())
+    assert words.startswith(f"file {fine}, ")
+    assert "network small small5, pyramid of 16 channels, " in words
+    assert "classes 10: disc, " in words
+    assert "input 64–96 pixels, rgb, mean 0.485, 0.456, 0.406, std" in words
+    assert "training step 1" in words
+    assert f"pretrained {origin.describe()} " in words
+    assert "licence: MIT" in words
+    assert "pretrained nothing is kept" in " ".join(invoke("info", plain).out.split())
 
 
 def test_weights_of_another_program_are_known_by_their_file(load: Load, tmp_path: Path) -> None:

@@ -199,6 +199,23 @@ def test_weights_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.Monk
     ResNetConfig(name="resnet34", weights="IMAGENET1K_V1").build()
 
 
+def test_a_damaged_file_in_the_folder_of_downloads_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir()
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    content = path.read_bytes()
+    for damaged in (b"", content[:5000], content[:-5000] + b"!!" + content[-4998:]):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            UserError, match=r"18-f37072fd\.pth cannot be read as weights"
+        ) as caught:
+            ResNetConfig(name="resnet18", weights="IMAGENET1K_V1").build()
+        assert "Delete it and try again, or put https://" in str(caught.value)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r34.pt"
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), path)

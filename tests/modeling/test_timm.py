@@ -6,10 +6,13 @@ import copy
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -20,7 +23,7 @@ from retina.artifact import load_artifact, make_artifact
 from retina.configuration import ConfigError, validate
 from retina.errors import UserError
 from retina.modeling.backbones import FeatureSpec, TimmConfig
-from retina.modeling.backbones.timm import TimmBackbone
+from retina.modeling.backbones.timm.network import TimmBackbone
 from retina.modeling.config import ModelConfig
 from retina.modeling.normalization import FrozenBatchNormAct2d, SyncBatchNormAct2d
 from retina.modeling.pixels import IMAGENET, Pixels
@@ -31,6 +34,8 @@ from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
 SMALL = ["resnet18", "efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"]
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+NOBODY = "http://127.0.0.1:9"
+"""An address where nothing listens."""
 HALF = Pixels("rgb", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -256,6 +261,7 @@ def test_weights_by_name_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
         return network
 
     original, published = timm.create_model, classifier("resnet18")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr(timm, "create_model", create_model)
     for name, weights in (
         ("resnet18.tv_in1k", "DEFAULT"),
@@ -274,22 +280,65 @@ def test_weights_by_name_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert origin.licence == "apache-2.0"
 
 
-def test_without_a_network_the_message_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+NOT_FETCHED = (
+    r"timm's weights of resnet18 could not be fetched \(.*{why}.*\)\. Fetch https://hugg.*/timm/"
+    r"resnet18\.a1_in1k/.*/model\.safetensors elsewhere and give model\.backbone\.weights=FILE; or "
+    r"start from random weights, .*--from-scratch"
+)
+
+
+def test_without_a_network_one_message_says_at_once_what_to_fetch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = huggingface_hub.constants
+    address = f"{NOBODY}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    start = time.monotonic()
+    with pytest.raises(UserError, match=NOT_FETCHED.format(why="refused")):
+        build(name="resnet18", weights="DEFAULT")
+    assert time.monotonic() - start < 15  # timm alone asks for 46 s
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("answer", ["", "HTTP 404"])
+def test_a_hub_that_answers_is_left_to_timm(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it has no file of the usual name: timm then asks for others."""
+    asked: list[str] = []
+
     def create_model(name: str, **keys: Any) -> nn.Module:
         if keys.get("pretrained"):
-            raise OSError("Name or service not known")
+            raise OSError("the connection broke")
         network: nn.Module = original(name, **keys)
         return network
 
+    def answered(url: str) -> None:
+        asked.append(url)
+        if answer:
+            response = SimpleNamespace(headers={}, request=None)
+            raise huggingface_hub.errors.HfHubHTTPError(answer, response=response)
+
     original = timm.create_model
     monkeypatch.setattr(timm, "create_model", create_model)
-    with pytest.raises(
-        UserError,
-        match=r"resnet18 could not be fetched \(Name or service not known\)\. Fetch https://hugg.*/"
-        r"timm/resnet18\.a1_in1k/.*/model\.safetensors elsewhere and give model\.backbone\.weights="
-        r"FILE; or start from random weights: retina train --from-scratch",
-    ):
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", answered)
+    with pytest.raises(UserError, match=NOT_FETCHED.format(why="the connection broke")):
         build(name="resnet18", weights="DEFAULT")
+    (url,) = asked
+    assert url.endswith("timm/resnet18.a1_in1k/resolve/main/model.safetensors")
+
+
+def test_weights_of_a_network_that_timm_has_none_of() -> None:
+    assert TimmConfig(name="resnet18").usual_weights == "DEFAULT"
+    assert TimmConfig(name="darknet17").usual_weights is None
+    with pytest.raises(
+        UserError, match=r"no weights 'DEFAULT' for darknet17 \(it has none; give a local file"
+    ):
+        build(name="darknet17", weights="DEFAULT")
 
 
 @pytest.mark.parametrize("name", SMALL)

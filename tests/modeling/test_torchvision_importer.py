@@ -154,7 +154,7 @@ def test_the_comparison_notices_every_kind_of_difference(
     assert len(differences(kind(boxes + far, scores, labels), found)) == 1
     assert len(differences(kind(boxes, scores + 2e-5, labels), found)) == len(found)
     assert len(differences(kind(boxes, scores, labels + 1), found)) == len(found)
-    assert differences(found.above(float(scores[-2])), found) != []
+    assert differences(found.at_least(float(scores[-2])), found) != []
     turned = kind(boxes.flip(0), scores.flip(0), labels.flip(0))
     assert len(differences(turned, found)) > 0.9 * len(found)
 

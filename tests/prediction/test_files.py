@@ -25,7 +25,7 @@ class WholeImage(Runtime):
 
     categories = Categories.from_names(["thing"])
     preprocess = PreprocessConfig().build()
-    display_threshold = 0.3
+    thresholds = torch.tensor([0.3]).double()
 
     def __init__(self, fatal: int = 0) -> None:
         self._fatal = fatal

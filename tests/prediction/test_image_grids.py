@@ -30,7 +30,7 @@ def test_comparison_has_truth_on_the_left_and_predictions_on_the_right() -> None
     caption = picture.shape[0] - 300
     assert 10 < caption < 40
     truth = draw_targets(image, TARGETS, CATEGORIES)
-    found = draw_detections(image, DETECTIONS.above(0.5), CATEGORIES)
+    found = draw_detections(image, DETECTIONS.at_least(0.5), CATEGORIES)
     assert np.array_equal(picture[caption:, :400], truth)
     assert np.array_equal(picture[caption:, -400:], found)
     assert not np.array_equal(truth, found)
@@ -38,7 +38,7 @@ def test_comparison_has_truth_on_the_left_and_predictions_on_the_right() -> None
 
 def test_a_small_image_is_enlarged_by_a_whole_factor() -> None:
     image = np.random.default_rng(0).integers(0, 255, (110, 120, 3), dtype=np.uint8)
-    picture = draw_comparison(image, Targets.empty(), DETECTIONS.above(1.0), CATEGORIES)
+    picture = draw_comparison(image, Targets.empty(), DETECTIONS.at_least(1.0), CATEGORIES)
     assert picture.shape[0] > 330
     assert np.array_equal(picture[-330::3, :360:3], image)
 

@@ -28,6 +28,7 @@ from retina.datasets.formats.table_builder import Box, TableBuilder
 from retina.errors import UserError
 from retina.structures import Size
 from retina.text_files import read_json
+from retina.wording import counted
 
 _BOXLESS = frozenset({"point", "points", "line", "linestrip"})
 _PARTS_OF_ONE = frozenset({"polygon", "mask"})
@@ -135,14 +136,14 @@ class _Reader:
             None,
             (
                 boxless_finding(self._boxless),
-                _counted(self._grouped, "object", "of several shapes of one group_id: the box "
-                         "around them is taken"),
-                _counted(self._unsized, "file", "with an imageWidth or imageHeight that makes no "
-                         "sense: read from the image"),
-                _counted(len(self._foreign), "JSON file", "that is not LabelMe's passed over "
-                         f"(the first: {self._foreign[0]})" if self._foreign else ""),
-                _counted(num_unlabelled, "image", "without a JSON file left out, since it may not "
-                         "have been labelled yet; one without objects needs a file with no shapes"),
+                _some(self._grouped, "object", "of several shapes of one group_id: the box around "
+                      "them is taken"),
+                _some(self._unsized, "file", "with an imageWidth or imageHeight that makes no "
+                      "sense: read from the image"),
+                _some(len(self._foreign), "JSON file", "that is not LabelMe's passed over "
+                      f"(the first: {self._foreign[0]})" if self._foreign else ""),
+                _some(num_unlabelled, "image", "without a JSON file left out, since it may not "
+                      "have been labelled yet; one without objects needs a file with no shapes"),
             ),
         )  # fmt: skip
         return builder.build()
@@ -211,5 +212,5 @@ def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
-def _counted(count: int, noun: str, what: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'} {what}" if count else ""
+def _some(count: int, noun: str, what: str) -> str:
+    return counted(count, noun, what) if count else ""

@@ -42,6 +42,7 @@ from retina.datasets.formats.yolo_layout import (
 from retina.errors import UserError
 from retina.structures import Categories
 from retina.text_files import read_text
+from retina.wording import counted
 
 _KINDS: Mapping[RowKind, str] = {
     "outline": "given by an outline (a polygon or a turned box): the box around it is taken",
@@ -259,7 +260,7 @@ class _Reading:
             ids = ", ".join(map(str, names)) if len(names) < 4 else f"{min(names)} to {max(names)}"
             raise ValueError(
                 f"the class id {class_id} is out of range: {self._described.path.name} names "
-                f"{len(names)} class{'' if len(names) == 1 else 'es'} ({ids})"
+                f"{counted(len(names), 'class')} ({ids})"
             )
 
     @property
@@ -273,7 +274,7 @@ class _Reading:
             )
         for kind, what in _KINDS.items():
             if count := self._kinds[kind]:
-                found.append(f"{count} object{'' if count == 1 else 's'} {what}")
+                found.append(counted(count, "object", what))
         return found
 
     def build(self) -> AnnotationTable:

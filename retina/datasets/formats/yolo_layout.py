@@ -13,6 +13,7 @@ from retina.datasets.formats.image_finding import FolderListings
 from retina.datasets.formats.yolo_labels import read_row
 from retina.errors import UserError
 from retina.text_files import read_text
+from retina.wording import counted
 
 _NO_LABELS = frozenset({"classes.txt", "predefined_classes.txt", "labels.txt", "notes.txt"})
 """Text files among the labels that are none: those, and what begins with ``readme``."""
@@ -151,8 +152,8 @@ class LabelFiles:
         if self._respelled:
             image, label = self._respelled[0]
             yield (
-                f"{len(self._respelled)} label file{'' if len(self._respelled) == 1 else 's'} "
-                f"found under another spelling (the first: {label} of {image.name})"
+                f"{counted(len(self._respelled), 'label file')} found under another "
+                f"spelling (the first: {label} of {image.name})"
             )
         orphans = sorted(
             folder / name

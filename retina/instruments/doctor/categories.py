@@ -81,7 +81,7 @@ def _background(context: CheckContext) -> Iterator[Finding]:
             yield Finding(
                 code="background_has_objects",
                 level="error",
-                what=f"the category '{name}' has {count} box{'' if count == 1 else 'es'}",
+                what=f"the category '{name}' has {counted(count, 'box')}",
                 why="Background is no class here: it would be taught as an object. Boxes of that "
                 "name usually mean that the category ids are off by one.",
                 fix="Remove the category, and check that each id means what its name says.",
@@ -192,9 +192,8 @@ def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Fin
         yield Finding(
             code="classes_untrained",
             level="error" if lost > 0.1 else "warning",
-            what=f"validation has objects of {len(untrained)} "
-            f"class{'' if len(untrained) == 1 else 'es'} that training has none of "
-            f"({lost:.0%} of them): {named(untrained)}",
+            what=f"validation has objects of {counted(len(untrained), 'class')} that "
+            f"training has none of ({lost:.0%} of them): {named(untrained)}",
             why="They cannot be learned; each counts with an AP of 0.",
             fix="Split the data anew, or check the category ids of both files.",
             numbers={"classes": len(untrained), "share": lost},

@@ -21,6 +21,7 @@ from retina.instruments.doctor.findings import (
 )
 from retina.storage import write_text
 from retina.tables import Column, Table
+from retina.wording import counted
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "well": "green"}
 
@@ -56,7 +57,7 @@ def finding_lines(finding: Finding) -> list[str]:
 def conclusion(findings: Sequence[Finding]) -> str:
     """How many findings of which level there are."""
     counts = [(level, sum(finding.level == level for finding in findings)) for level in LEVELS]
-    parts = [f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts if count]
+    parts = [counted(count, level) for level, count in counts if count]
     return f"findings: {', '.join(parts)}" if parts else "all is well"
 
 

@@ -95,8 +95,8 @@ def compare_speeds(loaded: float, taken: float, *, workers: int, cores: int) -> 
         Finding(
             code="loader_slow",
             level="warning" if loaded < 0.8 * taken else "note",
-            what=f"the loader makes {loaded:.1f} images/s with {workers} worker"
-            f"{'' if workers == 1 else 's'}, the network could take {taken:.1f}",
+            what=f"the loader makes {loaded:.1f} images/s with {counted(workers, 'worker')}, "
+            f"the network could take {taken:.1f}",
             why="The network waits for data; the training takes longer than it needs to.",
             fix=f"Use {counted(wanted, 'worker')} ({cores} cores are here)."
             if can_more

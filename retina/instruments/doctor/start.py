@@ -34,6 +34,7 @@ def starts_at_random(config: ExperimentConfig) -> bool:
 def check_start(context: CheckContext) -> CheckResult:
     """Whether what is frozen would stay random, and random weights have enough to learn from."""
     backbone = context.config.model.backbone
+    weights = backbone.usual_weights or ""
     is_random = starts_at_random(context.config)
     findings: list[Finding] = []
     if is_random and backbone.frozen_stages:
@@ -44,8 +45,8 @@ def check_start(context: CheckContext) -> CheckResult:
                 what=f"{backbone.frozen_stages} stages of the backbone are frozen, but its weights "
                 "are random",
                 why="They would stay random for ever; the training would refuse to start.",
-                fix="Let them learn, or start from weights (model.backbone.weights: "
-                "IMAGENET1K_V1, or model.initialize_from).",
+                fix="Let them learn, or start from weights (model.backbone.weights"
+                f"{weights and f': {weights}'}, or model.initialize_from).",
                 patch={"model": {"backbone": {"frozen_stages": 0}}},
                 numbers={"frozen_stages": backbone.frozen_stages},
             )

@@ -1,4 +1,4 @@
-"""Backbones: one file each, and the list of their configs."""
+"""Backbones: one file or folder each, and the list of their configs."""
 
 from typing import Annotated
 

@@ -140,8 +140,11 @@ class BackboneConfig(Config, ABC):
 
     classifier: ClassVar[str] = "classifier."
     """How the names of the entries of pretrained weights begin that are no part of the backbone."""
-    usual_weights: ClassVar[str | None] = None
-    """The weights to propose to who has random ones; None where there are none for each name."""
+
+    @property
+    def usual_weights(self) -> str | None:
+        """The weights to propose to who has random ones; None where there are none."""
+        return None
 
     @abstractmethod
     def network(self) -> Backbone:

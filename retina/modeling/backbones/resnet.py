@@ -29,7 +29,11 @@ class ResNetConfig(BackboneConfig):
     name: ResNetName = "resnet50"
 
     classifier: ClassVar[str] = "fc."
-    usual_weights: ClassVar[str | None] = "IMAGENET1K_V1"
+
+    @property
+    def usual_weights(self) -> str | None:
+        """The weights that torchvision has of each of the names."""
+        return "IMAGENET1K_V1"
 
     def network(self) -> ResNet:
         """Torchvision's network, initialised as it does."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from torchvision.models import get_model_weights
 
+from retina.errors import UserError
 from retina.modeling.detector_names import PublishedName
 from retina.modeling.importers.torchvision import Variant
 from retina.modeling.loading import StateDict
@@ -70,14 +71,11 @@ class PublishedSource:
         name: ``RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1``.
         url: which file it is.
         sha256: of the file that was fetched, 64 hexadecimal digits.
-        is_as_published: whether the hash begins as the file's name says. torch looks at that when
-            it fetches a file, not when one lies there.
     """
 
     name: str
     url: str
     sha256: str
-    is_as_published: bool
 
 
 def published(name: PublishedName) -> PublishedDetector:
@@ -96,12 +94,29 @@ def official_norm_eps(variant: Variant) -> float | None:
 
 
 def fetch_published(name: PublishedName) -> StateDict:
-    """The weights under torchvision's names, from torch's folder of downloads or the network.
+    """The weights under torchvision's names, as in `fetch_official`."""
+    return fetch_official(published(name).weights, asked_as=name)
+
+
+def fetch_official(weights: Any, *, asked_as: str, instead: str = "") -> StateDict:
+    """As `fetch`, and a file that lies there already must be the one that was published.
+
+    Some of these files are older than the format of `torch.save` that has checksums: damage would
+    be taken for weights.
 
     Raises:
-        UserError: they cannot be had; says what to fetch and where to put it.
+        UserError: they cannot be had, says what to fetch and where to put it; or the file that lies
+            there is damaged or another.
     """
-    return fetch(published(name).weights, asked_as=name)
+    kept, begins = kept_at(weights.url), published_hash(weights.url)
+    sha256 = sha256_of(kept)
+    if sha256 is not None and not sha256.startswith(begins):
+        raise UserError(
+            f"{asked_as}: {kept} is damaged, or not the file that was published: its SHA-256 "
+            f"begins with {sha256[: len(begins)]}, not {begins}. Delete it and try again, or put "
+            f"{weights.url} in its place"
+        )
+    return fetch(weights, asked_as=asked_as, instead=instead)
 
 
 def published_file(name: PublishedName) -> Path:
@@ -114,8 +129,7 @@ def published_source(name: PublishedName) -> PublishedSource:
     weights = published(name).weights
     with published_file(name).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    is_as_published = sha256.startswith(published_hash(weights.url))
-    return PublishedSource(str(weights), weights.url, sha256, is_as_published)
+    return PublishedSource(str(weights), weights.url, sha256)
 
 
 def origin_of_published(weights: Any) -> WeightOrigin:

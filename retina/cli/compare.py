@@ -1,0 +1,179 @@
+"""``retina compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retina.cli.options import Annotations, Data, DataConfig, Images, output_option, split_option
+from retina.cli.output import make_console, print_lines, progress
+
+if TYPE_CHECKING:
+    from retina.datasets import DetectionDataset
+    from retina.evaluation.comparison import Comparison, SideSource
+
+
+def command(
+    evaluations: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="EVALUATION",
+            help="Two or more evaluation folders, run folders or results files.",
+            show_default=False,
+        ),
+    ],
+    annotations: Annotations = None,
+    data: Data = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: Annotated[str | None, split_option("validation, in a folder test")] = None,
+    fail_if_worse: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-if-worse",
+            min=0,
+            metavar="X",
+            help="Exit with 1 where the AP of the last is more than X below the first's, as "
+            "measured (not the end of its interval, which is printed).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, output_option("Write comparison.json and comparison.html here.")
+    ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            "--resamples",
+            min=100,
+            help="Of the images, for the intervals: 1000, fewer where detections are very many.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same intervals.")] = 0,
+) -> None:
+    """Say whether one evaluation is really better than another, and where.
+
+    Each is compared with the first: all numbers with intervals (the images are drawn again and
+    again, the same for all), what one finds and the other misses, the images that changed most,
+    and by how much scores and boxes have moved. All must be scored against the same truth. The
+    folders say which; --annotations or --data says it for results files, and where it has moved.
+
+    Example: `retina compare runs/first runs/second --output compared`
+
+    Example: `retina compare old.json new.json --annotations val.json --fail-if-worse 0.01`
+    """
+    from retina.evaluation.comparison import (
+        compare,
+        find_sides,
+        read_sides,
+        shared_truth,
+        write_comparison,
+    )
+    from retina.evaluation.comparison.summary import agreement_lines, heading, tables
+
+    console = make_console()
+    sources = find_sides(evaluations)
+    named = _named_truth(sources, annotations, data, images, config, split)
+    dataset = shared_truth(sources, named)
+    with progress(console, "reading and resampling", 2 * len(sources)) as advance:
+        sides = read_sides(sources, dataset, on_progress=advance)
+        comparison = compare(
+            sides,
+            dataset,
+            truth_name=_truth_name(sources, annotations, data, config, split),
+            num_resamples=resamples,
+            seed=seed,
+            on_progress=advance,
+        )
+    print_lines(console, *heading(comparison))
+    for compared in comparison.pairs:
+        console.print()
+        for table in tables(comparison, compared):
+            console.print(table.to_terminal())
+            console.print()
+        print_lines(console, *agreement_lines(compared))
+    console.print()
+    print_lines(console, *(compared.pair.sentence for compared in comparison.pairs))
+    if output is not None:
+        write_comparison(output, comparison, dataset)
+        print_lines(console, f"written to {output}")
+    if fail_if_worse is not None:
+        _check(comparison, fail_if_worse)
+
+
+def _named_truth(
+    sources: Sequence[SideSource],
+    annotations: Path | None,
+    data: Path | None,
+    images: Path | None,
+    config: Path | None,
+    split: str | None,
+) -> DetectionDataset | None:
+    """The data set that the options name, with the classes that were scored; None for none."""
+    from retina.datasets import format_of
+    from retina.errors import UserError
+    from retina.evaluation.comparison import recorded_truth
+    from retina.experiment import DataOptions, resolve_data
+
+    if annotations is None and data is None and config is None:
+        if images is not None or split is not None:
+            raise UserError("--images and --split need --annotations, --data or --config")
+        return None
+    if annotations is not None and images is None:
+        # The boxes are all that is compared; images are but shown.
+        known = format_of(annotations).images_of(annotations) if annotations.exists() else None
+        images = known or annotations.parent
+    record = recorded_truth(sources)
+    options = DataOptions(
+        source=data, annotations=annotations, images=images, config=config, split=split
+    )
+    return resolve_data(
+        options,
+        purpose="what was scored against",
+        categories=None if record is None else record.scored_categories,
+        check_images=False,
+        unknown_categories="leave_out",
+    ).dataset
+
+
+def _truth_name(
+    sources: Sequence[SideSource],
+    annotations: Path | None,
+    data: Path | None,
+    config: Path | None,
+    split: str | None,
+) -> str:
+    """What the data set is called: by the options, else on record."""
+    from retina.evaluation.comparison import recorded_truth
+
+    named = annotations or data or config
+    if named is not None:
+        return str(named) if split is None else f"{named}, {split}"
+    record = recorded_truth(sources)
+    assert record is not None  # else there is no data set
+    return record.name
+
+
+def _check(comparison: Comparison, most: float) -> None:
+    """End with 1 where the last is worse than the first by more than ``most`` AP.
+
+    Raises:
+        UserError: nothing could be scored, so that nothing can be said.
+    """
+    from retina.errors import UserError
+
+    pair = comparison.pairs[-1].pair
+    change = pair.ap.change
+    if change is None:
+        raise UserError("--fail-if-worse: the truth has no object, so there is no AP to compare")
+    told = (
+        f"--fail-if-worse {most:g}: the AP of {pair.second} is {change:+.4f} from that of "
+        f"{pair.first}"
+    )
+    if change < -most:
+        typer.echo(f"{told}: worse", err=True)
+        raise SystemExit(1)
+    typer.echo(f"{told}: passed")

@@ -1,0 +1,311 @@
+"""``retina thresholds``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retina.cli.options import (
+    DETECTOR,
+    Annotations,
+    BatchSize,
+    Data,
+    DataConfig,
+    Device,
+    Images,
+    NumWorkers,
+    Precision,
+    ScoredSplit,
+    chosen_precision,
+    output_option,
+)
+from retina.cli.output import describe_report, make_console, print_lines, progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from retina.artifact import Artifact
+    from retina.datasets import DetectionDataset
+    from retina.evaluation.engines import ScoringProblem
+    from retina.evaluation.thresholds import Rule, ThresholdStudy
+    from retina.experiment import DataOptions, ResolvedData
+
+
+def command(
+    detector: Annotated[str | None, typer.Argument(metavar="DETECTOR", help=DETECTOR)] = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    config: DataConfig = None,
+    split: ScoredSplit = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            "--detections",
+            help="Take this COCO results file, say evaluation/detections.json; nothing is run.",
+        ),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            help="f1 (the best), precision or recall (at least --at), false-alarms (per image, at "
+            "most --at), cost (the least).",
+        ),
+    ] = "f1",
+    at: Annotated[
+        float | None,
+        typer.Option("--at", help="What --by precision, recall or false-alarms demands."),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option("--beta", help="Of f1: how many times as much recall counts (1)."),
+    ] = None,
+    cost_fp: Annotated[
+        float | None, typer.Option("--cost-fp", help="What a false alarm costs.")
+    ] = None,
+    cost_fn: Annotated[
+        float | None, typer.Option("--cost-fn", help="What a missed object costs.")
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class/--common", help="One for each class, or one for all.")
+    ] = True,
+    iou: Annotated[
+        float,
+        typer.Option("--iou", min=0.01, max=1.0, help="From this overlap on an object is found."),
+    ] = 0.5,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=20, help="Of the images, for the intervals.")
+    ] = 1000,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the resamples and the halves.")
+    ] = 0,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Keep the thresholds in the detector file.")
+    ] = False,
+    output: Annotated[
+        Path | None, output_option("Write all numbers to this .json file, or into this folder.")
+    ] = None,
+    batch_size: BatchSize = 8,
+    num_workers: NumWorkers = 2,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Choose from which score on detections are shown: for each class, or one for all.
+
+    Every score that a detection has is tried. How sure the choice is, is told by resampling the
+    images, and by choosing on one half of them and counting on the other. Where no data is named,
+    it is that of the run that the detector lies in.
+
+    Example: `retina thresholds runs/demo/checkpoints/best.safetensors --data photos --apply`
+
+    Example: `retina thresholds best.safetensors --data photos --by precision --at 0.95`
+
+    Example: `retina thresholds --detections results.json --annotations val.json --by false-alarms
+    --at 0.1 --common`
+    """
+    from retina.errors import UserError
+    from retina.evaluation.thresholds import match_split, study_thresholds
+    from retina.experiment import DataOptions
+    from retina.modeling.detector_names import detector_given
+    from retina.prediction.detectors import load_detector, taken_for
+
+    console = make_console()
+    rule = _rule(by, at=at, beta=beta, cost_fp=cost_fp, cost_fn=cost_fn)
+    if detector is None and (apply or detections is None):
+        missing = "--apply needs a" if apply else "give a detector file, or --detections with a"
+        raise UserError(f"{missing} {'detector file' if apply else 'results file'}")
+    artifact, file = None, None
+    if detector is not None:
+        source = detector_given(detector, "DETECTOR")
+        file = source if isinstance(source, Path) else None
+        if apply and file is None:
+            raise UserError(
+                f"--apply: {source} is a published detector, not a file of yours; make one of it "
+                "with 'retina import torchvision'"
+            )
+        artifact = load_detector(source)
+        print_lines(console, *taken_for(source))
+    options = DataOptions(
+        source=data,
+        annotations=annotations,
+        images=images,
+        config=config,
+        split=split,
+        detector=file,
+    )
+    dataset, name = _data(options, artifact, without_images=detections is not None)
+    print_lines(console, *describe_report(name, dataset.report))
+    if detections is not None:
+        problem = _read(detections, dataset, console)
+    else:
+        assert artifact is not None
+        problem = _detect(artifact, dataset, console, device, precision, batch_size, num_workers)
+    study = study_thresholds(
+        match_split(problem, dataset.categories, iou=iou),
+        rule,
+        per_class=per_class,
+        num_resamples=resamples,
+        seed=seed,
+    )
+    _print(console, study)
+    if output is not None:
+        print_lines(console, f"written to {_write(output, study, name)}")
+    if apply:
+        assert artifact is not None
+        assert file is not None
+        _apply(artifact, file, study, name)
+        print_lines(console, f"kept in {file}: 'retina predict' shows detections from there on")
+    elif file is not None:
+        print_lines(console, "not kept in the detector file; --apply does that")
+
+
+def _rule(
+    by: str,
+    *,
+    at: float | None,
+    beta: float | None,
+    cost_fp: float | None,
+    cost_fn: float | None,
+) -> Rule:
+    """What the options ask for.
+
+    Raises:
+        UserError: an option is missing, belongs to another rule, or has a senseless value.
+    """
+    from retina.errors import UserError, one_of
+    from retina.evaluation.thresholds import (
+        BestF,
+        LeastCost,
+        LeastPrecision,
+        LeastRecall,
+        MostFalseAlarms,
+    )
+
+    kind = one_of(by, ("f1", "precision", "recall", "false-alarms", "cost"), "--by")
+    given = {"--at": at, "--beta": beta, "--cost-fp": cost_fp, "--cost-fn": cost_fn}
+    wanted = {"f1": ["--beta"], "cost": ["--cost-fp", "--cost-fn"]}.get(kind, ["--at"])
+    strange = [name for name, value in given.items() if value is not None and name not in wanted]
+    if strange:
+        raise UserError(f"{strange[0]} does not belong to --by {kind}; leave it away")
+    missing = [name for name in wanted if given[name] is None and name != "--beta"]
+    if missing:
+        raise UserError(f"--by {kind} needs {' and '.join(missing)}: {_ASKED[kind]}")
+    try:
+        if kind == "f1":
+            return BestF(1.0 if beta is None else beta)
+        if kind == "cost":
+            assert cost_fp is not None
+            assert cost_fn is not None
+            return LeastCost(false_alarm=cost_fp, missed=cost_fn)
+        assert at is not None
+        demands = {"precision": LeastPrecision, "recall": LeastRecall}
+        return demands[kind](at) if kind in demands else MostFalseAlarms(at)
+    except ValueError as error:
+        raise UserError(f"--by {kind}: {error}") from None
+
+
+_ASKED = {
+    "precision": "the least precision, say --at 0.95",
+    "recall": "the least recall, say --at 0.9",
+    "false-alarms": "the most false alarms per image, say --at 0.1",
+    "cost": "what each of the two costs, say --cost-fp 1 --cost-fn 5",
+}
+
+
+def _data(
+    options: DataOptions, artifact: Artifact | None, *, without_images: bool
+) -> tuple[DetectionDataset, str]:
+    """The data set that is meant, with the detector's labels, and what it is called."""
+    from retina.datasets import CocoConfig
+    from retina.experiment import resolve_data
+
+    categories = None if artifact is None else artifact.categories
+    file = options.annotations
+    if without_images and file is not None and options.images is None and not file.is_dir():
+        # Nothing is run, so that the annotations are enough.
+        coco = CocoConfig(images=file.parent, annotations=file)
+        dataset = coco.build(categories, check_images=False, unknown_categories="leave_out")
+        return dataset, str(file)
+    resolved: ResolvedData = resolve_data(
+        options,
+        purpose="on which data to choose",
+        categories=categories,
+        check_images=not without_images,
+        unknown_categories="leave_out",
+    )
+    return resolved.dataset, resolved.full_name
+
+
+def _read(path: Path, dataset: DetectionDataset, console: Console) -> ScoringProblem:
+    from retina.datasets.coco_results import read_results
+    from retina.datasets.folder import FolderDataset
+    from retina.evaluation.coco_metrics import CocoMetrics
+
+    truth = dataset.ground_truth()
+    table = dataset.table if isinstance(dataset, FolderDataset) else None
+    found = read_results(path, truth, table)
+    metrics = CocoMetrics(truth)
+    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    lines = (f"{path}: {len(found.scores)} detections", *(f"  {one}" for one in found.findings))
+    print_lines(console, *lines)
+    return metrics.problem()
+
+
+def _detect(
+    artifact: Artifact,
+    dataset: DetectionDataset,
+    console: Console,
+    device: str,
+    precision: str,
+    batch_size: int,
+    num_workers: int,
+) -> ScoringProblem:
+    from retina.experiment import build_artifact_evaluator
+
+    runtime, evaluator = build_artifact_evaluator(
+        artifact,
+        dataset,
+        device=device,
+        precision=chosen_precision(precision),
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    with progress(console, "detecting", len(dataset)) as advance:
+        result = evaluator.run(runtime, on_progress=advance)
+    assert result.problem is not None
+    return result.problem
+
+
+def _print(console: Console, study: ThresholdStudy) -> None:
+    from retina.evaluation.thresholds.tables import check_table, threshold_table
+
+    console.print(threshold_table(study).to_terminal())
+    if study.check is not None:
+        console.print()
+        console.print(check_table(study, study.check).to_terminal())
+    if study.notes():
+        console.print()
+        for note in study.notes():
+            console.print(f"- {note}", markup=False)
+
+
+def _write(output: Path, study: ThresholdStudy, data: str) -> Path:
+    import json
+
+    from retina.evaluation.thresholds.tables import study_json
+    from retina.storage import write_text
+
+    path = output if output.suffix == ".json" else output / "thresholds.json"
+    text = json.dumps(study_json(study, data=data), indent=2, allow_nan=False)
+    write_text(path, text + "\n")
+    return path
+
+
+def _apply(artifact: Artifact, file: Path, study: ThresholdStudy, data: str) -> None:
+    from datetime import UTC, datetime
+
+    today = datetime.now(UTC).date().isoformat()
+    artifact.with_thresholds(study.to_config(data=data, date=today)).save(file)

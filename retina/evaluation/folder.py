@@ -1,0 +1,257 @@
+"""What an evaluation leaves in its folder, and how the truth that it was scored against is told.
+
+The folder has ``metrics.json``, ``detections.json``, and ``ground_truth.json``, which says what the
+detections were scored against: the config of the data set, and a hash of what it says. Two scores
+can be compared only if their truths are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from retina.configuration import Config, validate
+from retina.datasets import AnyDatasetConfig, DatasetConfig, DetectionDataset
+from retina.errors import UserError
+from retina.storage import replacing, write_text
+from retina.structures import Categories, FloatArray, GroundTruth, IntArray
+from retina.text_files import read_json
+
+EVALUATION = "evaluation"
+"""Where a run folder has what was measured of its best detector."""
+
+METRICS = "metrics.json"
+DETECTIONS = "detections.json"
+GROUND_TRUTH = "ground_truth.json"
+
+_STEPS_PER_PIXEL = 1000
+"""Boxes are compared to a thousandth of a pixel: formats that write fractions of the image's width
+give the same box but for its last bits."""
+
+_LARGEST = 2**62
+
+
+class RecordedCategory(Config):
+    """A class that was scored."""
+
+    id: int
+    """Of its data set, as a number."""
+
+    name: str
+    """For people."""
+
+
+class TruthRecord(Config):
+    """What detections were scored against: the content of ``ground_truth.json``."""
+
+    name: str
+    """What messages call the data set."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """See `truth_sha256`."""
+
+    num_images: int = Field(ge=0)
+    """Those without an object included."""
+
+    num_objects: int = Field(ge=0)
+    """Crowd regions not counted."""
+
+    categories: tuple[RecordedCategory, ...]
+    """In the order of the labels."""
+
+    dataset: AnyDatasetConfig
+    """Reads the data set again; its paths are absolute."""
+
+    def build(self) -> DetectionDataset:
+        """Read the data set again; the images need not be there.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return read_as_scored(self.dataset, self.scored_categories)
+
+    @property
+    def scored_categories(self) -> Categories:
+        """The classes, as `DatasetConfig.build` takes them."""
+        return Categories(
+            tuple(category.name for category in self.categories),
+            tuple(category.id for category in self.categories),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFolder:
+    """An evaluation that was kept.
+
+    Attributes:
+        path: the folder.
+        truth: what it was scored against; None where a version of before has written it.
+        max_detections: of one category in one image that count.
+        ap: the AP that it has on record, -1 where nothing could be scored.
+    """
+
+    path: Path
+    truth: TruthRecord | None
+    max_detections: int
+    ap: float
+
+    @property
+    def detections(self) -> Path:
+        """The results file."""
+        return self.path / DETECTIONS
+
+
+def record_truth(folder: Path, truth: GroundTruth, dataset: DatasetConfig) -> None:
+    """Write ``ground_truth.json``.
+
+    Args:
+        folder: of the evaluation.
+        truth: what was scored against.
+        dataset: reads it.
+
+    Raises:
+        UserError: the file may not be written.
+        RunError: the disk is full.
+    """
+    categories = truth.categories
+    tree = {
+        "name": dataset.display_name,
+        "sha256": truth_sha256(truth),
+        "num_images": len(truth.image_ids),
+        "num_objects": sum(truth.class_counts()),
+        "categories": [
+            {"id": number, "name": name}
+            for number, name in zip(categories.dataset_ids, categories.names, strict=True)
+        ],
+        "dataset": _fragment(dataset.model_dump(mode="python", serialize_as_any=True)),
+    }
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    write_text(folder / GROUND_TRUTH, text)
+
+
+def keep_results(
+    folder: Path, detections: Path, truth: GroundTruth, dataset: DatasetConfig
+) -> None:
+    """Keep a results file that was scored, byte for byte, and what against.
+
+    Args:
+        folder: of the evaluation.
+        detections: the results file.
+        truth: what was scored against.
+        dataset: reads it.
+
+    Raises:
+        UserError: a file may not be written.
+        RunError: the disk is full.
+    """
+    kept = folder / DETECTIONS
+    if not (kept.exists() and kept.samefile(detections)):
+        with replacing(kept) as aside:
+            shutil.copyfile(detections, aside)
+    record_truth(folder, truth, dataset)
+
+
+def read_evaluation(folder: Path) -> EvaluationFolder:
+    """Read what an evaluation folder says about itself; its detections are not read yet.
+
+    Raises:
+        UserError: it is not whole; the message names the file.
+    """
+    metrics = read_json(folder / METRICS, "metrics file")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("AP"), int | float):
+        raise UserError(f"{folder / METRICS}: has no AP; evaluate the detector again")
+    if not (folder / DETECTIONS).is_file():
+        raise UserError(
+            f"{folder}: has {METRICS} but no {DETECTIONS}; evaluate the detector again with "
+            f"--output {folder}"
+        )
+    return EvaluationFolder(
+        path=folder,
+        truth=read_truth_record(folder / GROUND_TRUTH),
+        max_detections=int(metrics.get("max_detections", 100)),
+        ap=float(metrics["AP"]),
+    )
+
+
+def read_truth_record(path: Path) -> TruthRecord | None:
+    """What a ``ground_truth.json`` says; None where there is no such file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not path.is_file():
+        return None
+    return validate(read_json(path, "record of the ground truth"), TruthRecord, source=str(path))
+
+
+def read_as_scored(dataset: DatasetConfig, categories: Categories | None) -> DetectionDataset:
+    """A data set as an evaluation has it, without a look at its images.
+
+    Args:
+        dataset: reads it.
+        categories: those that were scored, the others are left out; None for all of the data set.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return dataset.build(categories, check_images=False, unknown_categories="leave_out")
+
+
+def truth_sha256(truth: GroundTruth) -> str:
+    """A hash of all that a score depends on, whatever the format and the order in its files.
+
+    That is the names of the classes, the ids of the images as their files have them, and of every
+    annotation the image, the class, the box and the area to a thousandth of a pixel, and whether it
+    is a crowd region. The sizes of the images are no part of it: no score depends on them, and not
+    every file says them.
+    """
+    names = truth.categories.names
+    image_ids = [truth.original_image_ids.get(id_, id_) for id_ in truth.image_ids.tolist()]
+    spelled = [json.dumps(image_id) for image_id in image_ids]
+    known = sorted(set(names))
+    head = json.dumps({"classes": sorted(names), "images": sorted(spelled)})
+    digest = hashlib.sha256(head.encode())
+    rank_of_image = _ranks(spelled)
+    rank_of_label = np.array([known.index(name) for name in names], dtype=np.int64)
+    rows = np.column_stack(
+        [
+            rank_of_image[truth.image_indices],
+            rank_of_label[truth.category_labels],
+            _in_steps(truth.boxes_xywh),
+            _in_steps(truth.areas[:, None]),
+            truth.is_crowd,
+        ]
+    ).astype("<i8")
+    digest.update(rows[np.lexsort(rows.T[::-1])].tobytes())
+    return digest.hexdigest()
+
+
+def _ranks(texts: list[str]) -> IntArray:
+    ranks = np.empty(len(texts), dtype=np.int64)
+    ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+    return ranks
+
+
+def _in_steps(pixels: FloatArray) -> IntArray:
+    steps = np.rint(np.nan_to_num(pixels) * _STEPS_PER_PIXEL)
+    return np.clip(steps, -_LARGEST, _LARGEST).astype(np.int64)
+
+
+def _fragment(value: Any) -> Any:
+    """A config as JSON has it: with absolute paths, and without a cache of decoded images."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, Mapping):
+        keys = (key for key in value if key not in ("cache_images", "cache_limit_gb"))
+        return {key: _fragment(value[key]) for key in keys}
+    if isinstance(value, list | tuple):
+        return [_fragment(one) for one in value]
+    return value

@@ -1,0 +1,1 @@
+"""The report of a scoring: its analyses, and the page that shows them."""

@@ -1,0 +1,250 @@
+"""``retina compare``: what it takes, what it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retina.__main__ import main
+
+NUM_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command in this process."""
+
+    def call(*words: Any) -> Done:
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "argv", ["retina", *map(str, words)])
+        try:
+            main()
+            code: Any = 0
+        except SystemExit as error:
+            code = error.code or 0
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    tree = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": 99, "height": 99} for i in range(NUM_IMAGES)
+        ],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 7, "bbox": [10, 10, 40, 40], "area": 1600}
+            for i in range(NUM_IMAGES)
+        ],
+    }
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data/val.json"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def results(path: Path, found: Sequence[int]) -> Path:
+    path.write_text(
+        json.dumps(
+            [
+                {"image_id": i, "category_id": 7, "bbox": [10, 10, 40, 40], "score": 0.8}
+                for i in found
+            ]
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def evaluated(run: Run, truth: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes an evaluation folder in which so many cats are found."""
+
+    def make(name: str, num_found: int, *more: str, annotations: Path = truth) -> Path:
+        file = results(tmp_path / f"{name}.json", range(num_found))
+        folder = tmp_path / name
+        done = run(
+            "evaluate", "--detections", file, "--annotations", annotations, "--output", folder,
+            *more,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        return folder
+
+    return make
+
+
+def test_folders_say_what_they_were_scored_on(
+    run: Run, evaluated: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = evaluated("a", 24), evaluated("b", 12)
+    done = run("compare", a, b, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "B is worse than A: AP −0.49" in done.out
+    assert max(map(len, done.out.split("objects found")[0].splitlines()[4:])) <= 80
+    told = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert told["ground_truth"]["num_objects"] == NUM_IMAGES
+    (pair,) = told["pairs"]
+    assert pair["numbers"]["AP"]["change"] == pytest.approx(51 / 101 - 1)
+    assert pair["best_f1"]["all"]["only_first"] == 12
+    assert pair["best_f1"]["images_worse"][0]["only_first"]
+    assert (tmp_path / "out/comparison.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_run_folder_and_a_results_file_beside_its_truth_will_do(
+    run: Run, evaluated: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = evaluated("a", 24), evaluated("b", 24)
+    (tmp_path / "run").mkdir()
+    shutil.move(a, tmp_path / "run/evaluation")
+    done = run("compare", tmp_path / "run", b / "detections.json")
+    assert done.code == 0, done.err
+    assert "no difference can be shown with 24 images" in done.out
+
+
+def test_results_files_need_the_annotations(run: Run, truth: Path, tmp_path: Path) -> None:
+    a, b = results(tmp_path / "a.json", range(24)), results(tmp_path / "b.json", range(20))
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert f"error: {a}: nothing there says what it was scored against" in done.err
+    assert "--annotations FILE or --data SOURCE" in done.err
+    done = run("compare", a, b, "--annotations", truth)
+    assert done.code == 0, done.err
+    assert "B is worse than A" in done.out
+    gone = run("compare", a, b, "--annotations", tmp_path / "gone.json")
+    assert gone.code == 2
+    assert "no such annotation file" in gone.err
+
+
+def test_different_truths_are_refused(
+    run: Run, evaluated: Callable[..., Path], truth: Path, tmp_path: Path
+) -> None:
+    tree = json.loads(truth.read_text())
+    tree["annotations"][0]["bbox"] = [10, 10, 40, 41]
+    other = tmp_path / "data/other.json"
+    other.write_text(json.dumps(tree))
+    a, b = evaluated("a", 24), evaluated("b", 24, annotations=other)
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert "different truths" in done.err
+    assert "other image ids, boxes or labels" in done.err
+    del tree["annotations"][:2], tree["images"][:2]
+    tree["categories"][0]["name"] = "dog"
+    other.write_text(json.dumps(tree))
+    c = tmp_path / "c"
+    file = results(tmp_path / "c.json", range(2, 9))
+    run("evaluate", "--detections", file, "--annotations", other, "--output", c)
+    done = run("compare", a, c)
+    assert done.code == 2
+    for told in ("24 against 22 images", "24 against 22 objects", "cat / dog"):
+        assert told in done.err
+    tree["categories"][0]["name"] = "cat"
+    other.write_text(json.dumps(tree))
+    named = run("compare", a, a, "--annotations", other)
+    assert named.code == 2
+    assert "was scored against another truth than the one that is named" in named.err
+
+
+def test_data_that_has_moved_or_changed_is_told(
+    run: Run, evaluated: Callable[..., Path], truth: Path, tmp_path: Path
+) -> None:
+    a, b = evaluated("a", 24), evaluated("b", 24)
+    moved = tmp_path / "moved.json"
+    shutil.move(truth, moved)
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert f"{a / 'ground_truth.json'}: its data set cannot be read" in done.err
+    assert run("compare", a, b, "--annotations", moved).code == 0
+    tree = json.loads(moved.read_text())
+    del tree["annotations"][0]
+    truth.write_text(json.dumps(tree))
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert "has changed since: 24 against 23 objects" in done.err
+
+
+def test_a_folder_of_before_needs_the_annotations(
+    run: Run, evaluated: Callable[..., Path], truth: Path
+) -> None:
+    a, b = evaluated("a", 24), evaluated("b", 24)
+    (b / "ground_truth.json").unlink()
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert "an evaluation by a version of before" in done.err
+    assert run("compare", a, b, "--annotations", truth).code == 0
+
+
+def test_numbers_and_detections_of_two_evaluations_are_told(
+    run: Run, evaluated: Callable[..., Path]
+) -> None:
+    a, b = evaluated("a", 24), evaluated("b", 12)
+    shutil.copy(a / "metrics.json", b / "metrics.json")
+    done = run("compare", a, b)
+    assert done.code == 0
+    assert "says AP 1.0000, but its detections.json gives 0.5050" in done.out
+    c = evaluated("c", 24, "--max-detections", "50")
+    done = run("compare", a, c)
+    assert done.code == 2
+    assert "the same --max-detections" in done.err
+
+
+@pytest.mark.parametrize(
+    ("num_found", "most", "code"), [(12, "0.4", 1), (12, "0.6", 0), (24, "0", 0), (23, "0", 1)]
+)
+def test_a_build_fails_where_the_last_is_worse(
+    num_found: int, most: str, code: int, run: Run, evaluated: Callable[..., Path]
+) -> None:
+    """By the number as it is measured: 23 of 24 is within the interval, and worse."""
+    a, b, c = evaluated("a", 24), evaluated("b", 3), evaluated("c", num_found)
+    done = run("compare", a, b, c, "--fail-if-worse", most)
+    assert done.code == code
+    assert f"--fail-if-worse {most}: the AP of C is " in done.out + done.err
+    assert ("worse" in done.err) == bool(code)
+
+
+def test_a_build_cannot_pass_on_nothing(run: Run, truth: Path, tmp_path: Path) -> None:
+    tree = json.loads(truth.read_text())
+    tree["annotations"] = []
+    truth.write_text(json.dumps(tree))
+    a = results(tmp_path / "a.json", range(2))
+    done = run("compare", a, a, "--annotations", truth, "--fail-if-worse", "0.01")
+    assert done.code == 2
+    assert "the truth has no object" in done.err
+
+
+def test_what_is_no_evaluation_is_refused(
+    run: Run, evaluated: Callable[..., Path], tmp_path: Path
+) -> None:
+    a = evaluated("a", 24)
+    detector = tmp_path / "best.safetensors"
+    detector.write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for words, told in (
+        ((a,), "1 evaluation given: name two at least"),
+        ((a, tmp_path / "gone"), "no such folder or file"),
+        ((a, detector), "a detector is evaluated first: retina evaluate"),
+        ((a, tmp_path / "empty"), "write them with retina evaluate DETECTOR"),
+        ((a, a, "--images", tmp_path), "--images and --split need"),
+    ):
+        done = run("compare", *words)
+        assert done.code == 2, words
+        assert told in done.err
+        assert done.err.startswith("error: ")

@@ -1,0 +1,198 @@
+"""A whole report: its JSON, its examples, its sentences, and where there is nothing to say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retina.datasets.coco_results import read_results
+from retina.datasets.formats.coco import read_coco_annotations
+from retina.evaluation.coco_metrics import CocoMetrics
+from retina.evaluation.metrics import METRIC_NAMES
+from retina.evaluation.report.content import Report, ReportSource, build_report
+from retina.evaluation.report.json_form import write_report_json
+from retina.evaluation.report.overlap import Overlap
+
+BOX = (10.0, 20.0, 30.0, 40.0)
+KEYS = {
+    *("format_version", "head", "metrics", "confidence", "num_resamples", "verdict", "categories"),
+    *("suggested_score", "operating_points", "counts", "confusion", "curves", "tide"),
+    *("calibration", "breakdown", "recall", "images", "gallery", "label_errors", "overlap"),
+    "speed",
+}
+
+
+def report_of(metrics: CocoMetrics, **options: Any) -> Report:
+    options = {"num_resamples": 50, **options}
+    return build_report(metrics, metrics.compute(), source=ReportSource("data"), **options)
+
+
+def as_json(report: Report) -> Any:
+    return json.loads(json.dumps(report.to_json(), allow_nan=False))
+
+
+@pytest.fixture(scope="module")
+def oracle_report(oracle_folder: Path) -> Any:
+    table = read_coco_annotations(oracle_folder / "instances_val2014_100.json")
+    truth = table.ground_truth()
+    found = read_results(oracle_folder / "instances_val2014_fakebbox100_results.json", truth, table)
+    metrics = CocoMetrics(truth)
+    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    return as_json(report_of(metrics))
+
+
+def test_the_report_of_a_real_results_file(oracle_report: Any) -> None:
+    assert set(oracle_report) == KEYS
+    assert oracle_report["metrics"]["AP"]["value"] == pytest.approx(0.5045807, abs=1e-7)
+    assert oracle_report["head"]["num_objects"] == 830
+    assert oracle_report["head"]["num_crowd"] == 9
+    for metric in oracle_report["metrics"].values():
+        assert metric["low"] < metric["value"] < metric["high"]
+    points = oracle_report["operating_points"]
+    counts = oracle_report["counts"]["0.50"]
+    for at, point in enumerate(points):
+        assert point["score"] == at / 100
+        for key in ("tp", "fp", "fn"):
+            assert point[key] == sum(row[at] for row in counts[key])
+        assert point["tp"] + point["fn"] == 830
+
+
+def test_examples_point_at_what_they_say(oracle_report: Any) -> None:
+    images, gallery = oracle_report["images"], oracle_report["gallery"]
+    names = {one["label"]: one["name"] for one in oracle_report["categories"]}
+    score = oracle_report["suggested_score"]
+    lists = ("worst_images", "false_alarms", "missed", "badly_placed", "label_errors", "confusions")
+    assert all(gallery[key] for key in lists)
+    for item in gallery["false_alarms"]:
+        found = images[item["image"]]["detections"][item["detection"]]
+        assert item["note"].startswith(f"{names[found['label']]} {found['score']:.2f}")
+        assert found["score"] >= score
+    for item in gallery["missed"]:
+        missed = images[item["image"]]["truth"][item["truth"]]
+        assert item["note"].startswith(names[missed["label"]])
+        assert not missed["is_crowd"]
+    for item in gallery["badly_placed"]:
+        image = images[item["image"]]
+        found, truth = image["detections"][item["detection"]], image["truth"][item["truth"]]
+        assert found["label"] == truth["label"]
+        assert iou(found["box"], truth["box"]) == pytest.approx(item["iou"], abs=1e-3)
+    for cell in gallery["confusions"]:
+        assert 1 <= len(cell["items"]) <= 6
+        for item in cell["items"]:
+            image = images[item["image"]]
+            assert (item["truth"] is None) == (cell["truth"] == -1)
+            assert (item["detection"] is None) == (cell["detected"] == -1)
+            if item["truth"] is not None:
+                assert image["truth"][item["truth"]]["label"] == cell["truth"]
+            if item["detection"] is not None:
+                assert image["detections"][item["detection"]]["label"] == cell["detected"]
+    assert len({image["id"] for image in images}) == len(images) <= 120
+
+
+def iou(first: list[float], second: list[float]) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return shared / (areas - shared)
+
+
+def numbers_of(value: Any) -> set[str]:
+    """All numbers of a report as they may stand in a sentence."""
+    if isinstance(value, dict):
+        return set().union(*(numbers_of(one) for one in value.values()), set())
+    if isinstance(value, list):
+        return set().union(*(numbers_of(one) for one in value), set())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return set()
+    return {f"{value:,}", f"{value:.3f}", f"{value:.2f}"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_number_of_the_verdict_stands_in_the_report(
+    seed: int, random_metrics: Callable[..., CocoMetrics]
+) -> None:
+    report = as_json(report_of(random_metrics(seed, num_classes=seed + 2)))
+
+    assert len(report["verdict"]) == 3
+    known = numbers_of({key: value for key, value in report.items() if key != "verdict"})
+    names = {name for one in report["categories"] for name in one["name"].split()}
+    for sentence in report["verdict"]:
+        text = sentence["text"].replace("AP50", "").replace(" px", "")
+        for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text):
+            is_size = re.search(rf"(under|over|–) ?{number}|{number} –", text)
+            assert number in known or number in names or is_size, sentence
+
+
+@pytest.mark.parametrize("crowds", [[], [0]])
+@pytest.mark.parametrize("num_found", [0, 2])
+@pytest.mark.parametrize("num_objects", [0, 1])
+def test_empty_cases(
+    num_objects: int,
+    num_found: int,
+    crowds: list[int],
+    metrics_by_hand: Callable[..., CocoMetrics],
+    tmp_path: Path,
+) -> None:
+    metrics = metrics_by_hand(
+        [(1, 0, BOX)] * num_objects,
+        [(1, 0, BOX, 0.9), (2, 0, BOX, 0.8)][:num_found],
+        num_images=2,
+        num_classes=1,
+        crowds=crowds,
+    )
+
+    report = report_of(metrics)
+    write_report_json(tmp_path / "report.json", report)
+
+    read = json.loads((tmp_path / "report.json").read_text())
+    assert set(read) == KEYS
+    assert len(read["verdict"]) == 3
+    assert len(read["operating_points"]) == 101
+    has_objects = num_objects > 0 and not crowds
+    assert (read["tide"] is not None) == has_objects
+    assert (read["metrics"]["AP"]["value"] is not None) == has_objects
+    assert (read["suggested_score"] is not None) == (has_objects and num_found > 0)
+
+
+def test_an_empty_split(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
+    read = as_json(report_of(metrics_by_hand([], [], num_images=0)))
+    assert read["head"]["num_images"] == 0
+    assert read["images"] == []
+
+
+def test_1203_classes_stay_compact(random_metrics: Callable[..., CocoMetrics]) -> None:
+    read = as_json(report_of(random_metrics(0, num_classes=1203, num_images=40)))
+
+    assert len(read["categories"]) == len(read["counts"]["0.50"]["tp"]) == 1203
+    kept = read["curves"]["0.50"]["precision_at_recall"]["categories"]
+    assert len(kept["labels"]) == len(kept["precision"]) == 50
+    assert len(read["confusion"]["0.50"]["cells"]) <= 50
+
+
+def test_names_and_score_are_taken_as_given(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
+    metrics = metrics_by_hand([(1, 0, BOX)], [(1, 1, BOX, 0.9)])
+
+    read = as_json(report_of(metrics, file_names={1: "<b>.jpg"}, suggested_score=0.35))
+
+    assert read["images"][0]["file_name"] == "<b>.jpg"
+    assert read["images"][0]["truth"][0]["box"] == [10.0, 20.0, 40.0, 60.0]
+    assert read["suggested_score"] == 0.35
+    assert list(read["metrics"]) == list(METRIC_NAMES)
+
+
+def test_images_that_were_trained_on_come_first(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    metrics = metrics_by_hand([(1, 0, BOX)], [(1, 0, BOX, 0.9)])
+    overlap = Overlap(1, 1, 5, 1, ())
+
+    read = as_json(report_of(metrics, overlap=overlap))
+
+    assert read["verdict"][2]["refers_to"] == "overlap"
+    assert read["overlap"]["num_images"] == 1
