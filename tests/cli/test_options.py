@@ -66,7 +66,7 @@ def test_what_to_do_about_unknown_classes_is_what_the_command_can_do(
     assert "--config" not in done.err
 
 
-def test_a_folder_for_a_file_names_the_config_that_its_remedy_belongs_to(
+def test_a_folder_of_annotations_asks_for_its_images_by_the_option(
     invoke: Invoke, tmp_path: Path
 ) -> None:
     (tmp_path / "xml").mkdir()
@@ -75,4 +75,4 @@ def test_a_folder_for_a_file_names_the_config_that_its_remedy_belongs_to(
         "evaluate", "--detections", tmp_path / "r.json", "--annotations", tmp_path / "xml"
     )
     assert done.code == 2
-    assert "are one JSON file (in a config, a folder of XML files" in done.err
+    assert "say where its images are with --images FOLDER" in done.err
