@@ -123,10 +123,25 @@ def test_every_number_of_the_verdict_stands_in_the_report(
     known = numbers_of({key: value for key, value in report.items() if key != "verdict"})
     names = {name for one in report["categories"] for name in one["name"].split()}
     for sentence in report["verdict"]:
-        text = sentence["text"].replace("AP50", "").replace(" px", "")
+        text = sentence["text"].replace("AP50", "").replace("AP75", "").replace(" px", "")
         for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text):
             is_size = re.search(rf"(under|over|–) ?{number}|{number} –", text)
             assert number in known or number in names or is_size, sentence
+
+
+def test_the_verdict_sees_loose_boxes(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
+    truth = [(image, 0, BOX) for image in range(1, 31)]
+    shifted = (BOX[0] + 0.2 * BOX[2], *BOX[1:])  # IoU 0.8 / 1.2
+    found = [(image, 0, shifted, 0.9) for image in range(1, 31)]
+
+    read = as_json(report_of(metrics_by_hand(truth, found, num_images=31)))
+
+    assert read["metrics"]["AP75"]["value"] == 0
+    assert read["verdict"][1]["text"] == (
+        "Loose boxes cost most: objects are found (AP50 1.000), but few boxes fit closely "
+        "(AP75 0.000)."
+    )
+    assert "AP75 is 0.000" in read["verdict"][2]["text"]
 
 
 @pytest.mark.parametrize("crowds", [[], [0]])
