@@ -228,7 +228,11 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_intact(
     ("override", "words"),
     [
         ("objective.classification.alpha=[0.2, 0.3]", ["2 weights for 10 classes"]),
-        ("model.backbone.frozen_stages=2", ["2 stages would stay random", "IMAGENET1K_V1"]),
+        ("model.backbone.frozen_stages=2", ["2 stages would stay random"]),
+        (
+            "model.backbone={kind: resnet, name: resnet18, weights: null, frozen_stages: 2}",
+            ["2 stages would stay random", "model.backbone.weights (IMAGENET1K_V1)"],
+        ),
         ("sampling={drop_last: true}", []),
     ],
 )

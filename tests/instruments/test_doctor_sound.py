@@ -242,7 +242,10 @@ def rate_findings(config: ExperimentConfig) -> list[str]:
     return [one.code for one in found if one.code.startswith("learning_rate")]
 
 
-SMALL: Tree = {"preprocess": {"min_size": 96, "max_size": 128}, "training": {"precision": "fp32"}}
+SMALL: Tree = {
+    "preprocess": {"min_size": 64, "max_size": 96},
+    "training": {"precision": "fp32", "batch_size": 4},
+}
 
 
 @pytest.mark.parametrize(
