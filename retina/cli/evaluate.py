@@ -79,6 +79,9 @@ def command(
     per_image: Annotated[
         bool, typer.Option("--per-image", help="Write per_image.json: counts and AP of each image.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html and report.json.")
+    ] = True,
     output: Annotated[
         Path | None, output_option("Write metrics.json and detections.json here.")
     ] = None,
@@ -139,7 +142,12 @@ def command(
     scores = score(scored.images, scored.found, options, coco=scored.coco)
     if output is not None:
         write_scores(output, scores)
-        report_scores(output, scored.images, scored.found, scores.coco, scored.about)
+        if report and options.metrics != "lvis":
+            report_scores(output, scored.images, scored.found, scores.coco, scored.about)
+        elif report:
+            print_lines(
+                console, "no report: it counts every detection, and LVIS labels not every class"
+            )
     _print_scores(console, scores, output)
 
 
@@ -180,7 +188,7 @@ def _read_results(
     image_list: Path | None,
     output: Path | None,
 ) -> _Scored:
-    from retina.evaluation.folder import keep_results
+    from retina.evaluation.folder import clear_evaluation, keep_results
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_at
     from retina.evaluation.scored_images import config_of, folder_of_each, read_scored
@@ -197,6 +205,8 @@ def _read_results(
         scored = scored.listed_in(image_list)
     print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
     folders = folder_of_each(annotations, images)
+    if output is not None:
+        clear_evaluation(output, keep=detections)
     if output is not None and len(annotations) == 1 and image_list is None:
         keep_results(output, detections[0], scored.truth, config_of(annotations[0], folders[0]))
     source = ReportSource(
@@ -222,7 +232,7 @@ def _run_detector(
     options: ScoringOptions,
     output: Path | None,
 ) -> _Scored:
-    from retina.evaluation.folder import record_truth
+    from retina.evaluation.folder import clear_evaluation, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_of
     from retina.experiment import build_artifact_evaluator
@@ -231,6 +241,7 @@ def _run_detector(
         Circumstances,
         measured_speed,
         overlap_with_training,
+        suggested_score,
     )
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import load_detector, taken_for
@@ -260,9 +271,10 @@ def _run_detector(
             command=_command_line(),
         ),
         images_of(data.dataset),
-        suggested_score=artifact.config.thresholds.common,
+        suggested_score=suggested_score(artifact),
     )
     if output is not None:
+        clear_evaluation(output)
         data.write_results(output, result)
         if len(resolved) == 1 and named.image_list is None:
             record_truth(output, data.dataset.ground_truth(), resolved[0].part)

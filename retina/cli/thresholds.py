@@ -143,6 +143,11 @@ def command(
     else:
         assert artifact is not None
         problem = _detect(artifact, dataset, console, device, precision, batch_size, num_workers)
+    if apply and len(problem.scores) and not 0 <= problem.scores.min() <= problem.scores.max() <= 1:
+        raise UserError(
+            f"{detections}: scores from {problem.scores.min():g} to {problem.scores.max():g}, but a "
+            "detector's lie between 0 and 1, so that --apply cannot keep a threshold of them"
+        )
     study = study_thresholds(
         match_split(problem, dataset.categories, iou=iou),
         rule,

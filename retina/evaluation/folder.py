@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,31 @@ class EvaluationFolder:
     def detections(self) -> Path:
         """The results file."""
         return self.path / DETECTIONS
+
+
+def clear_evaluation(folder: Path, *, keep: Sequence[Path] = ()) -> None:
+    """Remove what an earlier evaluation left in a folder, so that nothing there is of another one.
+
+    Args:
+        folder: which need not exist.
+        keep: files that are still to be read.
+
+    Raises:
+        UserError: a file may not be removed.
+    """
+    names = (METRICS, DETECTIONS, GROUND_TRUTH, "per_image.json", "report.html", "report.json")
+    for path in [*(folder / name for name in names), *folder.glob("detections_*.json")]:
+        if path.is_file() and not any(path.samefile(one) for one in keep):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be replaced ({error.strerror}); choose another --output"
+        ) from None
 
 
 def record_truth(folder: Path, truth: GroundTruth, dataset: DatasetConfig) -> None:

@@ -60,7 +60,8 @@ class Matching:
 
 def match_detections(problem: ScoringProblem, ious: Sequence[float]) -> tuple[Matching, ...]:
     """Match all detections of a split, however many an image has, at each threshold."""
-    return match_pairs(problem, overlapping_pairs(problem, at_least=min(ious)), ious)
+    pairs = overlapping_pairs(problem, at_least=_enough(min(ious)))
+    return match_pairs(problem, pairs, ious)
 
 
 def match_pairs(
@@ -117,9 +118,8 @@ def _matched(
 ) -> Matching:
     annotation = np.full(len(problem.images), -1, dtype=np.int64)
     is_taken = np.zeros(len(problem.truth_images), dtype=np.bool_)
-    enough = min(iou, 1 - 1e-10)  # as pycocotools has it
     for turn in turns:
-        free = turn.at((turn.overlaps >= enough) & ~is_taken[turn.annotations])
+        free = turn.at((turn.overlaps >= _enough(iou)) & ~is_taken[turn.annotations])
         best = free.at(_is_first(free.detections))
         annotation[best.detections] = best.annotations
         is_taken[best.annotations] = ~problem.truth_is_crowd[best.annotations]
@@ -138,7 +138,12 @@ def _candidates(problem: ScoringProblem, pairs: Pairs, iou: float) -> Pairs:
     is_same_class = (
         problem.categories[pairs.detections] == problem.truth_categories[pairs.annotations]
     )
-    return pairs.at(is_same_class & (pairs.overlaps >= min(iou, 1 - 1e-10)))
+    return pairs.at(is_same_class & (pairs.overlaps >= _enough(iou)))
+
+
+def _enough(iou: float) -> float:
+    """The overlap that reaches a threshold: pycocotools' own, for equal boxes that were rounded."""
+    return min(iou, 1 - 1e-10)
 
 
 def _turns(problem: ScoringProblem, pairs: Pairs, is_ignored: BoolArray) -> list[Pairs]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retina.artifact import Artifact, load_artifact
 from retina.datasets.coco_results import DetectionArrays, read_results
 from retina.datasets.dataset import DetectionDataset
-from retina.errors import UserError
+from retina.errors import RunError, UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.folder import DETECTIONS, EVALUATION, truth_sha256
 from retina.evaluation.metrics import DetectionMetrics
@@ -100,7 +101,7 @@ def report_training(experiment: Experiment) -> Path | None:
     if validation.evaluator is None or not (folder / DETECTIONS).is_file():
         return None
     dataset = validation.evaluator.dataset
-    name = part.display_name
+    name, detector = part.display_name, config.output_dir / "checkpoints" / "best.safetensors"
     images = ScoredDataset.of([dataset], [name]).images
     found = read_results(folder / DETECTIONS, images.truth)
     metrics = CocoMetrics(images.truth, backend=config.evaluation.backend)
@@ -108,16 +109,23 @@ def report_training(experiment: Experiment) -> Path | None:
     about = Circumstances(
         ReportSource(
             dataset=name,
-            detector=str(config.output_dir / "checkpoints" / "best.safetensors"),
+            detector=str(detector),
             command=f"retina train {config.output_dir / 'config.yaml'}",
         ),
         images_of(dataset),
+        suggested_score=suggested_score(load_artifact(detector)),
         overlap=find_overlap(experiment.datasets["train"], dataset),
         speed=measured_speed(validation.runtime, dataset),
     )
     report = report_scores(folder, images, found, metrics.compute(), about)
     log_report(config.output_dir, report, step=experiment.trainer.training_run.step)
     return folder / REPORT
+
+
+def suggested_score(artifact: Artifact) -> float | None:
+    """The score that was chosen for a detector's classes together; None where none was."""
+    thresholds = artifact.config.thresholds
+    return None if thresholds.origin is None else thresholds.common
 
 
 def overlap_with_training(
@@ -133,8 +141,8 @@ def overlap_with_training(
 
 
 def measured_speed(runtime: TorchRuntime, dataset: DetectionDataset) -> Speed | None:
-    """The speed on some images of a split; None where one of them cannot be read."""
+    """The speed on some images of a split; None where one cannot be read, or has no room."""
     try:
         return measure_speed(runtime, dataset)
-    except UserError:
+    except (UserError, RunError):
         return None

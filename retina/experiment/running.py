@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retina.devices import PrecisionChoice, pick_device
 from retina.distributed import is_main_process, process_group
-from retina.errors import UserError, count_given, path_given
+from retina.errors import RunError, UserError, count_given, path_given
 from retina.evaluation.engines import BATCH_SIZE, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import EvaluationResult, Evaluator
 from retina.experiment.building import Experiment, build_experiment
@@ -59,10 +59,23 @@ def train(
         else:
             for line in (*experiment.changes, *experiment.notes):
                 TrainingProgress(0, quiet=quiet or not is_main_process()).message(line)
-        outcome = experiment.trainer.run()
-        if outcome.signal is None and is_main_process():
-            outcome = replace(outcome, report=report_training(experiment))
+        outcome, is_main = experiment.trainer.run(), is_main_process()
+    if outcome.signal is not None or not is_main:
         return outcome
+    # After the group is gone: what one process does alone must wait for no other.
+    return replace(outcome, report=_reported(experiment, quiet=quiet))
+
+
+def _reported(experiment: Experiment, *, quiet: bool) -> Path | None:
+    """The report of a training; one that cannot be made takes nothing from the detectors."""
+    try:
+        return report_training(experiment)
+    except (UserError, RunError) as error:
+        TrainingProgress(0, quiet=quiet).message(
+            f"warning: no report was written: {error}. The detectors are complete; "
+            "make one with retina evaluate"
+        )
+        return None
 
 
 def evaluate(

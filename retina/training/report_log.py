@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retina.evaluation.report.confusion import MOST_CLASSES
 from retina.evaluation.report.content import Report
+from retina.evaluation.report.scored_split import stop_at
 from retina.training.metric_log import BOARD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _IOU = "0.50"
-_MOST_CLASSES = 30
+_MOST_NAMES = 30
 """Whose names can be read beside a confusion matrix."""
 
 
@@ -34,12 +36,13 @@ def log_report(folder: Path, report: Report, *, step: int) -> None:
     recall, score = curves.subplots(1, 2)
     _draw_recall(recall, report)
     _draw_score(score, report)
-    matrix = Figure(figsize=(7, 6), layout="constrained")
-    _draw_confusion(matrix.subplots(), report)
     board: Any = SummaryWriter(str(folder / BOARD))
     try:
         board.add_figure("evaluation/curves", curves, step)
-        board.add_figure("evaluation/confusion", matrix, step)
+        if len(report.categories) <= MOST_CLASSES:  # of more there are only the confusions
+            matrix = Figure(figsize=(7, 6), layout="constrained")
+            _draw_confusion(matrix.subplots(), report)
+            board.add_figure("evaluation/confusion", matrix, step)
     finally:
         board.close()
 
@@ -70,14 +73,14 @@ def _draw_score(axes: Axes, report: Report) -> None:
 def _draw_confusion(axes: Axes, report: Report) -> None:
     """Shares of each row's objects, with background last, at the suggested score."""
     names = [category.name for category in report.categories]
-    stop = int((report.suggested_score or 0.5) * 100 + 1e-9)
+    stop = stop_at(0.5 if report.suggested_score is None else report.suggested_score)
     counts = np.zeros((len(names) + 1, len(names) + 1))
     for cell in report.at_iou[_IOU].confusion.cells:
         counts[cell.truth, cell.detected] = cell.counts[stop]  # -1, background, is the last
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="detected", ylabel="labelled", title=f"score {stop / 100:.2f}, IoU {_IOU}")
-    if len(names) <= _MOST_CLASSES:
+    if len(names) <= _MOST_NAMES:
         ticks = range(len(names) + 1)
-        axes.set_xticks(ticks, [*names, "background"], rotation=90)
-        axes.set_yticks(ticks, [*names, "background"])
+        axes.set_xticks(ticks, [*names, "background"], rotation=90, parse_math=False)
+        axes.set_yticks(ticks, [*names, "background"], parse_math=False)

@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import retina
+from retina.artifact import load_artifact
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,48 @@ def test_no_report_without_a_validation_set(tiny_config: Path, tmp_path: Path) -
     )
 
     assert outcome.report is None
+
+
+def test_the_report_suggests_the_score_that_is_in_the_detector(run: Path, content: Any) -> None:
+    kept = load_artifact(run / "checkpoints" / "best.safetensors").config.thresholds.common
+
+    assert content["suggested_score"] == int(kept * 100 + 1e-9) / 100
+
+
+def test_a_report_that_cannot_be_made_costs_no_training(
+    tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The page's place is taken by a folder."""
+    folder = tmp_path / "run"
+    options = [f"output_dir={folder}", "training.max_steps=1", "evaluation.report=true"]
+
+    def block(_: Any) -> None:
+        (folder / "evaluation" / "report.html").mkdir(parents=True)
+
+    outcome = retina.train(tiny_config, options, on_start=block)
+
+    assert outcome.step == 1
+    assert outcome.report is None
+    assert "warning: no report was written: " in "".join(capfd.readouterr())
+    assert (folder / "checkpoints" / "best.safetensors").exists()
+
+
+def test_evaluate_leaves_nothing_of_an_earlier_evaluation(
+    run: Path, invoke: Any, synthetic_data: Path, tmp_path: Path
+) -> None:
+    detector, folder = run / "checkpoints" / "best.safetensors", tmp_path / "scores"
+    some = tmp_path / "some.txt"
+    images = sorted((synthetic_data / "validation" / "images").iterdir())
+    some.write_text(images[0].name + "\n")
+
+    whole = invoke("evaluate", detector, "--output", folder)
+    listed = invoke("evaluate", detector, "--image-list", some, "--no-report", "--output", folder)
+
+    assert (whole.code, listed.code) == (0, 0), whole.err + listed.err
+    assert sorted(path.name for path in folder.iterdir()) == ["detections.json", "metrics.json"]
+    refused = invoke("compare", folder, run)
+    assert refused.code == 2
+    assert "an evaluation of some images" in refused.err
 
 
 def test_evaluate_writes_the_report_of_a_detector(

@@ -71,7 +71,8 @@ def test_two_processes_train_and_score_as_one_does(
     terms = [*EQUAL_TERMS, f"training.batch_size={batch_size}"]
     done = run_retina("train", tiny_config, f"output_dir={one}", *terms)
     assert done.returncode == 0, done.stderr
-    launched = launch("train", str(tiny_config), f"output_dir={two}", *terms)
+    reported = "evaluation.report=true"
+    launched = launch("train", str(tiny_config), f"output_dir={two}", *terms, reported)
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count(f"done: {steps} steps") == 1  # only one process speaks
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
@@ -80,6 +81,8 @@ def test_two_processes_train_and_score_as_one_does(
     assert scores[1]["AR100"] == pytest.approx(scores[0]["AR100"], abs=0.02)
     rows = json.loads((two / "evaluation/detections.json").read_text())
     assert len({row["image_id"] for row in rows}) == 8  # the images of both ranks
+    report = json.loads((two / "evaluation/report.json").read_text())
+    assert report["head"]["num_detections"] == len(rows)
 
 
 Ends = dict[str, dict[str, torch.Tensor]]

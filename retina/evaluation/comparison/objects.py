@@ -22,7 +22,6 @@ MOST_IMAGES = 50
 """That changed for the better, and likewise for the worse."""
 
 SIZES = ("small", "medium", "large")
-_SCORE_STEPS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ def shared_truth(sides: Sequence[SideSource], given: DetectionDataset | None) ->
         if silent is not None:
             raise UserError(
                 f"{silent.given}: nothing there says what it was scored against (a results file, "
-                f"or an evaluation by a version of before); {_FIX}"
+                f"an evaluation of some images or of several annotation files, or one by a version "
+                f"of before); {_FIX}"
             )
         return _read_again(sides)
     if wanted is not None and truth_sha256(given.ground_truth()) != wanted.sha256:

@@ -96,7 +96,7 @@ def score_slices(
         truth_values: ``(G,)`` the property of each annotation.
         values: ``(N,)`` the property of each detection.
     """
-    ranges = [(low, high) for _, low, high in slices]
+    ranges = _apart([(low, high) for _, low, high in slices])
     of_objects = truth_values[split.is_object]
     if len(of_objects) == 0:
         return tuple(SliceScore(name, 0, None, None) for name, _, _ in slices)
@@ -108,8 +108,17 @@ def score_slices(
             AP=mean_of_known(arrays.precision[:, :, :, row, -1]),
             AR=mean_of_known(arrays.recall[:, :, row, -1]),
         )
-        for row, (name, low, high) in enumerate(slices)
+        for row, ((name, _, _), (low, high)) in enumerate(zip(slices, ranges, strict=True))
     )
+
+
+def _apart(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same, each without its highest value where the next one begins with that."""
+    starts = {low for low, high in ranges if low < high}
+    return [
+        (low, float(np.nextafter(high, low)) if high in starts and low < high else high)
+        for low, high in ranges
+    ]
 
 
 def mean_of_known(values: FloatArray) -> float | None:

@@ -26,7 +26,7 @@ from retina.evaluation.report.operating_points import (
 )
 from retina.evaluation.report.overlap import Overlap
 from retina.evaluation.report.recall import RecallReport, recall_report
-from retina.evaluation.report.scored_split import IOUS, ScoredSplit
+from retina.evaluation.report.scored_split import IOUS, STOPS, ScoredSplit, stop_at
 from retina.evaluation.report.speed import Speed
 from retina.evaluation.report.tide import Tide, tide_errors
 from retina.evaluation.report.verdict import Evidence, Sentence, verdict
@@ -179,10 +179,12 @@ def build_report(
     }
     if suggested_score is None:
         suggested_score = best_score(counts[0])
+    if suggested_score is not None:  # one point for the slider, the verdict and the gallery
+        suggested_score = float(STOPS[stop_at(suggested_score)])
     score = _WITHOUT_SUGGESTION if suggested_score is None else suggested_score
     errors = find_label_errors(split, split.matchings[0])
     summary = LabelErrorSummary(len(errors), ap_without(split, errors))
-    resamples = num_resamples_for(split.problem, num_resamples)
+    resamples = num_resamples_for(split.problem, num_resamples) if result.is_scored else 0
     shown = _metrics(split, result, resamples, confidence, seed)
     tide, breakdown = tide_errors(split), break_down(split)
     interval = shown["AP"]

@@ -231,6 +231,8 @@ def _images(
         image_id = int(truth.image_ids[at])
         original = truth.original_image_ids.get(image_id, image_id)
         height, width = truth.image_sizes[at].tolist()
+        if not (height and width):  # a file may leave them away
+            width, height = _extent(split, kept, objects)
         images.append(
             ShownImage(
                 id=original,
@@ -243,6 +245,14 @@ def _images(
             )
         )
     return tuple(images), places
+
+
+def _extent(split: ScoredSplit, found: list[int], objects: list[int]) -> tuple[int, int]:
+    """The width and height that hold all boxes of an image."""
+    problem = split.problem
+    boxes = np.concatenate([problem.boxes[found], problem.truth_boxes[objects], [[0, 0, 1, 1]]])
+    width, height = np.ceil((boxes[:, :2] + boxes[:, 2:]).max(axis=0)).astype(int).tolist()
+    return width, height
 
 
 def _object(split: ScoredSplit, truth: GroundTruth, row: int) -> ShownObject:

@@ -78,8 +78,12 @@ def operating_points(counts: Counts) -> tuple[OperatingPoint, ...]:
 
 
 def best_score(counts: Counts) -> float | None:
-    """The stop with the best mean F1 of the classes that have objects; None if nothing is found."""
+    """The highest stop with the best mean F1 of the classes that have objects.
+
+    None if nothing is found.
+    """
     has_objects = (counts.tp + counts.fn)[:, 0] > 0
     if not counts.tp.any():
         return None
-    return float(STOPS[int(np.argmax(counts.f1()[has_objects].mean(axis=0)))])
+    f1 = counts.f1()[has_objects].mean(axis=0)
+    return float(STOPS[len(STOPS) - 1 - int(np.argmax(f1[::-1]))])

@@ -21,6 +21,12 @@ IOUS = (0.5, 0.75)
 STOPS = np.arange(101) / 100
 """The scores of the operating points."""
 
+
+def stop_at(score: float) -> int:
+    """The stop at or just below a score: all that counts from the score on counts there."""
+    return min(max(int(score * 100 + 1e-9), 0), len(STOPS) - 1)
+
+
 LEAST_OVERLAP = 0.1
 """What overlaps less has nothing to do with each other; TIDE's background."""
 

@@ -12,7 +12,7 @@ from retina.evaluation.metrics import CategoryMetrics, DetectionMetrics
 from retina.evaluation.report.breakdown import Breakdown, SliceScore
 from retina.evaluation.report.confusion import BACKGROUND, Confusion
 from retina.evaluation.report.overlap import Overlap
-from retina.evaluation.report.scored_split import STOPS
+from retina.evaluation.report.scored_split import STOPS, stop_at
 from retina.evaluation.report.tide import Tide, TideError
 
 _ENOUGH_OBJECTS = 10
@@ -183,7 +183,9 @@ def _has_loose_boxes(evidence: Evidence) -> bool:
 
 def _do_next(evidence: Evidence) -> Sentence:
     overlap, low_high = evidence.overlap, evidence.ap_interval
-    if overlap is not None and overlap.num_images > _MANY_DUPLICATES * evidence.num_images:
+    if overlap is not None and overlap.num_images > (
+        _MANY_DUPLICATES * overlap.num_validation_compared
+    ):
         return Sentence(
             f"First take the {overlap.num_images:,} images out that have a near duplicate in the "
             "training set: with them the numbers flatter the detector.",
@@ -253,7 +255,7 @@ def _for_size(weakest: SliceScore, sizes: Sequence[SliceScore]) -> str:
 
 
 def _worst_confusion(evidence: Evidence) -> Sentence | None:
-    stop = min(int(evidence.score * 100 + 1e-9), len(STOPS) - 1)
+    stop = stop_at(evidence.score)
     names = [one.name for one in evidence.result.per_category]
     cells = [
         cell

@@ -129,6 +129,29 @@ def test_every_number_of_the_verdict_stands_in_the_report(
             assert number in known or number in names or is_size, sentence
 
 
+def test_of_equal_scores_the_highest_is_suggested(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    found = [(1, 0, BOX, 0.9)]
+
+    assert as_json(report_of(metrics_by_hand([(1, 0, BOX)], found)))["suggested_score"] == 0.9
+
+
+def test_a_suggested_score_is_a_stop(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
+    metrics = metrics_by_hand([(1, 0, BOX)], [(1, 0, BOX, 0.9)])
+
+    assert as_json(report_of(metrics, suggested_score=0.4375))["suggested_score"] == 0.43
+
+
+def test_an_object_stands_in_one_slice(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
+    edge = (0.0, 0.0, 30.0, 20.0)  # 3 : 2
+
+    read = as_json(report_of(metrics_by_hand([(1, 0, edge)], [(1, 0, edge, 0.9)])))
+
+    for rows in read["breakdown"].values():
+        assert sum(row["num_objects"] for row in rows) == 1
+
+
 def test_the_verdict_sees_loose_boxes(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
     truth = [(image, 0, BOX) for image in range(1, 31)]
     shifted = (BOX[0] + 0.2 * BOX[2], *BOX[1:])  # IoU 0.8 / 1.2
