@@ -143,11 +143,13 @@ def command(
     else:
         assert artifact is not None
         problem = _detect(artifact, dataset, console, device, precision, batch_size, num_workers)
-    if apply and len(problem.scores) and not 0 <= problem.scores.min() <= problem.scores.max() <= 1:
-        raise UserError(
-            f"{detections}: scores from {problem.scores.min():g} to {problem.scores.max():g}, but a "
-            "detector's lie between 0 and 1, so that --apply cannot keep a threshold of them"
-        )
+    if apply and len(problem.scores):
+        least, most = problem.scores.min(), problem.scores.max()
+        if least < 0 or most > 1:
+            raise UserError(
+                f"{detections}: scores from {least:g} to {most:g}, but a detector's lie between 0 "
+                "and 1: they are of something else, and --apply cannot keep their thresholds"
+            )
     study = study_thresholds(
         match_split(problem, dataset.categories, iou=iou),
         rule,
