@@ -137,6 +137,7 @@ def test_a_cells_resamples_are_the_means_over_its_seeds() -> None:
             (
                 CategoryMatches(
                     images=np.array([0]),
+                    ranks=np.array([0]),
                     is_true=np.full((10, 1), is_true),
                     is_ignored=np.zeros((10, 1), dtype=bool),
                     num_objects=np.array([1]),
