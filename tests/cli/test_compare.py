@@ -188,7 +188,7 @@ def test_a_folder_of_before_needs_the_annotations(
     (b / "ground_truth.json").unlink()
     done = run("compare", a, b)
     assert done.code == 2
-    assert "an evaluation by a version of before" in done.err
+    assert "one by a version of before" in done.err
     assert run("compare", a, b, "--annotations", truth).code == 0
 
 
