@@ -204,7 +204,8 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
     last = [row for row in rows if row["kind"] == "validation"][-1]
     precision = pick_precision("auto", torch.device("cpu"))
     record = asdict(job) | {"steps": last["step"], "precision": precision}
-    record |= {name: round(last[name], 4) for name in METRICS}
+    known = {name: last[name] for name in METRICS if last[name] is not None}  # some sizes are none
+    record |= dict.fromkeys(METRICS) | {name: round(value, 4) for name, value in known.items()}
     with RESULTS.open("a") as file:
         file.write(json.dumps(record) + "\n")
     print(json.dumps(record), flush=True)
