@@ -120,6 +120,8 @@ def command(
         backend=one_of(backend, get_args(Backend), "--backend"),
         max_detections=max_detections,
     )
+    # LVIS labels not every class in every image, and a report counts every detection.
+    makes_report = report and output is not None and options.metrics != "lvis"
     if per_image and output is None:
         raise UserError("--per-image writes a file: say where with --output FOLDER")
     if detections:
@@ -136,13 +138,15 @@ def command(
     elif detector is not None:
         named = _Named(data, annotations or (), images or (), config, split, image_list)
         running = _Running(device, precision, batch_size, num_workers)
-        scored = _run_detector(console, detector, named, running, options, output)
+        scored = _run_detector(
+            console, detector, named, running, options, output, makes_report=makes_report
+        )
     else:
         raise UserError("give a detector file, or a results file with --detections")
     scores = score(scored.images, scored.found, options, coco=scored.coco)
     if output is not None:
         write_scores(output, scores)
-        if report and options.metrics != "lvis":
+        if makes_report:
             report_scores(output, scored.images, scored.found, scores.coco, scored.about)
         elif report:
             print_lines(
@@ -231,6 +235,8 @@ def _run_detector(
     running: _Running,
     options: ScoringOptions,
     output: Path | None,
+    *,
+    makes_report: bool,
 ) -> _Scored:
     from retina.evaluation.folder import clear_evaluation, record_truth
     from retina.evaluation.report.content import ReportSource
@@ -278,6 +284,7 @@ def _run_detector(
         data.write_results(output, result)
         if len(resolved) == 1 and named.image_list is None:
             record_truth(output, data.dataset.ground_truth(), resolved[0].part)
+    if makes_report:
         about = replace(
             about,
             overlap=overlap_with_training(training_config(source), data.dataset),

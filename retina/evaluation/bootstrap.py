@@ -21,13 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.engines import COCO_IOUS, ScoringProblem
 from retina.evaluation.matching import Ranking, match_pairs
 from retina.evaluation.pairs import Pairs, overlapping_pairs
 from retina.structures import BoolArray, FloatArray, IntArray
-
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""COCO's."""
 
 ALL_AREAS = (0.0, 1e10)
 """COCO's area range of all objects."""
@@ -74,7 +71,7 @@ class ImageMatches:
 def match_per_image(metrics: CocoMetrics) -> ImageMatches:
     """Match the detections that were given to ``metrics``; images are in the order of their ids."""
     problem = metrics.problem()
-    pairs = overlapping_pairs(problem, at_least=IOU_THRESHOLDS[0])
+    pairs = overlapping_pairs(problem, at_least=COCO_IOUS[0])
     return match_split(problem, pairs, Ranking.of(problem))
 
 
@@ -99,9 +96,9 @@ def match_split(
     is_elsewhere = (areas < low) | (areas > high)
     is_counted = ranking.ranks < problem.max_detections[-1]
     pairs = pairs.at(is_counted[pairs.detections])
-    is_true = np.zeros((len(IOU_THRESHOLDS), len(areas)), dtype=np.bool_)
+    is_true = np.zeros((len(COCO_IOUS), len(areas)), dtype=np.bool_)
     is_ignored = np.zeros_like(is_true)
-    matchings = match_pairs(problem, pairs, IOU_THRESHOLDS, is_out=is_out)
+    matchings = match_pairs(problem, pairs, COCO_IOUS, is_out=is_out)
     for row, matching in enumerate(matchings):
         is_true[row] = matching.is_true
         is_ignored[row] = matching.is_ignored | (matching.is_false & is_elsewhere)
@@ -172,7 +169,7 @@ def resample(
     num_resamples = len(multiplicities)
     # Resamples lie side by side, so that running sums add whole rows.
     by_image = np.ascontiguousarray(multiplicities.T, dtype=np.int32)  # (I, S)
-    precision = np.zeros((len(IOU_THRESHOLDS), num_resamples))
+    precision = np.zeros((len(COCO_IOUS), num_resamples))
     recall = np.zeros((len(caps), num_resamples))
     counts = np.zeros(num_resamples)
     for category in matches.categories:

@@ -105,34 +105,6 @@ def run_engine(
     )
 
 
-def match_images(
-    problem: ScoringProblem,
-    *,
-    ious: Sequence[float] | None = None,
-    max_detections: int | None = None,
-) -> list[dict[str, Any] | None]:
-    """What became of every detection, in pycocotools' ``evalImgs`` form: all areas.
-
-    Args:
-        problem: of the split.
-        ious: the thresholds; None for COCO's ten.
-        max_detections: of one category in one image; None for the problem's highest cap.
-
-    Returns:
-        One entry for each category and image that has objects or detections, in any order.
-    """
-    evaluation = _hotcoco_evaluation(problem)
-    if ious is not None:
-        evaluation.params.iou_thrs = list(ious)
-    if max_detections is not None:
-        evaluation.params.max_dets = [max_detections]
-    evaluation.params.area_rng = [[0.0, 1e10]]
-    evaluation.params.area_rng_lbl = ["all"]
-    evaluation.evaluate()
-    entries: list[dict[str, Any] | None] = evaluation.eval_imgs
-    return entries
-
-
 def run_slices(
     problem: ScoringProblem,
     *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,19 @@ import pytest
 from retina.datasets.coco_results import DetectionArrays
 from retina.evaluation import pairs
 from retina.evaluation.coco_metrics import CocoMetrics
-from retina.evaluation.engines import ScoringProblem, match_images
+from retina.evaluation.engines import ScoringProblem, _hotcoco_evaluation
 from retina.evaluation.matching import match_detections, within_cap
+
+
+def hotcocos_entries(problem: ScoringProblem, ious: Sequence[float]) -> list[Any]:
+    """What became of every detection, in pycocotools' ``evalImgs`` form: all areas, no cap."""
+    evaluation = _hotcoco_evaluation(problem)
+    evaluation.params.iou_thrs = list(ious)
+    evaluation.params.max_dets = [1000]
+    evaluation.params.area_rng = [[0.0, 1e10]]
+    evaluation.params.area_rng_lbl = ["all"]
+    evaluation.evaluate()
+    return [entry for entry in evaluation.eval_imgs if entry is not None]
 
 
 def make_problem(
@@ -119,8 +130,8 @@ def test_matches_are_those_of_the_engine(
     ious = tuple(np.linspace(0.5, 0.95, 10).tolist())
     annotation = np.full((len(ious), len(problem.images)), -1)
     is_ignored = np.zeros_like(annotation, dtype=np.bool_)
-    for entry in match_images(problem, ious=ious, max_detections=1000):
-        if entry is not None and entry["dtIds"]:
+    for entry in hotcocos_entries(problem, ious):
+        if entry["dtIds"]:
             rows = np.asarray(entry["dtIds"]) - 1
             annotation[:, rows] = np.asarray(entry["dtMatches"]) - 1
             is_ignored[:, rows] = np.asarray(entry["dtIgnore"])
@@ -176,8 +187,8 @@ def test_matches_are_hotcocos_where_overlaps_and_scores_are_equal(seed: int) -> 
     ious = (0.1, 0.3, 0.5, 0.75, 1.0)
     annotation = np.full((len(ious), num_detections), -1)
     is_ignored = np.zeros((len(ious), num_detections), dtype=bool)
-    for entry in match_images(problem, ious=ious, max_detections=1000):
-        if entry is not None and entry["dtIds"]:
+    for entry in hotcocos_entries(problem, ious):
+        if entry["dtIds"]:
             rows = np.array(entry["dtIds"]) - 1
             annotation[:, rows] = np.array(entry["dtMatches"]) - 1
             is_ignored[:, rows] = np.array(entry["dtIgnore"])

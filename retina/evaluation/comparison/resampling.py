@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.bootstrap import (
-    IOU_THRESHOLDS,
     ImageMatches,
     average_precisions,
     match_split,
 )
-from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.engines import COCO_IOUS, ScoringProblem
 from retina.evaluation.matching import Ranking
 from retina.evaluation.pairs import overlapping_pairs
 from retina.evaluation.resampled_metrics import resampled_metrics
@@ -44,7 +43,7 @@ def resample(problem: ScoringProblem, multiplicities: IntArray) -> Resampled:
         problem: its detections and the truth.
         multiplicities: ``(S, I)`` how often each image counts, images in the order of their ids.
     """
-    pairs = overlapping_pairs(problem, at_least=IOU_THRESHOLDS[0])
+    pairs = overlapping_pairs(problem, at_least=COCO_IOUS[0])
     numbers = resampled_metrics(problem, pairs, multiplicities)
     matches = match_split(problem, pairs, Ranking.of(problem))
     of_classes = np.unique(problem.truth_categories[~problem.truth_is_crowd]).tolist()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.engines import run_slices
+from retina.evaluation.iou_metrics import mean_of_known
 from retina.evaluation.pairs import pairs_of_boxes
 from retina.evaluation.report.scored_split import LEAST_OVERLAP, ScoredSplit
 from retina.structures import BoolArray, FloatArray, IntArray
@@ -119,12 +120,6 @@ def _apart(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         (low, float(np.nextafter(high, low)) if high in starts and low < high else high)
         for low, high in ranges
     ]
-
-
-def mean_of_known(values: FloatArray) -> float | None:
-    """The mean of what is not -1; None where nothing is known."""
-    known = values[values > -1]
-    return float(known.mean()) if known.size else None
 
 
 def _aspects(boxes: FloatArray) -> FloatArray:

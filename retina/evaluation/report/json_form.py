@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,14 +75,14 @@ def _head(report: Report) -> dict[str, Any]:
     }
 
 
-def write_report_json(path: Path, report: Report) -> None:
-    """Write ``report.json`` in one step.
+def write_report_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``report.json`` in one step: what `Report.to_json` gives.
 
     Raises:
         UserError: the file may not be written.
         RunError: the disk is full.
     """
-    text = json.dumps(report.to_json(), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     write_text(path, text + "\n")
 
 

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 
 from retina.evaluation.engines import run_slices
+from retina.evaluation.iou_metrics import mean_of_known
 from retina.evaluation.matching import Matching
 from retina.evaluation.pairs import pairs_of_boxes
-from retina.evaluation.report.breakdown import mean_of_known
 from retina.evaluation.report.scored_split import ScoredSplit
 from retina.structures import BoolArray, FloatArray, IntArray
 

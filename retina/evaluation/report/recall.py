@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.engines import run_slices
-from retina.evaluation.report.breakdown import mean_of_known
+from retina.evaluation.iou_metrics import mean_of_known
 from retina.evaluation.report.scored_split import ScoredSplit
 
 _OBJECTS = ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, None))

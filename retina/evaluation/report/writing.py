@@ -15,7 +15,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.evaluation.report.content import Report
-from retina.evaluation.report.json_form import report_json, write_report_json
+from retina.evaluation.report.json_form import write_report_json
 from retina.evaluation.report.page import Picture, html_page
 from retina.storage import write_text
 
@@ -42,13 +42,14 @@ def write_report(folder: Path, report: Report, read_image: ImageReader) -> None:
         UserError: a file may not be written.
         RunError: the disk is full.
     """
-    write_report_json(folder / REPORT_JSON, report)
+    content = report.to_json()
+    write_report_json(folder / REPORT_JSON, content)
     pictures = {}
     for shown in report.gallery.images:
         picture = _picture(read_image(int(shown.picture)))
         if picture is not None:
             pictures[shown.picture] = picture
-    write_text(folder / REPORT, html_page(report_json(report), pictures))
+    write_text(folder / REPORT, html_page(content, pictures))
 
 
 def images_of(dataset: DetectionDataset) -> ImageReader:

@@ -10,19 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.bootstrap import draw_multiplicities, interval
+from retina.evaluation.resampled_metrics import CONFIDENCE, Interval
 from retina.evaluation.thresholds.candidates import find_candidates
 from retina.evaluation.thresholds.choice import Thresholds
 from retina.evaluation.thresholds.outcomes import Outcomes, SplitOutcomes
 from retina.evaluation.thresholds.rules import Rule
 from retina.structures import FloatArray, IntArray
 
-CONFIDENCE = 0.95
-"""The share of the resamples that an interval holds."""
-
 _BLOCK_ELEMENTS = 1 << 20
 """Candidates × resamples at a time, so that memory stays bounded."""
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retina.evaluation.resampled_metrics import CONFIDENCE
 from retina.evaluation.thresholds.choice import (
     ChosenPoint,
     OperatingPoint,
@@ -13,11 +14,7 @@ from retina.evaluation.thresholds.choice import (
     choose_thresholds,
 )
 from retina.evaluation.thresholds.halves import HalvesCheck, check_on_halves
-from retina.evaluation.thresholds.intervals import (
-    CONFIDENCE,
-    ThresholdIntervals,
-    bootstrap_thresholds,
-)
+from retina.evaluation.thresholds.intervals import ThresholdIntervals, bootstrap_thresholds
 from retina.evaluation.thresholds.kept import kept_thresholds
 from retina.evaluation.thresholds.outcomes import SplitOutcomes
 from retina.evaluation.thresholds.rules import MostFalseAlarms, Rule

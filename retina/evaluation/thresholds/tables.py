@@ -7,9 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from retina.evaluation.resampled_metrics import CONFIDENCE, Interval
 from retina.evaluation.thresholds.choice import ChosenPoint, OperatingPoint
 from retina.evaluation.thresholds.halves import HalvesCheck
-from retina.evaluation.thresholds.intervals import CONFIDENCE, Interval, PointIntervals
+from retina.evaluation.thresholds.intervals import PointIntervals
 from retina.evaluation.thresholds.study import ThresholdStudy
 from retina.tables import Column, Table
 from retina.wording import counted

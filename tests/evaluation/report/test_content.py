@@ -186,7 +186,7 @@ def test_empty_cases(
     )
 
     report = report_of(metrics)
-    write_report_json(tmp_path / "report.json", report)
+    write_report_json(tmp_path / "report.json", report.to_json())
 
     read = json.loads((tmp_path / "report.json").read_text())
     assert set(read) == KEYS
