@@ -192,7 +192,7 @@ def _read_results(
     image_list: Path | None,
     output: Path | None,
 ) -> _Scored:
-    from retina.evaluation.folder import clear_evaluation, keep_results
+    from retina.evaluation.folder import clear_evaluation, keep_results, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_at
     from retina.evaluation.scored_images import config_of, folder_of_each, read_scored
@@ -211,8 +211,14 @@ def _read_results(
     folders = folder_of_each(annotations, images)
     if output is not None:
         clear_evaluation(output, keep=detections)
-    if output is not None and len(annotations) == 1 and image_list is None:
-        keep_results(output, detections[0], scored.truth, config_of(annotations[0], folders[0]))
+    if output is not None and len(annotations) == 1:
+        keep_results(output, detections[0])
+        record_truth(
+            output,
+            scored.truth,
+            config_of(annotations[0], folders[0]),
+            image_ids=None if image_list is None else scored.ids,
+        )
     source = ReportSource(
         dataset=_joined(annotations), detections=_joined(detections), command=_command_line()
     )
@@ -282,8 +288,13 @@ def _run_detector(
     if output is not None:
         clear_evaluation(output)
         data.write_results(output, result)
-        if len(resolved) == 1 and named.image_list is None:
-            record_truth(output, data.dataset.ground_truth(), resolved[0].part)
+        if len(resolved) == 1:
+            record_truth(
+                output,
+                data.images.truth,
+                resolved[0].part,
+                image_ids=None if named.image_list is None else data.images.ids,
+            )
     if makes_report:
         about = replace(
             about,

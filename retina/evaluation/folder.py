@@ -20,9 +20,10 @@ from pydantic import Field
 
 from retina.configuration import Config, validate
 from retina.datasets import AnyDatasetConfig, DatasetConfig, DetectionDataset
+from retina.datasets.subset import SubsetDataset
 from retina.errors import UserError
 from retina.storage import replacing, write_text
-from retina.structures import Categories, FloatArray, GroundTruth, IntArray
+from retina.structures import Categories, FloatArray, GroundTruth, IntArray, OriginalId
 from retina.text_files import read_json
 
 EVALUATION = "evaluation"
@@ -70,13 +71,33 @@ class TruthRecord(Config):
     dataset: AnyDatasetConfig
     """Reads the data set again; its paths are absolute."""
 
+    image_ids: tuple[OriginalId, ...] | None = None
+    """Of the images that were scored, as the files have them; None for all of the data set."""
+
     def build(self) -> DetectionDataset:
         """Read the data set again; the images need not be there.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be read, or an image that was scored is no longer in it.
         """
-        return read_as_scored(self.dataset, self.scored_categories)
+        return self.scored_images_of(read_as_scored(self.dataset, self.scored_categories))
+
+    def scored_images_of(self, dataset: DetectionDataset) -> DetectionDataset:
+        """Those images of a data set that were scored.
+
+        Raises:
+            UserError: one of them is not in it.
+        """
+        if self.image_ids is None:
+            return dataset
+        row_of = {image_id: row for row, image_id in enumerate(original_ids(dataset))}
+        lost = [image_id for image_id in self.image_ids if image_id not in row_of]
+        if lost:
+            raise UserError(
+                f"{self.name}: the image with the id {lost[0]!r} was scored and is not in it now"
+            )
+        rows = np.array([row_of[image_id] for image_id in self.image_ids], dtype=np.int64)
+        return SubsetDataset(dataset, rows, f"{len(rows)} of {len(dataset)} images were scored")
 
     @property
     def scored_categories(self) -> Categories:
@@ -134,13 +155,20 @@ def _remove(path: Path) -> None:
         ) from None
 
 
-def record_truth(folder: Path, truth: GroundTruth, dataset: DatasetConfig) -> None:
+def record_truth(
+    folder: Path,
+    truth: GroundTruth,
+    dataset: DatasetConfig,
+    *,
+    image_ids: Sequence[OriginalId] | None = None,
+) -> None:
     """Write ``ground_truth.json``.
 
     Args:
         folder: of the evaluation.
         truth: what was scored against.
         dataset: reads it.
+        image_ids: of the images that were scored, as the files have them; None for all.
 
     Raises:
         UserError: the file may not be written.
@@ -158,30 +186,23 @@ def record_truth(folder: Path, truth: GroundTruth, dataset: DatasetConfig) -> No
         ],
         "dataset": _fragment(dataset.model_dump(mode="python", serialize_as_any=True)),
     }
+    if image_ids is not None:
+        tree["image_ids"] = list(image_ids)
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     write_text(folder / GROUND_TRUTH, text)
 
 
-def keep_results(
-    folder: Path, detections: Path, truth: GroundTruth, dataset: DatasetConfig
-) -> None:
-    """Keep a results file that was scored, byte for byte, and what against.
-
-    Args:
-        folder: of the evaluation.
-        detections: the results file.
-        truth: what was scored against.
-        dataset: reads it.
+def keep_results(folder: Path, detections: Path) -> None:
+    """Keep a results file that was scored, byte for byte.
 
     Raises:
-        UserError: a file may not be written.
+        UserError: the file may not be written.
         RunError: the disk is full.
     """
     kept = folder / DETECTIONS
     if not (kept.exists() and kept.samefile(detections)):
         with replacing(kept) as aside:
             shutil.copyfile(detections, aside)
-    record_truth(folder, truth, dataset)
 
 
 def read_evaluation(folder: Path) -> EvaluationFolder:
@@ -228,6 +249,12 @@ def read_as_scored(dataset: DatasetConfig, categories: Categories | None) -> Det
         UserError: it cannot be read.
     """
     return dataset.build(categories, check_images=False, unknown_categories="leave_out")
+
+
+def original_ids(dataset: DetectionDataset) -> list[OriginalId]:
+    """The id of each image, by index, as its file has it."""
+    originals = dataset.ground_truth().original_image_ids
+    return [originals.get(number, number) for number in dataset.image_ids.tolist()]
 
 
 def truth_sha256(truth: GroundTruth) -> str:

@@ -134,6 +134,31 @@ def test_results_files_need_the_annotations(run: Run, truth: Path, tmp_path: Pat
     assert "no such annotation file" in gone.err
 
 
+def test_evaluations_of_some_images_are_compared_on_these(
+    run: Run, evaluated: Callable[..., Path], truth: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "some.txt").write_text("\n".join(map(str, range(6, 20))))
+    only = ("--image-list", str(tmp_path / "some.txt"))
+    a, b = evaluated("a", 24, *only), evaluated("b", 13, *only)
+    for named in ((), ("--annotations", truth)):
+        done = run("compare", a, b, *named, "--output", tmp_path / "out")
+        assert done.code == 0, done.err
+        told = json.loads((tmp_path / "out/comparison.json").read_text())
+        assert told["ground_truth"]["num_images"] == 14
+        (pair,) = told["pairs"]
+        assert pair["best_f1"]["all"]["only_first"] == 7  # of the images 13 to 19
+    whole = evaluated("whole", 24)
+    done = run("compare", a, whole)
+    assert done.code == 2
+    assert "14 against 24 images" in done.err
+    tree = json.loads(truth.read_text())
+    tree["images"], tree["annotations"] = tree["images"][:10], tree["annotations"][:10]
+    truth.write_text(json.dumps(tree))
+    done = run("compare", a, b)
+    assert done.code == 2
+    assert "the image with the id 10 was scored and is not in it now" in done.err
+
+
 def test_different_truths_are_refused(
     run: Run, evaluated: Callable[..., Path], truth: Path, tmp_path: Path
 ) -> None:

@@ -170,8 +170,9 @@ def test_a_results_file_is_kept_byte_for_byte(synthetic_data: Path, tmp_path: Pa
     config = CocoConfig(images=annotations.parent / "images", annotations=annotations)
     truth = config.build().ground_truth()
     for _ in range(2):  # the second time into the folder that it lies in
-        keep_results(tmp_path / "scored", results, truth, config)
+        keep_results(tmp_path / "scored", results)
         results = tmp_path / "scored/detections.json"
+    record_truth(tmp_path / "scored", truth, config)
     assert results.read_text() == "[ ]  "
     record = read_truth_record(tmp_path / "scored/ground_truth.json")
     assert record is not None

@@ -9,6 +9,7 @@ from string import ascii_uppercase
 
 from retina.datasets import DetectionDataset, FolderDataset
 from retina.datasets.coco_results import read_results
+from retina.datasets.subset import SubsetDataset
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import COCO_MAX_DETECTIONS, ScoringProblem
@@ -23,6 +24,7 @@ from retina.evaluation.folder import (
     truth_sha256,
 )
 from retina.evaluation.metrics import DetectionMetrics
+from retina.evaluation.scored_images import taken_detections
 from retina.wording import counted
 
 _FIX = "say where it is with --annotations FILE or --data SOURCE"
@@ -150,10 +152,11 @@ def shared_truth(sides: Sequence[SideSource], given: DetectionDataset | None) ->
         if silent is not None:
             raise UserError(
                 f"{silent.given}: nothing there says what it was scored against (a results file, "
-                f"an evaluation of some images or of several annotation files, or one by a version "
-                f"of before); {_FIX}"
+                f"an evaluation on several annotation files, or one by a version of before); {_FIX}"
             )
         return _read_again(sides)
+    if wanted is not None:
+        given = wanted.scored_images_of(given)
     if wanted is not None and truth_sha256(given.ground_truth()) != wanted.sha256:
         side = next(side for side in sides if side.truth is not None)
         raise UserError(
@@ -261,8 +264,10 @@ def read_sides(
 
 def _read_side(source: SideSource, dataset: DetectionDataset, max_detections: int) -> Side:
     truth = dataset.ground_truth()
-    table = dataset.table if isinstance(dataset, FolderDataset) else None
-    found = read_results(source.results, truth, table)
+    whole = dataset.whole if isinstance(dataset, SubsetDataset) else dataset
+    table = whole.table if isinstance(whole, FolderDataset) else None
+    found = read_results(source.results, whole.ground_truth(), table)
+    found = taken_detections(found, truth)
     scoring = CocoMetrics(truth, max_detections=max_detections)
     scoring.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
     metrics = scoring.compute()
