@@ -14,7 +14,7 @@ from retina.datasets.auto import AnySingleConfig
 from retina.datasets.categories import UnknownCategories
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
 from retina.datasets.dataset_config import DatasetConfig, RefusalCause
-from retina.datasets.joining import join_federations, join_flags, unique_ids
+from retina.datasets.joining import join_federations, join_flags, join_originals, unique_ids
 from retina.errors import UserError
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
@@ -136,9 +136,9 @@ class ConcatenatedDataset(DetectionDataset):
             boxes_xywh=np.concatenate([truth.boxes_xywh for truth in truths]),
             areas=np.concatenate([truth.areas for truth in truths]),
             is_crowd=np.concatenate([truth.is_crowd for truth in truths]),
-            original_image_ids={}
-            if self._renumbered
-            else {key: value for one in truths for key, value in one.original_image_ids.items()},
+            original_image_ids=join_originals(
+                [(truth.image_ids, truth.original_image_ids) for truth in truths], self._image_ids
+            ),
             is_difficult=join_flags([truth.is_difficult for truth in truths], counts),
             federation=join_federations([truth.federation for truth in truths], self._starts),
         )

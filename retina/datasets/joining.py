@@ -11,6 +11,7 @@ import numpy as np
 
 from retina.datasets.annotations import AnnotationTable, name_array
 from retina.datasets.categories import joined_categories
+from retina.datasets.ids import canonical_id
 from retina.structures import BoolArray, Federation, IntArray, OriginalId
 
 
@@ -20,6 +21,23 @@ def unique_ids(parts: Sequence[IntArray]) -> tuple[IntArray, bool]:
     if len(np.unique(joined)) == len(joined):
         return joined, False
     return np.arange(1, len(joined) + 1), True
+
+
+def join_originals(
+    parts: Sequence[tuple[IntArray, Mapping[int, OriginalId]]], image_ids: IntArray
+) -> dict[int, OriginalId]:
+    """What stands in the files in the place of a number; nothing where two have one id in common.
+
+    Args:
+        parts: the image ids of each file, and what stands there in the place of a number.
+        image_ids: what `unique_ids` made of them.
+    """
+    old_ids = np.concatenate([ids for ids, _ in parts])
+    if np.array_equal(old_ids, image_ids):
+        return {key: value for _, originals in parts for key, value in originals.items()}
+    meant = [originals.get(number, number) for ids, originals in parts for number in ids.tolist()]
+    is_clear = len(set(map(canonical_id, meant))) == len(meant)
+    return dict(zip(image_ids.tolist(), meant, strict=True)) if is_clear else {}
 
 
 def join_flags(parts: Sequence[BoolArray | None], counts: Sequence[int]) -> BoolArray | None:
@@ -79,7 +97,7 @@ def join_tables(tables: Sequence[AnnotationTable]) -> AnnotationTable:
     starts = np.cumsum([0, *(part.num_images for part in parts)]).tolist()
     counts = [len(part.labels) for part in parts]
     image_ids, renumbered = unique_ids([part.image_ids for part in parts])
-    originals = [part.original_image_ids for part in parts]
+    originals = [(part.image_ids, part.original_image_ids) for part in parts]
     return AnnotationTable(
         source=", ".join(part.source for part in parts),
         categories=categories,
@@ -96,7 +114,7 @@ def join_tables(tables: Sequence[AnnotationTable]) -> AnnotationTable:
         is_crowd=np.concatenate([part.is_crowd for part in parts]),
         occluded_fractions=np.concatenate([part.occluded_fractions for part in parts]),
         findings=tuple(f"{part.source}: {one}" for part in parts for one in part.findings),
-        original_image_ids={} if renumbered else _merged(originals),
+        original_image_ids=join_originals(originals, image_ids),
         image_aliases={}
         if renumbered
         else {key: value for part in parts for key, value in part.image_aliases.items()},
@@ -107,7 +125,3 @@ def join_tables(tables: Sequence[AnnotationTable]) -> AnnotationTable:
 
 def _names(table: AnnotationTable) -> list[str]:
     return [table.file_name(row) for row in range(table.num_images)]
-
-
-def _merged(parts: Sequence[Mapping[int, OriginalId]]) -> dict[int, OriginalId]:
-    return {key: value for part in parts for key, value in part.items()}

@@ -141,6 +141,24 @@ def test_two_files_are_their_merged_file(
     assert per_file[0]["AP"] == at_once.per_file[0][1].coco.AP
 
 
+def test_two_files_with_text_ids_and_one_results_file(
+    made: tuple[Tree, list[Tree]], tmp_path: Path
+) -> None:
+    tree, rows = made
+    merged = numbers([write(tmp_path / "whole.json", tree)], [write(tmp_path / "all.json", rows)])
+
+    def as_text(records: list[Tree], key: str) -> list[Tree]:
+        return [record | {key: f"frame_{record[key]}"} for record in records]
+
+    files = []
+    for number, ids in enumerate(halves(tree)):
+        part, _ = cut(tree, rows, ids)
+        part["images"] = as_text(part["images"], "id")
+        part["annotations"] = as_text(part["annotations"], "image_id")
+        files.append(write(tmp_path / f"{number}.json", part))
+    same(numbers(files, [write(tmp_path / "text.json", as_text(rows, "image_id"))]), merged)
+
+
 def test_files_whose_ids_coincide(made: tuple[Tree, list[Tree]], tmp_path: Path) -> None:
     """Both number their images from 1, and one has its classes in another order."""
     tree, rows = made
