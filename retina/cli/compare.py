@@ -113,7 +113,6 @@ def _named_truth(
     split: str | None,
 ) -> DetectionDataset | None:
     """The data set that the options name, with the classes that were scored; None for none."""
-    from retina.datasets import format_of
     from retina.errors import UserError
     from retina.evaluation.comparison import recorded_truth
     from retina.experiment import DataOptions, resolve_data
@@ -122,10 +121,6 @@ def _named_truth(
         if images is not None or split is not None:
             raise UserError("--images and --split need --annotations, --data or --config")
         return None
-    if annotations is not None and images is None:
-        # The boxes are all that is compared; images are but shown.
-        known = format_of(annotations).images_of(annotations) if annotations.exists() else None
-        images = known or annotations.parent
     record = recorded_truth(sources)
     options = DataOptions(
         source=data, annotations=annotations, images=images, config=config, split=split

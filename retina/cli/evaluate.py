@@ -192,10 +192,11 @@ def _read_results(
     image_list: Path | None,
     output: Path | None,
 ) -> _Scored:
+    from retina.datasets.formats import config_of
     from retina.evaluation.folder import clear_evaluation, keep_results, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_at
-    from retina.evaluation.scored_images import config_of, folder_of_each, read_scored
+    from retina.evaluation.scored_images import folder_of_each, read_scored
     from retina.experiment.reporting import Circumstances
 
     scored, found = read_scored(annotations, detections, images)

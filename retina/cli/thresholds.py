@@ -226,20 +226,12 @@ def _data(
     options: DataOptions, artifact: Artifact | None, *, without_images: bool
 ) -> tuple[DetectionDataset, str]:
     """The data set that is meant, with the detector's labels, and what it is called."""
-    from retina.datasets import CocoConfig
     from retina.experiment import resolve_data
 
-    categories = None if artifact is None else artifact.categories
-    file = options.annotations
-    if without_images and file is not None and options.images is None and not file.is_dir():
-        # Nothing is run, so that the annotations are enough.
-        coco = CocoConfig(images=file.parent, annotations=file)
-        dataset = coco.build(categories, check_images=False, unknown_categories="leave_out")
-        return dataset, str(file)
     resolved: ResolvedData = resolve_data(
         options,
         purpose="on which data to choose",
-        categories=categories,
+        categories=None if artifact is None else artifact.categories,
         check_images=not without_images,
         unknown_categories="leave_out",
     )

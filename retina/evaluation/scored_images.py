@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
-from retina.datasets import FolderConfig, format_of
 from retina.datasets.annotations import AnnotationTable
 from retina.datasets.categories import joined_categories
 from retina.datasets.coco_results import DetectionArrays, read_results
+from retina.datasets.formats import config_of
 from retina.datasets.formats.coco import CocoConfig, read_coco_annotations
 from retina.datasets.image_lists import listed_images
 from retina.datasets.joining import join_tables
@@ -175,25 +175,6 @@ def folder_of_each(annotations: Sequence[Path | None], images: Sequence[Path]) -
     if len(images) == len(annotations):
         return list(images)
     return [images[0] if images else None] * len(annotations)
-
-
-def config_of(annotations: Path, images: Path | None) -> FolderConfig:
-    """What reads annotations of any format; without ``images`` where they are by custom.
-
-    Raises:
-        UserError: the format needs the images and they are not found.
-    """
-    config: type[FolderConfig] = format_of(annotations) if annotations.exists() else CocoConfig
-    folder = images or config.images_of(annotations)
-    if folder is None and config is not CocoConfig:
-        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
-    return config.model_validate(
-        {
-            "images": folder or annotations.parent,
-            "annotations": annotations,
-            "unused_categories": "keep",
-        }
-    )
 
 
 def read_table(annotations: Path, images: Path | None) -> AnnotationTable:

@@ -14,7 +14,6 @@ from retina.datasets import (
     DetectionDataset,
     FolderConfig,
     find_source,
-    format_of,
     split_called,
     tell_source,
 )
@@ -23,6 +22,7 @@ from retina.datasets.categories import (
     UnknownCategories,
     UnknownCategoriesError,
 )
+from retina.datasets.formats import config_of
 from retina.errors import UserError
 from retina.experiment.config import ExperimentConfig, load_experiment
 from retina.experiment.parts import LEAVE_OUT, build_dataset, with_fix
@@ -144,7 +144,9 @@ def resolve_data(
         raise UserError(f"{options.overrides[0]}: changes a config, and no config was given")
     source = None
     if options.annotations is not None:
-        part = _annotated(options.annotations, options.images, options.split)
+        part = _annotated(
+            options.annotations, options.images, options.split, needs_images=check_images
+        )
         name = part.display_name
     else:
         assert options.source is not None
@@ -283,11 +285,13 @@ def _training_config(detector: Path | None) -> tuple[ExperimentConfig | None, st
         return None, f"{path} cannot be read: {error}"
 
 
-def _annotated(annotations: Path, images: Path | None, split: str | None) -> FolderConfig:
+def _annotated(
+    annotations: Path, images: Path | None, split: str | None, *, needs_images: bool
+) -> FolderConfig:
     """Annotations in the format that they have; for some a file lists the images of a split."""
-    if images is None:
+    if images is None and needs_images:
         raise UserError(f"{annotations}: say where its images are with --images FOLDER")
-    part = format_of(annotations)(images=images, annotations=annotations)
+    part = config_of(annotations, images)
     if split is not None:
         listed = part.split_listed_in(Path(split))
         if listed is None:

@@ -85,6 +85,38 @@ def test_of_a_results_file_and_nothing_else(
     assert all(len(line) <= 80 for line in tables)
 
 
+def test_annotations_of_another_format_without_their_images(
+    invoke: Invoke, results: Path, truth: Path, tmp_path: Path
+) -> None:
+    tree = json.loads(truth.read_text())
+    names = {one["id"]: one["file_name"] for one in tree["images"]}
+    classes = {one["id"]: one["name"] for one in tree["categories"]}
+    lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    size = {one["id"]: f"{one['width']},{one['height']}" for one in tree["images"]}
+    for one in (one for one in tree["annotations"] if not one["iscrowd"]):
+        x, y, width, height = one["bbox"]
+        image, label = one["image_id"], classes[one["category_id"]]
+        lines.append(f"{names[image]},{size[image]},{label},{x},{y},{x + width},{y + height}")
+    table = tmp_path / "alone" / "labels.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(lines))
+    refused = invoke("thresholds", "--detections", results, "--annotations", table)
+    assert refused.code == 2
+    assert f"{table}: say where its images are with --images FOLDER" in refused.err
+    rows = json.loads(results.read_text())
+    for row in rows:
+        row |= {"file_name": names[row["image_id"]], "category_name": classes[row["category_id"]]}
+    results.write_text(json.dumps(rows))
+    told = []
+    for annotations in ((truth,), (table, "--images", table.parent)):
+        given = ("--detections", results, "--annotations", *annotations, "--resamples", "20")
+        done = invoke("thresholds", *given, "--output", tmp_path / "out")
+        assert done.code == 0, done.err
+        tree = json.loads((tmp_path / "out" / "thresholds.json").read_text())
+        told.append({one["name"]: one for one in tree["classes"]})
+    assert told[0] == told[1]
+
+
 def test_a_detector_and_the_results_of_its_evaluation_give_the_same(
     invoke: Invoke, trained: Path, tmp_path: Path
 ) -> None:

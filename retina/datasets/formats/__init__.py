@@ -12,7 +12,7 @@ from retina.datasets.formats.labelme import LabelmeConfig
 from retina.datasets.formats.via import ViaConfig
 from retina.datasets.formats.voc import VocConfig
 from retina.datasets.formats.yolo import YoloConfig
-from retina.errors import one_of
+from retina.errors import UserError, one_of
 
 FORMATS: tuple[type[FolderConfig], ...] = (
     CocoConfig,
@@ -40,3 +40,21 @@ def format_of(annotations: Path) -> type[FolderConfig]:
     """The format of annotations that exist: the last that recognises them, else COCO's."""
     known = (config for config in reversed(FORMATS) if config.recognises(annotations))
     return next(known, CocoConfig)
+
+
+def config_of(annotations: Path, images: Path | None) -> FolderConfig:
+    """What reads annotations of any format, also where they are missing and reading will say so.
+
+    Args:
+        annotations: a file or folder.
+        images: the folder of the images; None where they are by custom. COCO's annotations can be
+            read without.
+
+    Raises:
+        UserError: the format needs the images and they are not found.
+    """
+    config = format_of(annotations) if annotations.exists() else CocoConfig
+    folder = images or config.images_of(annotations)
+    if folder is None and config is not CocoConfig:
+        raise UserError(f"{annotations}: say where its images are with --images FOLDER")
+    return config(images=folder or annotations.parent, annotations=annotations)
