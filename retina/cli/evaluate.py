@@ -252,6 +252,7 @@ def _run_detector(
     from retina.experiment.data import training_config
     from retina.experiment.reporting import (
         Circumstances,
+        class_thresholds,
         measured_speed,
         overlap_with_training,
         suggested_score,
@@ -285,6 +286,7 @@ def _run_detector(
         ),
         images_of(data.dataset),
         suggested_score=suggested_score(artifact),
+        thresholds=class_thresholds(artifact),
     )
     if output is not None:
         clear_evaluation(output)

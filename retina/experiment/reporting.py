@@ -33,6 +33,7 @@ class Circumstances:
         source: what was scored, and on what.
         read_image: gives the images that the page shows.
         suggested_score: the score from which on detections are shown; None where none is known.
+        thresholds: the same of each class, by label; None where they have none of their own.
         overlap: with the training set.
         speed: of the detector.
     """
@@ -40,6 +41,7 @@ class Circumstances:
     source: ReportSource
     read_image: ImageReader
     suggested_score: float | None = None
+    thresholds: tuple[float, ...] | None = None
     overlap: Overlap | None = None
     speed: Speed | None = None
 
@@ -73,6 +75,7 @@ def report_scores(
         source=replace(about.source, annotations_sha256=truth_sha256(images.truth)),
         file_names=dict(zip(images.truth.image_ids.tolist(), images.file_names, strict=True)),
         suggested_score=about.suggested_score,
+        thresholds=about.thresholds,
         overlap=about.overlap,
         speed=about.speed,
     )
@@ -126,6 +129,14 @@ def suggested_score(artifact: Artifact) -> float | None:
     """The score that was chosen for a detector's classes together; None where none was."""
     thresholds = artifact.config.thresholds
     return None if thresholds.origin is None else thresholds.common
+
+
+def class_thresholds(artifact: Artifact) -> tuple[float, ...] | None:
+    """The score that was chosen for each class of a detector, by label; None where none was."""
+    thresholds = artifact.config.thresholds
+    if thresholds.per_class is None:
+        return None
+    return tuple(thresholds.of_classes(len(artifact.categories)).tolist())
 
 
 def overlap_with_training(

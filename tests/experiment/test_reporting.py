@@ -126,10 +126,12 @@ def test_evaluate_leaves_nothing_of_an_earlier_evaluation(
     listed = invoke("evaluate", detector, "--image-list", some, "--no-report", "--output", folder)
 
     assert (whole.code, listed.code) == (0, 0), whole.err + listed.err
-    assert sorted(path.name for path in folder.iterdir()) == ["detections.json", "metrics.json"]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["detections.json", "ground_truth.json", "metrics.json"]
     refused = invoke("compare", folder, run)
     assert refused.code == 2
-    assert "an evaluation of some images" in refused.err
+    assert f"1 against {len(images)} images" in refused.err
+    assert invoke("compare", folder, folder).code == 0
 
 
 def test_evaluate_writes_the_report_of_a_detector(
@@ -145,6 +147,21 @@ def test_evaluate_writes_the_report_of_a_detector(
     assert again["operating_points"] == content["operating_points"]
     assert again["overlap"] == content["overlap"]
     assert again["head"]["command"].startswith("retina")
+
+
+def test_a_report_has_the_threshold_of_each_class(run: Path, invoke: Any, tmp_path: Path) -> None:
+    artifact = load_artifact(run / "checkpoints" / "best.safetensors")
+    per_class = (0.25, *[None] * (len(artifact.categories) - 1))
+    chosen = artifact.config.thresholds.model_copy(update={"per_class": per_class, "common": 0.4})
+    artifact.with_thresholds(chosen).save(tmp_path / "chosen.safetensors")
+    data = ("--config", run / "config.yaml")
+
+    done = invoke("evaluate", tmp_path / "chosen.safetensors", *data, "--output", tmp_path / "out")
+
+    assert done.code == 0, done.err
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    shown = [category["threshold"] for category in content["categories"]]
+    assert shown == [0.25, *[0.4] * (len(shown) - 1)]
 
 
 def test_evaluate_writes_the_report_of_a_results_file_on_blank_canvases(

@@ -104,6 +104,7 @@ class Report:
         verdict: three sentences.
         categories: in the order of the labels.
         suggested_score: a score threshold to start from; None where nothing is found.
+        thresholds: the detector's own, by label; None where it has none for each class.
         operating_points: at IoU 0.5, over all classes.
         at_iou: by IoU, as ``0.50``.
         tide, calibration, breakdown, recall, gallery, label_errors: the analyses.
@@ -122,6 +123,7 @@ class Report:
     verdict: tuple[Sentence, ...]
     categories: tuple[CategoryMetrics, ...]
     suggested_score: float | None
+    thresholds: tuple[float, ...] | None
     operating_points: tuple[OperatingPoint, ...]
     at_iou: Mapping[str, AtIou]
     tide: Tide | None
@@ -145,6 +147,7 @@ def build_report(
     source: ReportSource,
     file_names: Mapping[int, str] | None = None,
     suggested_score: float | None = None,
+    thresholds: tuple[float, ...] | None = None,
     overlap: Overlap | None = None,
     speed: Speed | None = None,
     num_resamples: int = NUM_RESAMPLES,
@@ -160,6 +163,7 @@ def build_report(
         source: what was scored.
         file_names: by the image ids of the ground truth.
         suggested_score: the threshold that is used elsewhere; None for the best mean F1.
+        thresholds: those of each class, where the detector has them, by label.
         overlap: with the training set.
         speed: of the detector.
         num_resamples: of the bootstrap; large sets get fewer.
@@ -216,6 +220,7 @@ def build_report(
         verdict=verdict(evidence),
         categories=result.per_category,
         suggested_score=suggested_score,
+        thresholds=thresholds,
         operating_points=operating_points(counts[0]),
         at_iou=at_iou,
         tide=tide,

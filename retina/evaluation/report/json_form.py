@@ -27,6 +27,7 @@ _CATEGORY_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "best_f1",
 def report_json(report: Report) -> dict[str, Any]:
     """The whole of it: plain numbers, None where there is nothing to say."""
     num_classes = len(report.categories)
+    thresholds = report.thresholds or (None,) * num_classes
     at_iou = report.at_iou.items()
     return {
         "format_version": FORMAT_VERSION,
@@ -36,7 +37,10 @@ def report_json(report: Report) -> dict[str, Any]:
         "num_resamples": report.num_resamples,
         "verdict": [asdict(sentence) for sentence in report.verdict],
         "categories": [
-            _category(label, category) for label, category in enumerate(report.categories)
+            _category(label, category, threshold)
+            for label, (category, threshold) in enumerate(
+                zip(report.categories, thresholds, strict=True)
+            )
         ],
         "suggested_score": report.suggested_score,
         "operating_points": [asdict(point) for point in report.operating_points],
@@ -93,12 +97,13 @@ def _version() -> str:
         return "unknown"
 
 
-def _category(label: int, category: CategoryMetrics) -> dict[str, Any]:
+def _category(label: int, category: CategoryMetrics, threshold: float | None) -> dict[str, Any]:
     return {
         "label": label,
         "name": category.name,
         "num_objects": category.num_ground_truth,
         **{key: getattr(category, key) for key in _CATEGORY_KEYS},
+        "threshold": threshold,
     }
 
 

@@ -280,6 +280,7 @@ def _categories(
                 "AR100": None if ap50 is None else ap50 * 0.8,
                 "best_f1": None if ap50 is None else ap50 * 0.9,
                 "best_f1_score": None if ap50 is None else 0.4375,
+                "threshold": None,
             }
         )
     return rows

@@ -416,6 +416,35 @@ def test_paper_shows_all_and_has_no_controls(
     assert browser.run("getComputedStyle(document.getElementById('point')).position") == "static"
 
 
+def test_paper_has_every_class(
+    browser: Browser, written: Callable[[str], tuple[dict[str, Any], Path]]
+) -> None:
+    content, path = written("eighty")
+    browser.open(path)
+    click(browser, "#classes-next")
+    for media, rows in (("print", 80), ("screen", 30)):
+        browser.send("Emulation.setEmulatedMedia", media=media)
+        browser.settle()
+        seen = texts(browser, "#classes-body th")
+        assert len(seen) == rows
+    assert set(texts(browser, "#classes-body th")) < {c["name"] for c in content["categories"]}
+
+
+def test_the_detectors_thresholds_stand_beside_their_classes(
+    browser: Browser, tmp_path: Path
+) -> None:
+    content = content_of(CELLS)
+    path = tmp_path / "page.html"
+    for thresholds in ((None,) * 3, (0.25, 0.4, 0.625)):
+        for category, threshold in zip(content["categories"], thresholds, strict=True):
+            category["threshold"] = threshold
+        path.write_text(html_page(content, {}), encoding="utf-8")
+        browser.open(path)
+        seen = texts(browser, "#classes-body [data-key=threshold]")
+        assert sorted(seen) == [f"{one:.2f}" for one in thresholds if one is not None]
+    assert "the slider holds one for all" in text(browser, "#classes .basis")
+
+
 def test_the_bar_stays_in_sight(
     browser: Browser, written: Callable[[str], tuple[dict[str, Any], Path]]
 ) -> None:

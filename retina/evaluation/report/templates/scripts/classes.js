@@ -1,7 +1,7 @@
 // The table of classes: sortable by every column, filtered by name, a page of it at a time.
 
 const ROWS_PER_PAGE = 50;
-const classView = { key: "num_objects", descending: true, filter: "", page: 0 };
+const classView = { key: "num_objects", descending: true, filter: "", page: 0, isWhole: false };
 
 const CLASS_COLUMNS = [
   { key: "name", title: "class", show: (value) => value },
@@ -19,6 +19,8 @@ const CLASS_COLUMNS = [
   { key: "best_f1", title: "best F1", show: decimals },
   { key: "best_f1_score", title: "at score", show: (value) => decimals(value, 2) },
 ];
+if (categories.some(({ threshold }) => threshold !== null))
+  CLASS_COLUMNS.push({ key: "threshold", title: "threshold", show: (value) => decimals(value, 2) });
 
 function classRow(category, index) {
   const [tp, fp, fn] = ["tp", "fp", "fn"].map((kind) => counts[state.iou][kind][index][state.stop]);
@@ -37,10 +39,12 @@ function showClasses() {
   const wanted = classView.filter.trim().toLocaleLowerCase();
   const rows = categories.map(classRow).filter((row) => row.name.toLocaleLowerCase().includes(wanted));
   rows.sort(compared);
-  const numPages = Math.max(1, Math.ceil(rows.length / ROWS_PER_PAGE));
-  classView.page = Math.min(classView.page, numPages - 1);
-  const first = classView.page * ROWS_PER_PAGE;
-  const shown = rows.slice(first, first + ROWS_PER_PAGE);
+  const perPage = classView.isWhole ? Math.max(1, rows.length) : ROWS_PER_PAGE;
+  const numPages = Math.max(1, Math.ceil(rows.length / perPage));
+  const page = Math.min(classView.page, numPages - 1);
+  if (!classView.isWhole) classView.page = page;
+  const first = page * perPage;
+  const shown = rows.slice(first, first + perPage);
   fillRows(byId("classes-body"), shown, newClassLine, setClassLine);
   for (const cell of byId("classes-head").children) {
     const isSorted = cell.dataset.key === classView.key;
@@ -49,8 +53,8 @@ function showClasses() {
   byId("classes-range").textContent =
     rows.length === 0 ? "No class has this in its name." : `${first + 1}–${first + shown.length} of ${plural(rows.length, "class", "classes")}`;
   byId("classes-pager").hidden = numPages === 1;
-  byId("classes-previous").disabled = classView.page === 0;
-  byId("classes-next").disabled = classView.page === numPages - 1;
+  byId("classes-previous").disabled = page === 0;
+  byId("classes-next").disabled = page === numPages - 1;
 }
 
 function newClassLine() {
@@ -70,6 +74,12 @@ function sortBy(key) {
   const isAgain = classView.key === key;
   classView.descending = isAgain ? !classView.descending : key !== "name";
   Object.assign(classView, { key, page: 0 });
+  showClasses();
+}
+
+// Paper has no pager: it gets every row.
+function showAllClasses(isWhole) {
+  classView.isWhole = isWhole;
   showClasses();
 }
 

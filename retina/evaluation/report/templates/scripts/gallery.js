@@ -81,7 +81,7 @@ openExamples = (truth, detected) => {
     openDialog(title, element("p", {}, "The report keeps no example of this cell."));
     return;
   }
-  const note = element("p", {}, `${plural(kept.items.length, "example")}, the most confident first. A detection below the score of the operating point is hidden, or faint if so chosen.`);
+  const note = element("p", {}, `${plural(kept.items.length, "example")}, the most confident first, of any score and at IoU 0.50. A detection below the score of the operating point is hidden, or faint if so chosen.`);
   openDialog(title, note, element("div", { class: "figures" }, ...kept.items.map(figureOf)));
 };
 

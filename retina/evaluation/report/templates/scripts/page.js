@@ -20,11 +20,13 @@ nameTheme();
 
 byId("print").addEventListener("click", () => print());
 function drawAll() {
+  showAllClasses(true);
   for (const tab of tabs) fill(tab);
   for (const panel of document.querySelectorAll("[role=tabpanel]")) hideBelow(panel);
 }
 addEventListener("beforeprint", drawAll);
-matchMedia("print").addEventListener("change", (event) => event.matches && drawAll());
+addEventListener("afterprint", () => showAllClasses(false));
+matchMedia("print").addEventListener("change", (event) => (event.matches ? drawAll() : showAllClasses(false)));
 
 for (const link of document.querySelectorAll("a[data-tab]"))
   link.addEventListener("click", () => choose(tabs.find((tab) => tab.dataset.kind === link.dataset.tab)));
