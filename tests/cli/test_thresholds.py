@@ -108,8 +108,8 @@ def test_annotations_of_another_format_without_their_images(
         row |= {"file_name": names[row["image_id"]], "category_name": classes[row["category_id"]]}
     results.write_text(json.dumps(rows))
     told = []
-    for annotations in ((truth,), (table, "--images", table.parent)):
-        given = ("--detections", results, "--annotations", *annotations, "--resamples", "20")
+    for told_of in ((truth,), (table, "--images", table.parent)):
+        given = ("--detections", results, "--annotations", *told_of, "--resamples", "20")
         done = invoke("thresholds", *given, "--output", tmp_path / "out")
         assert done.code == 0, done.err
         tree = json.loads((tmp_path / "out" / "thresholds.json").read_text())

@@ -79,7 +79,10 @@ def check(
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 0.7, "per class"])
 @pytest.mark.parametrize("alpha", [None, 0.25, "per class"])
-@pytest.mark.parametrize("num_classes", [1, 3, 80])
+@pytest.mark.parametrize(
+    "num_classes",
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(80, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 def test_equals_the_plain_form(
     dtype: torch.dtype, num_classes: int, alpha: object, gamma: object
@@ -90,7 +93,7 @@ def test_equals_the_plain_form(
     check(x, targets, weights, alpha, gamma)
 
 
-@pytest.mark.parametrize("num_classes", [2, 7, 20, 91, 264])
+@pytest.mark.parametrize("num_classes", [1, 2, 7, 20, 80, 91, 264])
 def test_any_number_of_classes(num_classes: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         x, targets, weights = example(num_classes, dtype, 40)

@@ -211,7 +211,10 @@ def test_counted_evaluations_are_spread_and_only_they_are_followed_by_a_checkpoi
     assert [line["epoch"] for line in log_of(tmp_path, "train")] == [4, 7, 10]
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    "stop_at",  # before an evaluation, with it and after it; at the end
+    [*(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2, 6)), 3, 4, 5, 7],
+)
 def test_counted_evaluations_are_the_same_after_a_resume(tmp_path: Path, stop_at: int) -> None:
     results = []
     for part in ("whole", "parts"):
