@@ -114,7 +114,7 @@ class Postprocess:
         scores = logits.double().sigmoid().float()  # (B, C)
         sizes = torch.as_tensor(valid_sizes).cpu()
         return [
-            self._detections(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
+            self.select(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
         ]
 
     def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
@@ -127,9 +127,9 @@ class Postprocess:
         num_classes = logits.shape[2]
         best_of_anchor = logits.amax(dim=2)  # (B, R)
         # In their own order, so that of equal pairs that of the first anchor comes first.
-        best_anchors = _first_of_best(best_of_anchor, self.candidates_per_level).sort(dim=1).values
+        best_anchors = first_of_best(best_of_anchor, self.candidates_per_level).sort(dim=1).values
         pairs = logits.gather(1, best_anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
-        best = _first_of_best(pairs, self.candidates_per_level)  # (B, C)
+        best = first_of_best(pairs, self.candidates_per_level)  # (B, C)
         rows = best_anchors.gather(1, best // num_classes)
         best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
         return _Candidates(
@@ -139,10 +139,17 @@ class Postprocess:
             are_all_finite=best_of_anchor.isfinite().all() & codes.isfinite().all(),
         )
 
-    def _detections(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor
+    def select(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor | Size
     ) -> Detections:
-        """The detections among the candidates of one image."""
+        """The detections among the candidates of one image, in host memory.
+
+        Args:
+            boxes: ``(C, 4)``, not clipped.
+            scores: ``(C,)``.
+            labels: ``(C,)`` int64.
+            size: (height, width) of the image without padding.
+        """
         clipped = clip_boxes(boxes, size)
         sides = clipped[:, 2:] - clipped[:, :2]
         usable = scores > self.score_threshold
@@ -170,7 +177,7 @@ class _Candidates:
     are_all_finite: Tensor  # () bool, the logits and codes of the whole level
 
 
-def _first_of_best(values: Tensor, count: int) -> Tensor:
+def first_of_best(values: Tensor, count: int) -> Tensor:
     """Where the highest ``count`` of each row are, highest first, of equal ones the first in it.
 
     Which of equal values `Tensor.topk` takes is its own choice, another one on another device, and

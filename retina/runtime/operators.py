@@ -1,0 +1,78 @@
+"""Two operators that an exported network holds as one step each: the best values, and suppression.
+
+torch.export traces arithmetic whose shapes no value decides. Which of equal values is the best one,
+and what a suppression keeps, are such decisions; as operators they stay one step in the program,
+which every format translates into its own (ONNX: ``TopK``, ``NonMaxSuppression``). Importing this
+module makes them known to torch, which a program needs before it is loaded.
+
+Letters: B images, C candidates of each.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from retina.geometry.suppression import suppress
+from retina.modeling.postprocess import first_of_best
+
+
+@torch.library.custom_op("retina::best", mutates_args=())
+def best(values: Tensor, count: int) -> Tensor:
+    """Where the highest ``count`` of each row are, highest first, of equal ones the first in it.
+
+    Args:
+        values: ``(B, n)``, n being at least ``count``.
+        count: how many.
+
+    Returns:
+        ``(B, count)`` int64.
+    """
+    return first_of_best(values, count)
+
+
+@best.register_fake
+def _(values: Tensor, count: int) -> Tensor:
+    return values.new_empty((values.shape[0], count), dtype=torch.int64)
+
+
+@torch.library.custom_op("retina::stays", mutates_args=())
+def stays(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    iou_threshold: float,
+    score_threshold: float,
+    limit: int,
+) -> Tensor:
+    """Which candidates non-maximum suppression leaves, class by class: ``(B, C)`` bool.
+
+    Args:
+        boxes: ``(B, C, 4)``, finite.
+        scores: ``(B, C)``.
+        labels: ``(B, C)`` int64.
+        num_classes: K, which labels stay below.
+        iou_threshold: a box that overlaps a better one of its class by more is suppressed.
+        score_threshold: only candidates with a score above it take part.
+        limit: at most so many of an image are wanted, the best; a format may leave more.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for image in range(boxes.shape[0]):
+        rows = (scores[image] > score_threshold).nonzero().flatten()
+        host = (values[image, rows].cpu() for values in (boxes, scores, labels))
+        kept[image, rows[suppress(*host, iou_threshold, limit=limit).to(rows.device)]] = True
+    return kept
+
+
+@stays.register_fake
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    iou_threshold: float,
+    score_threshold: float,
+    limit: int,
+) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
