@@ -12,11 +12,8 @@ from torch.nn import functional
 from retina.artifact import Artifact
 from retina.modeling.postprocess import Postprocess, PostprocessConfig
 from retina.modeling.preprocess import Preprocess
-from retina.runtime.operators import best, stays
+from retina.runtime.operators import NO_CHANCE, best, pairs, stays
 from retina.structures import Size
-
-NO_CHANCE = torch.finfo(torch.float32).min
-"""The logit of a candidate that is none: its score is 0."""
 
 
 class CandidateGraph(nn.Module):
@@ -60,45 +57,35 @@ class CandidateGraph(nn.Module):
             shapes, (padded.shape[2], padded.shape[3]), images.device
         )
         levels = [
-            self._candidates(logits.flatten(1, 3), codes.flatten(1, 3), boxes)
+            self._best(logits.flatten(1, 3), codes.flatten(1, 3), boxes)
             for logits, codes, boxes in zip(
-                predictions.class_logits,
-                predictions.box_codes,
-                anchors,
-                strict=True,
+                predictions.class_logits, predictions.box_codes, anchors, strict=True
             )
         ]
-        boxes, logits, labels = (torch.cat(part, dim=1) for part in zip(*levels, strict=True))
-        return boxes, logits, labels
+        logits, labels, codes, boxes = (
+            torch.cat(part, dim=1) for part in zip(*levels, strict=True)
+        )
+        boxes = self.detector.box_coder.decode(codes, boxes)
+        finite = logits.isfinite() & codes.isfinite().all(dim=2) & boxes.isfinite().all(dim=2)
+        boxes = torch.where(finite[:, :, None], boxes, 0.0)
+        return boxes, torch.where(finite, logits, NO_CHANCE), labels
+
+    def _best(
+        self, logits: Tensor, codes: Tensor, anchors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits, labels, codes and anchors of the best pairs of a level, from all of its R."""
+        best_logits, rows, labels = pairs(logits, self.postprocess.candidates_per_level)
+        best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
+        return best_logits, labels, best_codes, anchors[rows]
 
     def _padded(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         if self.preprocess.pad_to is None:
             divisor = self.preprocess.size_divisor
-            below, right = -height % divisor, -width % divisor
+            to = tuple((side + divisor - 1) // divisor * divisor for side in (height, width))
         else:
-            below, right = (to - side for to, side in zip(self.preprocess.pad_to, (height, width)))
-        return functional.pad(images, (0, right, 0, below))
-
-    def _candidates(
-        self, logits: Tensor, codes: Tensor, anchors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best pairs of one level: logits ``(B, R, K)``, codes ``(B, R, …)``, ``(R, 4)``."""
-        count = self.postprocess.candidates_per_level
-        best_of_anchor = functional.pad(logits.amax(dim=2), (0, count), value=NO_CHANCE)
-        rows = best(best_of_anchor, count).sort(dim=1).values  # (B, count)
-        is_there = rows < logits.shape[1]
-        rows = rows.clamp(max=logits.shape[1] - 1)
-        pairs = logits.gather(1, rows[:, :, None].expand(-1, -1, self.num_classes))
-        pairs = torch.where(is_there[:, :, None], pairs, NO_CHANCE).flatten(1)
-        places = best(pairs, count)
-        rows = rows.gather(1, places // self.num_classes)
-        chosen = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
-        boxes = self.detector.box_coder.decode(chosen, anchors[rows])
-        values = pairs.gather(1, places)
-        finite = values.isfinite() & chosen.isfinite().all(dim=2) & boxes.isfinite().all(dim=2)
-        boxes = torch.where(finite[:, :, None], boxes, 0.0)
-        return boxes, torch.where(finite, values, NO_CHANCE), places % self.num_classes
+            to = self.preprocess.pad_to
+        return functional.pad(images, (0, to[1] - width, 0, to[0] - height))
 
 
 class DetectionGraph(CandidateGraph):

@@ -118,25 +118,14 @@ class Postprocess:
         ]
 
     def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
-        """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync.
-
-        The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
-        anchor's best class is among the best n of these: the second, small search replaces one over
-        all pairs.
-        """
-        num_classes = logits.shape[2]
-        best_of_anchor = logits.amax(dim=2)  # (B, R)
-        # In their own order, so that of equal pairs that of the first anchor comes first.
-        best_anchors = first_of_best(best_of_anchor, self.candidates_per_level).sort(dim=1).values
-        pairs = logits.gather(1, best_anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
-        best = first_of_best(pairs, self.candidates_per_level)  # (B, C)
-        rows = best_anchors.gather(1, best // num_classes)
+        """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync."""
+        best, rows, labels = best_pairs(logits, self.candidates_per_level)  # (B, C)
         best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
         return _Candidates(
-            logits=pairs.gather(1, best),
-            labels=best % num_classes,
+            logits=best,
+            labels=labels,
             boxes=self.box_coder.decode(best_codes, anchors[rows]),
-            are_all_finite=best_of_anchor.isfinite().all() & codes.isfinite().all(),
+            are_all_finite=logits.amax(dim=2).isfinite().all() & codes.isfinite().all(),
         )
 
     def select(
@@ -175,6 +164,28 @@ class _Candidates:
     labels: Tensor  # (B, C)
     boxes: Tensor  # (B, C, 4)
     are_all_finite: Tensor  # () bool, the logits and codes of the whole level
+
+
+def best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (anchor, class) pairs of a level, best first.
+
+    The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
+    anchor's best class is among the best n of these: the second, small search replaces one over
+    all pairs. Of equal pairs that of the first anchor comes first, then that of the lower class.
+
+    Args:
+        logits: ``(B, R, K)``.
+        count: how many are wanted.
+
+    Returns:
+        Logit, anchor and class of each, ``(B, C)`` with C = ``count``, or R·K where that is less.
+    """
+    num_classes = logits.shape[2]
+    # In their own order, so that of equal pairs that of the first anchor comes first.
+    rows = first_of_best(logits.amax(dim=2), count).sort(dim=1).values
+    pairs = logits.gather(1, rows[:, :, None].expand(-1, -1, num_classes)).flatten(1)
+    best = first_of_best(pairs, count)  # (B, C)
+    return pairs.gather(1, best), rows.gather(1, best // num_classes), best % num_classes
 
 
 def first_of_best(values: Tensor, count: int) -> Tensor:

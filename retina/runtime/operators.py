@@ -1,9 +1,9 @@
-"""Two operators that an exported network holds as one step each: the best values, and suppression.
+"""Three operators that an exported network holds as one step each.
 
-torch.export traces arithmetic whose shapes no value decides. Which of equal values is the best one,
-and what a suppression keeps, are such decisions; as operators they stay one step in the program,
-which every format translates into its own (ONNX: ``TopK``, ``NonMaxSuppression``). Importing this
-module makes them known to torch, which a program needs before it is loaded.
+Which of equal values is the best one, and what a suppression keeps, are decisions that no traced
+arithmetic makes as `Postprocess` does. As operators they stay one step, of which every format makes
+its own (ONNX: ``TopK``, ``NonMaxSuppression``). Importing this module makes them known to torch,
+which a saved program needs before it is loaded.
 
 Letters: B images, C candidates of each.
 """
@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from retina.geometry.suppression import suppress
-from retina.modeling.postprocess import first_of_best
+from retina.modeling.postprocess import best_pairs, first_of_best
+
+NO_CHANCE = torch.finfo(torch.float32).min
+"""The logit of a candidate that is none: its score is 0."""
 
 
 @torch.library.custom_op("retina::best", mutates_args=())
@@ -34,6 +38,29 @@ def best(values: Tensor, count: int) -> Tensor:
 @best.register_fake
 def _(values: Tensor, count: int) -> Tensor:
     return values.new_empty((values.shape[0], count), dtype=torch.int64)
+
+
+@torch.library.custom_op("retina::pairs", mutates_args=())
+def pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best pairs of a level, as `best_pairs`; where it has fewer, `NO_CHANCE` fills up.
+
+    Args:
+        logits: ``(B, R, K)``.
+        count: how many.
+
+    Returns:
+        Logit, anchor and class of each: ``(B, count)`` float32, int64 and int64.
+    """
+    values, rows, labels = best_pairs(logits, count)
+    missing = (0, count - values.shape[1])
+    return pad(values, missing, value=NO_CHANCE), pad(rows, missing), pad(labels, missing)
+
+
+@pairs.register_fake
+def _(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (logits.shape[0], count)
+    places = (logits.new_empty(shape, dtype=torch.int64) for _ in range(2))
+    return logits.new_empty(shape), *places
 
 
 @torch.library.custom_op("retina::stays", mutates_args=())

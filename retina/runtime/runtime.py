@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from retina.modeling.preprocess import Preprocess
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.structures import Categories, Detections
 
 
