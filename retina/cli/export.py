@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retina.datasets import DetectionDataset
-    from retina.export.formats import ExportForm
-    from retina.export.gate import Examples
     from retina.modeling.detector_names import DetectorSource
     from retina.runtime.description import ExportDescription
     from retina.structures import Categories, Size

@@ -275,9 +275,7 @@ def _detect(
 ) -> ScoringProblem:
     from retina.experiment import build_evaluator
 
-    evaluator = build_evaluator(
-        runtime, dataset, batch_size=batch_size, num_workers=num_workers
-    )
+    evaluator = build_evaluator(runtime, dataset, batch_size=batch_size, num_workers=num_workers)
     with progress(console, "detecting", len(dataset)) as advance:
         result = evaluator.run(runtime, on_progress=advance)
     assert result.problem is not None

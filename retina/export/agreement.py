@@ -128,9 +128,9 @@ def _is_tie(
     score = float(side.found.scores[row])
     if score <= rule.score_threshold + SCORE_TOLERANCE:
         return True
-    if len(other.found) == rule.max_detections:  # its list is full
-        if score <= float(other.found.scores.min()) + SCORE_TOLERANCE:
-            return True
+    is_full = len(other.found) == rule.max_detections
+    if is_full and score <= float(other.found.scores.min()) + SCORE_TOLERANCE:
+        return True
     same_class = other.found.labels == side.found.labels[row]
     overlaps = pairwise_iou(side.found.boxes[row : row + 1], other.found.boxes)[0]
     over = (overlaps > rule.nms_iou_threshold - _IOU_TOLERANCE) & same_class

@@ -1,4 +1,4 @@
-"""Puts an export together: traces, converts, runs it against its source, and only then writes it."""
+"""Puts an export together: traced, converted, run against its source, and only then written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from retina import __version__
 from retina.artifact import Artifact
 from retina.datasets.dataset import DetectionDataset
 from retina.devices import pick_device
@@ -29,6 +28,7 @@ from retina.runtime.splits import spread_indices
 from retina.runtime.torch_runtime import TorchRuntime
 from retina.storage import make_folder, replacing
 from retina.structures import Size
+from retina.wording import program_version
 
 CALIBRATION_IMAGES = 300
 """Images that INT8 is calibrated on, at most, spread over the data."""
@@ -55,7 +55,7 @@ class ExportJob:
     output: Path
     examples: Examples | None
     calibration: Iterable[Tensor] = ()
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
     device: str = "cpu"
 
     def run(self) -> ExportDescription:
@@ -81,7 +81,7 @@ class ExportJob:
         """What the file says about itself."""
         config, form = self.artifact.config, self.form
         return ExportDescription(
-            version=__version__,
+            version=program_version(),
             licence=_licence(self.artifact),
             source=self.source,
             format=form.format,

@@ -160,9 +160,7 @@ def _check_same(
             f"pixels, {SCORE_TOLERANCE:g} in score)\n" + "\n".join(lines)
         )
     ties = [
-        f"{name}: {tie}"
-        for name, one in zip(ours.names, compared, strict=True)
-        for tie in one.ties
+        f"{name}: {tie}" for name, one in zip(ours.names, compared, strict=True) for tie in one.ties
     ]
     same = [one for one in compared if one.num_same]
     return about.model_copy(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retina.artifact import Artifact
-from retina.modeling.postprocess import Postprocess, PostprocessConfig
+from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import Preprocess
 from retina.runtime.operators import NO_CHANCE, best, pairs, stays
 from retina.structures import Size

@@ -105,9 +105,11 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """
     try:
         import onnx
-        from onnxscript import opset18 as op
+        from onnxscript import opset18
     except ImportError as error:
         raise missing_package(str(error.name), "--format onnx and openvino") from None
+
+    op: Any = opset18  # its types are those of single calls, not of results
 
     def best(values: Any, count: int) -> Any:
         # Of equal values TopK takes those with the lower place, by its definition.

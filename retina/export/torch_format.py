@@ -1,4 +1,4 @@
-"""A detector as a program of ``torch.export``: no code of ours is needed to run it but operators."""
+"""A detector as a program of ``torch.export``, which needs no code of ours but its operators."""
 
 from __future__ import annotations
 

@@ -6,7 +6,9 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -61,11 +63,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _treating_one_as_any_size() -> object:
+def _treating_one_as_any_size() -> AbstractContextManager[object]:
     """Else a trace would hold only for more than one image, and more than one cell of a level."""
-    from torch.fx.experimental import _config
-
-    return _config.patch(backed_size_oblivious=True)
+    config: Any = import_module("torch.fx.experimental._config")
+    patch: AbstractContextManager[object] = config.patch(backed_size_oblivious=True)
+    return patch
 
 
 def _without_layout_guards(program: ExportedProgram) -> ExportedProgram:

@@ -113,9 +113,7 @@ class Postprocess:
         logits = torch.cat([level.logits for level in levels], dim=1).cpu()
         scores = logits.double().sigmoid().float()  # (B, C)
         sizes = torch.as_tensor(valid_sizes).cpu()
-        return [
-            self.select(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
-        ]
+        return [self.select(*image) for image in zip(boxes, scores, labels, sizes, strict=True)]
 
     def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
         """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync."""

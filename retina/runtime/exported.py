@@ -95,8 +95,11 @@ class ExportedRuntime(Runtime):
             outputs = self.run(pixels)
         if self.description.raw:
             size = int(pixels.shape[2]), int(pixels.shape[3])
-            every = zip(*outputs, strict=True)
-            return [self._postprocess.select(*one, size) for one in every][:count]
+            boxes, scores, labels = (output[:count] for output in outputs)
+            return [
+                self._postprocess.select(*one, size=size)
+                for one in zip(boxes, scores, labels, strict=True)
+            ]
         boxes, scores, labels, counts = outputs
         ends = counts.clamp(max=self.max_detections).tolist()[:count]
         return [
@@ -122,9 +125,7 @@ class ExportedRuntime(Runtime):
         return f"{self.path}: out of memory with a batch of {shape}; lower the batch size"
 
 
-def rows_by_input_size(
-    preprocess: Preprocess, images: Sequence[Tensor]
-) -> dict[Size, list[int]]:
+def rows_by_input_size(preprocess: Preprocess, images: Sequence[Tensor]) -> dict[Size, list[int]]:
     """Which images are resized to the same size.
 
     Raises:

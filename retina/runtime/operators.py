@@ -59,8 +59,8 @@ def pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 @pairs.register_fake
 def _(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     shape = (logits.shape[0], count)
-    places = (logits.new_empty(shape, dtype=torch.int64) for _ in range(2))
-    return logits.new_empty(shape), *places
+    rows, labels = (logits.new_empty(shape, dtype=torch.int64) for _ in range(2))
+    return logits.new_empty(shape), rows, labels
 
 
 @torch.library.custom_op("retina::stays", mutates_args=())
@@ -87,8 +87,11 @@ def stays(
     kept = torch.zeros_like(scores, dtype=torch.bool)
     for image in range(boxes.shape[0]):
         rows = (scores[image] > score_threshold).nonzero().flatten()
-        host = (values[image, rows].cpu() for values in (boxes, scores, labels))
-        kept[image, rows[suppress(*host, iou_threshold, limit=limit).to(rows.device)]] = True
+        some_boxes, some_scores, some_labels = (
+            values[image, rows].cpu() for values in (boxes, scores, labels)
+        )
+        best_rows = suppress(some_boxes, some_scores, some_labels, iou_threshold, limit=limit)
+        kept[image, rows[best_rows.to(rows.device)]] = True
     return kept
 
 
