@@ -38,7 +38,8 @@ def command(
     rows: list[tuple[str, str]] = []
     if isinstance(source, Path) and is_export(source):
         description = load_export(source, device="cpu").description
-        config, training, weights = description.detector, description.training, ""
+        training: Mapping[str, Any] = description.training
+        config, weights = description.detector, ""
         rows += _exported(description)
     else:
         artifact = load_detector(source)

@@ -39,13 +39,19 @@ class OpenVinoModel(ConvertedModel):
     ) -> Self:
         """See `ConvertedModel`; by way of ONNX, where the suppression has a meaning of its own."""
         try:
-            import openvino
+            import openvino  # noqa: F401  # before the ONNX graph is made
         except ImportError:
             raise missing_package("openvino", "--format openvino") from None
-        proto = OnnxModel.convert(program, form, calibration).proto
+        return cls.of_onnx(OnnxModel.convert(program, form, calibration), form, calibration)
+
+    @classmethod
+    def of_onnx(cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]) -> Self:
+        """Make it of an ONNX graph; arguments as in `convert`."""
+        import openvino
+
         with tempfile.TemporaryDirectory() as folder, quiet():
             path = Path(folder) / "model.onnx"
-            path.write_bytes(proto.SerializeToString())
+            path.write_bytes(onnx_model.proto.SerializeToString())
             model = openvino.convert_model(path)
         return cls(_quantised(model, calibration) if form.precision == "int8" else model)
 
