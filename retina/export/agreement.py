@@ -22,6 +22,8 @@ BOX_TOLERANCE = 1e-2
 SCORE_TOLERANCE = 1e-4
 """By which its score may differ."""
 _IOU_TOLERANCE = 1e-3
+_SAME_BOX = 0.5
+"""Pixels: nearer boxes of equal score are one that has moved, not two that suppress each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ def _is_tie(
     same_class = other.found.labels == side.found.labels[row]
     overlaps = pairwise_iou(side.found.boxes[row : row + 1], other.found.boxes)[0]
     over = (overlaps > rule.nms_iou_threshold - _IOU_TOLERANCE) & same_class
-    equal = (other.found.scores - score).abs() <= SCORE_TOLERANCE
+    apart = (other.found.boxes - side.found.boxes[row]).abs().amax(dim=1)
+    equal = ((other.found.scores - score).abs() <= SCORE_TOLERANCE) & (apart > _SAME_BOX)
     at_limit = (overlaps - rule.nms_iou_threshold).abs() <= _IOU_TOLERANCE
     better = other.found.scores >= score - SCORE_TOLERANCE
     by_tie = torch.tensor([(other.name, one) in ties for one in range(len(other.found))])

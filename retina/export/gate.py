@@ -19,6 +19,8 @@ from retina.runtime.exported import ExportedRuntime, rows_by_input_size
 from retina.structures import Detections
 from retina.wording import counted
 
+MOST_TIES = (4, 0.01)
+"""So many detections, and this share of all, may differ where last digits decide."""
 _WORST = 5
 """Images that a message names."""
 _KEPT_TIES = 20
@@ -159,6 +161,13 @@ def _check_same(
             f"{len(wrong)} of {counted(about.num_images, 'image')} (allowed: {BOX_TOLERANCE:g} "
             f"pixels, {SCORE_TOLERANCE:g} in score)\n" + "\n".join(lines)
         )
+    num_ties = sum(len(one.ties) for one in compared)
+    if num_ties > MOST_TIES[0] + MOST_TIES[1] * about.num_detections:
+        name, first = next(one for one in zip(ours.names, compared, strict=True) if one[1].ties)
+        raise RunError(
+            f"nothing is written: {num_ties} of {counted(about.num_detections, 'detection')} "
+            f"differ where the last digits decide, too many to be chance; {name}: {first.ties[0]}"
+        )
     ties = [
         f"{name}: {tie}" for name, one in zip(ours.names, compared, strict=True) for tie in one.ties
     ]
@@ -168,7 +177,7 @@ def _check_same(
             "max_box_difference": max((one.box_difference for one in same), default=None),
             "max_score_difference": max((one.score_difference for one in same), default=None),
             "ties": tuple(ties[:_KEPT_TIES]),
-            "num_ties": len(ties),
+            "num_ties": num_ties,
         }
     )
 

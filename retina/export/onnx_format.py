@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 
-_OPEN_DIMS = ("batch", None, "height", "width")
-
 
 class OnnxModel(ConvertedModel):
     """An ONNX graph with its weights.
@@ -53,14 +51,13 @@ class OnnxModel(ConvertedModel):
                 verbose=False,
             )
         assert converted is not None
-        proto = converted.model_proto
-        _name_dims(proto)
-        return cls(proto)
+        return cls(converted.model_proto)
 
     def save(self, path: Path, description: ExportDescription) -> None:
         """See `ConvertedModel`; weights and all are in the one file."""
         import onnx
 
+        _tell_shapes(self.proto, description)
         onnx.helper.set_model_props(self.proto, _properties(description))
         self.proto.producer_name, self.proto.producer_version = "retina", description.version
         path.write_bytes(self.proto.SerializeToString())
@@ -83,18 +80,21 @@ def _properties(description: ExportDescription) -> dict[str, str]:
     }
 
 
-def _name_dims(proto: onnx.ModelProto) -> None:
-    """Call the open dimensions what they are, in the place of the trace's symbols."""
-    names: dict[str, str] = {}
-    dims = proto.graph.input[0].type.tensor_type.shape.dim
-    for dim, name in zip(dims, _OPEN_DIMS, strict=True):
-        if dim.dim_param and name is not None:
-            names[dim.dim_param] = name
-            dim.dim_param = name
-    for output in proto.graph.output:
-        for dim in output.type.tensor_type.shape.dim:
-            dim.dim_param = names.get(dim.dim_param, dim.dim_param)
-    del proto.graph.value_info[:]  # in the old symbols; every reader infers them anew
+def _tell_shapes(proto: onnx.ModelProto, description: ExportDescription) -> None:
+    """Write the shapes of inputs and outputs, with names for what is open, and no others.
+
+    The trace's own symbols mean nothing to people, and not all readers infer all shapes.
+    """
+    told = {**description.inputs, **description.outputs}
+    for value in (*proto.graph.input, *proto.graph.output):
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        for size in told[value.name].shape:
+            if isinstance(size, int):
+                shape.dim.add().dim_value = size
+            else:
+                shape.dim.add().dim_param = size
+    del proto.graph.value_info[:]
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -45,7 +45,9 @@ class OpenVinoModel(ConvertedModel):
         return cls.of_onnx(OnnxModel.convert(program, form, calibration), form, calibration)
 
     @classmethod
-    def of_onnx(cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]) -> Self:
+    def of_onnx(
+        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]
+    ) -> Self:
         """Make it of an ONNX graph; arguments as in `convert`."""
         import openvino
 

@@ -39,9 +39,9 @@ def random_images(*sizes: tuple[int, int]) -> list[Tensor]:
     ]
 
 
-def make_detector(*, bias: float = 0.0) -> Artifact:
+def make_detector(*, bias: float = 0.0, seed: int = 0) -> Artifact:
     """A detector with random weights that finds a lot."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = validate(MODEL, ModelConfig, source="test")
     detector = model.build(3)
     for subnet, std in ((detector.head.classification, 12.0), (detector.head.box_regression, 4.0)):

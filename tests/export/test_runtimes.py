@@ -13,7 +13,6 @@ from torch import Tensor
 import retina
 from retina.errors import UserError
 from retina.export.agreement import compare_detections
-from retina.export.exporting import ExportJob
 from retina.export.openvino_format import OpenVinoModel
 from retina.modeling.preprocess import size_of
 from retina.runtime import Runtime, TorchRuntime
@@ -69,8 +68,8 @@ def test_the_same_is_found(
         assert agreement.score_difference < 1e-5
 
 
-def test_classes_and_thresholds_come_with_the_file(path: Path, exports: Exports) -> None:
-    predictor = retina.load(path)
+def test_classes_and_thresholds_come_with_the_file(runtime: Runtime, exports: Exports) -> None:
+    predictor = retina.Predictor(runtime)
     assert predictor.categories == exports.artifact.categories
     assert predictor.thresholds.tolist() == [0.3] * 3
     (image,) = random_images((97, 131))
@@ -79,7 +78,8 @@ def test_classes_and_thresholds_come_with_the_file(path: Path, exports: Exports)
     assert len(found) == int((wanted.scores >= 0.5).sum()) > 0
 
 
-def test_fewer_detections_are_the_best_ones(path: Path, exports: Exports) -> None:
+def test_fewer_detections_are_the_best_ones(exports: Exports) -> None:
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
     images = random_images((97, 131))
     (every,), (few,) = (
         load_export(path, max_detections=limit).detect(images) for limit in (None, 4)
@@ -143,19 +143,6 @@ def test_the_suppression_sees_no_score_below_the_threshold(exports: Exports) -> 
     }
     limit, iou, score = (values[name].item() for name in node.input[2:])
     assert (limit, iou, score) == (20, 0.5, pytest.approx(0.05))
-
-
-def test_an_export_of_a_fixed_size_fills_up_its_batch(exports: Exports) -> None:
-    job: ExportJob = exports.job("torch", ".pt2", batch=4, size=(96, 96))
-    path = job.output.with_stem("fixed")
-    description = ExportJob(**{**job.__dict__, "output": path}).run()
-    assert (description.batch, description.size) == (4, (96, 96))
-    images = random_images(*[(96, 96)] * 6)
-    found = load_export(path).detect(images)
-    for ours, theirs in zip(expected(exports.artifact, images), found, strict=True):
-        assert not compare_detections(ours, theirs, exports.artifact.config.postprocess).faults
-    with pytest.raises(UserError, match="takes images of 96 × 96 .* resized to 96 × 120"):
-        load_export(path).detect(random_images((200, 250)))
 
 
 def test_resizing_alone_is_the_preprocessing_without_normalising(exports: Exports) -> None:
