@@ -56,11 +56,14 @@ def command(
         int, typer.Option("--max-images", min=1, help="Of the data that are run, spread over it.")
     ] = 500,
     max_ap_drop: Annotated[
-        float, typer.Option("--max-ap-drop", min=0.0, help="By which bf16 or int8 may lower AP.")
+        float,
+        typer.Option("--max-ap-drop", metavar="X", help="By which bf16 or int8 may lower AP."),
     ] = 0.005,
     max_score_shift: Annotated[
         float,
-        typer.Option("--max-score-shift", min=0.0, help="By which they may move scores (mean)."),
+        typer.Option(
+            "--max-score-shift", metavar="X", help="By which they may move scores (mean)."
+        ),
     ] = 0.05,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Run it against the detector first.")
