@@ -65,9 +65,9 @@ def command(
             "--max-score-shift", metavar="X", help="By which they may move scores (mean)."
         ),
     ] = 0.05,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run it against the detector first.")
-    ] = True,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Write it unproven, and say so in the file.")
+    ] = False,
     device: Annotated[
         str, typer.Option("--device", help="Where to verify: cpu, or auto, cuda, mps.")
     ] = "cpu",
@@ -123,7 +123,7 @@ def command(
         source=file_of(source).name,
         form=form,
         output=output,
-        examples=examples if verify else None,
+        examples=None if no_verify else examples,
         calibration=calibration,
         bounds=Bounds(max_ap_drop, max_score_shift),
         device=device,
