@@ -16,8 +16,8 @@ detections in its pixels:
 
 All take turns in one process, image by image, each round beginning with another; the median of all
 is printed, and the fastest. Threads are torch's (``OMP_NUM_THREADS``) for every engine. AP is that
-of the images that are run, where ``--data`` has annotations. Exports are written without the gate: the
-table is what shows their differences.
+of the images that are run, where ``--data`` has annotations. Exports are written without the gate:
+the table is what shows their differences.
 """
 
 from __future__ import annotations
