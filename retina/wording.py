@@ -6,6 +6,7 @@ import codecs
 import io
 import re
 import unicodedata
+from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
 _STAND_INS = {
@@ -39,6 +40,14 @@ def counted(number: int, noun: str, rest: str = "") -> str:
         else:
             noun += "es" if _HISSING.search(noun) else "s"
     return f"{number} {noun} {rest}".rstrip()
+
+
+def program_version() -> str:
+    """The version of this program, for the files that it writes."""
+    try:
+        return version("retina")
+    except PackageNotFoundError:  # a checkout that is run without being installed
+        return "unknown"
 
 
 def first_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
 from retina.modeling.head import HeadConfig
 from retina.modeling.pyramid import PyramidConfig
+from retina.runtime.description import ExportDescription
 
 
 class SmallBackbone(Backbone):
@@ -58,7 +59,13 @@ def small_backbone_listed() -> Iterator[None]:
 
     def rebuild(kinds: tuple[type[Config], ...]) -> None:
         mark.kinds = kinds
-        for model in (ModelConfig, InitializedModelConfig, ExperimentConfig, ArtifactConfig):
+        for model in (
+            ModelConfig,
+            InitializedModelConfig,
+            ExperimentConfig,
+            ArtifactConfig,
+            ExportDescription,
+        ):
             model.model_rebuild(force=True)
 
     rebuild((*before, SmallBackboneConfig))

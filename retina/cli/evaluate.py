@@ -29,7 +29,6 @@ from retina.cli.output import describe_report, make_console, print_lines, progre
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from retina.artifact import Artifact
     from retina.datasets.coco_results import DetectionArrays
     from retina.evaluation.metrics import DetectionMetrics
     from retina.evaluation.scored_dataset import ScoredDataset
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from retina.experiment import ResolvedData
     from retina.experiment.reporting import Circumstances
     from retina.modeling.detector_names import DetectorSource
+    from retina.structures import Categories
 
 
 def command(
@@ -248,7 +248,7 @@ def _run_detector(
     from retina.evaluation.folder import clear_evaluation, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_of
-    from retina.experiment import build_artifact_evaluator
+    from retina.experiment import build_evaluator
     from retina.experiment.data import training_config
     from retina.experiment.reporting import (
         Circumstances,
@@ -258,19 +258,21 @@ def _run_detector(
         suggested_score,
     )
     from retina.modeling.detector_names import detector_given
-    from retina.prediction.detectors import load_detector, taken_for
+    from retina.prediction.detectors import load_runtime, taken_for
 
-    precision = chosen_precision(running.precision)
     source = detector_given(name, "DETECTOR")
-    artifact = load_detector(source)
-    print_lines(console, *taken_for(source))
-    resolved = _resolved(source, artifact, named)
-    data = _data_of(console, resolved, named)
-    runtime, evaluator = build_artifact_evaluator(
-        artifact,
-        data.dataset,
+    runtime = load_runtime(
+        source,
         device=running.device,
-        precision=precision,
+        precision=chosen_precision(running.precision),
+        max_detections=options.made_detections,
+    )
+    print_lines(console, *taken_for(source))
+    resolved = _resolved(source, runtime.categories, named)
+    data = _data_of(console, resolved, named)
+    evaluator = build_evaluator(
+        runtime,
+        data.dataset,
         max_detections=options.made_detections,
         batch_size=running.batch_size,
         num_workers=running.num_workers,
@@ -285,8 +287,8 @@ def _run_detector(
             command=_command_line(),
         ),
         images_of(data.dataset),
-        suggested_score=suggested_score(artifact),
-        thresholds=class_thresholds(artifact),
+        suggested_score=suggested_score(runtime.thresholds_config),
+        thresholds=class_thresholds(runtime.thresholds_config),
     )
     if output is not None:
         clear_evaluation(output)
@@ -308,7 +310,7 @@ def _run_detector(
     return _Scored(data.images, data.arrays(result), about, coco)
 
 
-def _resolved(source: DetectorSource, artifact: Artifact, named: _Named) -> list[ResolvedData]:
+def _resolved(source: DetectorSource, categories: Categories, named: _Named) -> list[ResolvedData]:
     """The data sets that are meant, one for each annotation file."""
     from retina.evaluation.scored_images import folder_of_each
 
@@ -317,7 +319,7 @@ def _resolved(source: DetectorSource, artifact: Artifact, named: _Named) -> list
     return [
         scored_data(
             source,
-            artifact.categories,
+            categories,
             named.data,
             annotations,
             images,

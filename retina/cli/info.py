@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retina.cli.options import Detector
@@ -9,10 +10,12 @@ from retina.cli.output import make_console, print_lines
 from retina.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
-    from retina.artifact import Artifact
+    from retina.artifact import ArtifactConfig
     from retina.modeling.thresholds import ReachedConfig, ThresholdsConfig
+    from retina.runtime.description import ExportDescription
     from retina.tables import Table
 
 
@@ -21,39 +24,83 @@ def command(
 ) -> None:
     """Say what a detector file is: network, classes, input, training, numbers, thresholds.
 
+    Of an export also how it was made and what its verification found.
+
     Example: `retina info runs/first/checkpoints/best.safetensors`
     """
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import file_of, load_detector, taken_for
+    from retina.runtime.files import is_export, load_export
     from retina.tables import Column, Table
 
     console = make_console()
     source = detector_given(detector, "DETECTOR")
-    artifact = load_detector(source)
+    rows: list[tuple[str, str]] = []
+    if isinstance(source, Path) and is_export(source):
+        description = load_export(source, device="cpu").description
+        training: Mapping[str, Any] = description.training
+        config, weights = description.detector, ""
+        rows += _exported(description)
+    else:
+        artifact = load_detector(source)
+        config, training = artifact.config, artifact.training
+        number = sum(tensor.numel() for tensor in artifact.state_dict.values())
+        weights = f", {number / 1e6:.1f} M weights and statistics"
     print_lines(console, *taken_for(source))
-    rows = [("file", f"{file_of(source)}, {file_of(source).stat().st_size / 1e6:.1f} MB")]
+    file = ("file", f"{file_of(source)}, {file_of(source).stat().st_size / 1e6:.1f} MB")
+    rows = [file, *rows, *_described(config, training, weights)]
     facts = Table(
         title="",
         columns=(Column("what", "what", style=lambda _: "bold"), Column("that is", "text")),
-        rows=tuple({"what": what, "text": text} for what, text in [*rows, *_described(artifact)]),
+        rows=tuple({"what": what, "text": text} for what, text in rows),
         look="lines",
         has_header=False,
     )
     console.print(facts.to_terminal())
-    thresholds = artifact.config.thresholds
+    thresholds = config.thresholds
     if thresholds.per_class is not None or thresholds.origin is not None:
         console.print()
-        console.print(_threshold_table(artifact.categories.names, thresholds).to_terminal())
+        console.print(_threshold_table(config.categories.names, thresholds).to_terminal())
 
 
-def _described(artifact: Artifact) -> Iterator[tuple[str, str]]:
-    config = artifact.config
+def _exported(description: ExportDescription) -> Iterator[tuple[str, str]]:
+    form = "candidates, without suppression" if description.raw else "detections"
+    yield (
+        "export",
+        f"{description.format}, {description.precision}, of {description.source}, by retina "
+        f"{description.version}; {description.licence}",
+    )
+    for names in (description.inputs, description.outputs):
+        for name, tensor in names.items():
+            shape = " × ".join(map(str, tensor.shape))
+            yield name, f"{shape} {tensor.dtype}: {tensor.meaning}"
+    yield "gives", form
+    found = description.verification
+    if found is None:
+        yield "verified", "no: --no-verify was asked for"
+        return
+    text = f"on {counted(found.num_images, 'image')} ({found.images}), "
+    text += f"{counted(found.num_detections, 'detection')}"
+    if found.max_box_difference is not None and found.max_score_difference is not None:
+        text += (
+            f"; boxes within {found.max_box_difference:.1g} pixels, scores within "
+            f"{found.max_score_difference:.1g}, {counted(found.num_ties, 'tie')}"
+        )
+    if found.source_ap is not None and found.ap is not None:
+        text += f"; AP {found.source_ap:.4f} before, {found.ap:.4f} after"
+    if found.score_shift is not None:
+        text += f"; mean change of score {found.score_shift:.4f}"
+    yield "verified", text
+
+
+def _described(
+    config: ArtifactConfig, facts: Mapping[str, Any], weights: str
+) -> Iterator[tuple[str, str]]:
     model, preprocess, postprocess = config.model, config.preprocess, config.postprocess
-    weights = sum(tensor.numel() for tensor in artifact.state_dict.values())
     yield (
         "network",
         f"{model.backbone.kind} {model.backbone.name}, pyramid of {model.pyramid.channels} "
-        f"channels, {weights / 1e6:.1f} M weights and statistics",
+        f"channels{weights}",
     )
     names = config.categories.names
     yield "classes", f"{len(names)}: {', '.join(names)}"
@@ -71,7 +118,7 @@ def _described(artifact: Artifact) -> Iterator[tuple[str, str]]:
         f"at most {postprocess.max_detections} detections of an image, with scores above "
         f"{postprocess.score_threshold:g}",
     )
-    training = {name: _number(value) for name, value in artifact.training.items()}
+    training = {name: _number(value) for name, value in facts.items()}
     numbers = {name: training.pop(name) for name in _metric_names() if name in training}
     numbers = {name: value for name, value in numbers.items() if not value.startswith("-")}
     if training:

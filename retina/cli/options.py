@@ -32,7 +32,10 @@ Overrides = Annotated[
 ]
 DeviceOfConfig = Annotated[str | None, typer.Option("--device", help="Short for device=…")]
 
-DETECTOR = "A detector file (.safetensors), or a published one by its name: coco_v1, coco_v2."
+DETECTOR = (
+    "A detector file (.safetensors), a published one by its name (coco_v1, coco_v2), or an export "
+    "(.onnx, .xml, .pt2) where detections are enough."
+)
 Detector = Annotated[str, typer.Argument(metavar="DETECTOR", help=DETECTOR)]
 
 _SOURCE = "Config, annotation file or folder: see the README."

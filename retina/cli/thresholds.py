@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from retina.evaluation.engines import ScoringProblem
     from retina.evaluation.thresholds import Rule, ThresholdStudy
     from retina.experiment import DataOptions, ResolvedData
+    from retina.runtime import Runtime
+    from retina.structures import Categories
 
 
 def command(
@@ -110,14 +112,15 @@ def command(
     from retina.evaluation.thresholds import match_split, study_thresholds
     from retina.experiment import DataOptions
     from retina.modeling.detector_names import detector_given
-    from retina.prediction.detectors import load_detector, taken_for
+    from retina.prediction.detectors import load_detector, load_runtime, taken_for
+    from retina.runtime import TorchRuntime
 
     console = make_console()
     rule = _rule(by, at=at, beta=beta, cost_fp=cost_fp, cost_fn=cost_fn)
     if detector is None and (apply or detections is None):
         missing = "--apply needs a" if apply else "give a detector file, or --detections with a"
         raise UserError(f"{missing} {'detector file' if apply else 'results file'}")
-    artifact, file = None, None
+    artifact, runtime, file = None, None, None
     if detector is not None:
         source = detector_given(detector, "DETECTOR")
         file = source if isinstance(source, Path) else None
@@ -126,7 +129,9 @@ def command(
                 f"--apply: {source} is a published detector, not a file of yours; make one of it "
                 "with 'retina import torchvision'"
             )
-        artifact = load_detector(source)
+        if apply:
+            artifact = load_detector(source)
+        runtime = load_runtime(source, device=device, precision=chosen_precision(precision))
         print_lines(console, *taken_for(source))
     options = DataOptions(
         source=data,
@@ -136,13 +141,14 @@ def command(
         split=split,
         detector=file,
     )
-    dataset, name = _data(options, artifact, without_images=detections is not None)
+    categories = None if runtime is None else runtime.categories
+    dataset, name = _data(options, categories, without_images=detections is not None)
     print_lines(console, *describe_report(name, dataset.report))
     if detections is not None:
         problem = _read(detections, dataset, console)
     else:
-        assert artifact is not None
-        problem = _detect(artifact, dataset, console, device, precision, batch_size, num_workers)
+        assert runtime is not None
+        problem = _detect(runtime, dataset, console, batch_size, num_workers)
     if apply and len(problem.scores):
         least, most = problem.scores.min(), problem.scores.max()
         if least < 0 or most > 1:
@@ -165,7 +171,7 @@ def command(
         assert file is not None
         _apply(artifact, file, study, name)
         print_lines(console, f"kept in {file}: 'retina predict' shows detections from there on")
-    elif file is not None:
+    elif isinstance(runtime, TorchRuntime) and file is not None:
         print_lines(console, "not kept in the detector file; --apply does that")
 
 
@@ -223,7 +229,7 @@ _ASKED = {
 
 
 def _data(
-    options: DataOptions, artifact: Artifact | None, *, without_images: bool
+    options: DataOptions, categories: Categories | None, *, without_images: bool
 ) -> tuple[DetectionDataset, str]:
     """The data set that is meant, with the detector's labels, and what it is called."""
     from retina.experiment import resolve_data
@@ -231,7 +237,7 @@ def _data(
     resolved: ResolvedData = resolve_data(
         options,
         purpose="on which data to choose",
-        categories=None if artifact is None else artifact.categories,
+        categories=categories,
         check_images=not without_images,
         unknown_categories="leave_out",
     )
@@ -254,24 +260,15 @@ def _read(path: Path, dataset: DetectionDataset, console: Console) -> ScoringPro
 
 
 def _detect(
-    artifact: Artifact,
+    runtime: Runtime,
     dataset: DetectionDataset,
     console: Console,
-    device: str,
-    precision: str,
     batch_size: int,
     num_workers: int,
 ) -> ScoringProblem:
-    from retina.experiment import build_artifact_evaluator
+    from retina.experiment import build_evaluator
 
-    runtime, evaluator = build_artifact_evaluator(
-        artifact,
-        dataset,
-        device=device,
-        precision=chosen_precision(precision),
-        batch_size=batch_size,
-        num_workers=num_workers,
-    )
+    evaluator = build_evaluator(runtime, dataset, batch_size=batch_size, num_workers=num_workers)
     with progress(console, "detecting", len(dataset)) as advance:
         result = evaluator.run(runtime, on_progress=advance)
     assert result.problem is not None

@@ -9,7 +9,7 @@ from retina.experiment.data import (
     resolve_data,
     resolve_splits,
 )
-from retina.experiment.parts import build_artifact_evaluator, build_dataset, build_detector
+from retina.experiment.parts import build_dataset, build_detector, build_evaluator
 from retina.experiment.running import evaluate, train
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "Experiment",
     "ExperimentConfig",
     "ResolvedData",
-    "build_artifact_evaluator",
     "build_dataset",
     "build_detector",
+    "build_evaluator",
     "build_experiment",
     "evaluate",
     "is_config",

@@ -6,13 +6,12 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from retina.artifact import Artifact, load_artifact
+from retina.artifact import load_artifact
 from retina.configuration import NOT_SET, Tree, differences, read_preset
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.categories import UnknownCategories, UnknownCategoriesError
 from retina.datasets.dataset import DetectionDataset
-from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError
 from retina.evaluation.engines import BATCH_SIZE, COCO_MAX_DETECTIONS, DEFAULT_BACKEND, Backend
 from retina.evaluation.evaluator import Evaluator
@@ -26,7 +25,7 @@ from retina.modeling.loading import LoadReport, load_matching, read_weights
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.pretrained import WeightOrigin, origin_of_file
 from retina.prediction.detectors import load_detector
-from retina.runtime import TorchRuntime
+from retina.runtime import Runtime, TorchRuntime
 from retina.structures import Categories
 
 
@@ -198,42 +197,30 @@ def fingerprint(dataset: DetectionDataset) -> str:
     return digest.hexdigest()
 
 
-def build_artifact_evaluator(
-    artifact: Artifact,
+def build_evaluator(
+    runtime: Runtime,
     dataset: DetectionDataset,
     *,
-    device: str = "auto",
-    precision: PrecisionChoice = "fp32",
     max_detections: int | None = None,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
     backend: Backend = DEFAULT_BACKEND,
-) -> tuple[TorchRuntime, Evaluator]:
-    """A saved detector on its device, and what scores it on a split.
+) -> Evaluator:
+    """What scores a saved detector on a split.
 
     Args:
-        artifact: the detector.
+        runtime: runs it.
         dataset: the split, with the detector's labels.
-        device: as in a config.
-        precision: of the network.
-        max_detections: detections of a category in an image that are made and count; None lets the
-            detector make as many as it does and counts 100, as COCO does.
+        max_detections: detections of a category in an image that count; None for 100, as COCO says.
         batch_size: images at a time.
         num_workers: processes that load images.
         backend: the scoring engine.
     """
-    where = pick_device(device)
-    runtime = TorchRuntime.from_artifact(
-        artifact,
-        device=where,
-        precision=pick_precision(precision, where),
-        max_detections=max_detections,
-    )
-    return runtime, Evaluator(
+    return Evaluator(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        pin_memory=where.type == "cuda",
+        pin_memory=isinstance(runtime, TorchRuntime) and runtime.device.type == "cuda",
         max_detections=max_detections or COCO_MAX_DETECTIONS,
         backend=backend,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retina.artifact import Artifact, load_artifact
+from retina.artifact import load_artifact
 from retina.datasets.coco_results import DetectionArrays, read_results
 from retina.datasets.dataset import DetectionDataset
 from retina.errors import RunError, UserError
@@ -21,7 +21,8 @@ from retina.evaluation.scored_images import ScoredImages, taken_detections
 from retina.experiment.building import Experiment
 from retina.experiment.config import ExperimentConfig
 from retina.experiment.parts import build_dataset
-from retina.runtime import TorchRuntime
+from retina.modeling.thresholds import ThresholdsConfig
+from retina.runtime import Runtime
 from retina.training.report_log import log_report
 
 
@@ -116,7 +117,7 @@ def report_training(experiment: Experiment) -> Path | None:
             command=f"retina train {config.output_dir / 'config.yaml'}",
         ),
         images_of(dataset),
-        suggested_score=suggested_score(load_artifact(detector)),
+        suggested_score=suggested_score(load_artifact(detector).config.thresholds),
         overlap=find_overlap(experiment.datasets["train"], dataset),
         speed=measured_speed(validation.runtime, dataset),
     )
@@ -125,18 +126,15 @@ def report_training(experiment: Experiment) -> Path | None:
     return folder / REPORT
 
 
-def suggested_score(artifact: Artifact) -> float | None:
+def suggested_score(thresholds: ThresholdsConfig) -> float | None:
     """The score that was chosen for a detector's classes together; None where none was."""
-    thresholds = artifact.config.thresholds
     return None if thresholds.origin is None else thresholds.common
 
 
-def class_thresholds(artifact: Artifact) -> tuple[float, ...] | None:
+def class_thresholds(thresholds: ThresholdsConfig) -> tuple[float, ...] | None:
     """The score that was chosen for each class of a detector, by label; None where none was."""
-    thresholds = artifact.config.thresholds
-    if thresholds.per_class is None:
-        return None
-    return tuple(thresholds.of_classes(len(artifact.categories)).tolist())
+    own = thresholds.per_class
+    return None if own is None else tuple(thresholds.of_classes(len(own)).tolist())
 
 
 def overlap_with_training(
@@ -151,7 +149,7 @@ def overlap_with_training(
         return None
 
 
-def measured_speed(runtime: TorchRuntime, dataset: DetectionDataset) -> Speed | None:
+def measured_speed(runtime: Runtime, dataset: DetectionDataset) -> Speed | None:
     """The speed on some images of a split; None where one cannot be read, or has no room."""
     try:
         return measure_speed(runtime, dataset)

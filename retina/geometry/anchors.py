@@ -158,19 +158,25 @@ class AnchorGenerator(nn.Module):
     def _generate(
         self, feature_shapes: Sequence[Size], padded_size: Size, device: torch.device
     ) -> Anchors:
-        if device not in self._base_boxes_on:
-            self._base_boxes_on[device] = tuple(boxes.to(device) for boxes in self._base_boxes)
-        levels = [
-            self._generate_level(boxes, shape, self._cell_size(level, shape, padded_size))
-            for level, (boxes, shape) in enumerate(
-                zip(self._base_boxes_on[device], feature_shapes, strict=True)
-            )
-        ]
+        levels = self.levels(feature_shapes, padded_size, device)
         return Anchors(
             boxes=torch.cat(levels),
             num_per_level=tuple(len(level) for level in levels),
             num_per_cell=self.num_per_cell,
         )
+
+    def levels(
+        self, feature_shapes: Sequence[Size], padded_size: Size, device: torch.device
+    ) -> list[Tensor]:
+        """The boxes of each level, made anew; the sizes may be such as a trace leaves open."""
+        if device not in self._base_boxes_on:
+            self._base_boxes_on[device] = tuple(boxes.to(device) for boxes in self._base_boxes)
+        return [
+            self._generate_level(boxes, shape, self._cell_size(level, shape, padded_size))
+            for level, (boxes, shape) in enumerate(
+                zip(self._base_boxes_on[device], feature_shapes, strict=True)
+            )
+        ]
 
     def _cell_size(self, level: int, shape: Size, padded_size: Size) -> Size:
         if self.stride_source == "fixed":

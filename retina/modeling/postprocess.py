@@ -113,36 +113,30 @@ class Postprocess:
         logits = torch.cat([level.logits for level in levels], dim=1).cpu()
         scores = logits.double().sigmoid().float()  # (B, C)
         sizes = torch.as_tensor(valid_sizes).cpu()
-        return [
-            self._detections(*image) for image in zip(boxes, scores, labels, sizes, strict=True)
-        ]
+        return [self.select(*image) for image in zip(boxes, scores, labels, sizes, strict=True)]
 
     def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
-        """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync.
-
-        The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
-        anchor's best class is among the best n of these: the second, small search replaces one over
-        all pairs.
-        """
-        num_classes = logits.shape[2]
-        best_of_anchor = logits.amax(dim=2)  # (B, R)
-        # In their own order, so that of equal pairs that of the first anchor comes first.
-        best_anchors = _first_of_best(best_of_anchor, self.candidates_per_level).sort(dim=1).values
-        pairs = logits.gather(1, best_anchors[:, :, None].expand(-1, -1, num_classes)).flatten(1)
-        best = _first_of_best(pairs, self.candidates_per_level)  # (B, C)
-        rows = best_anchors.gather(1, best // num_classes)
+        """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync."""
+        best, rows, labels = best_pairs(logits, self.candidates_per_level)  # (B, C)
         best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
         return _Candidates(
-            logits=pairs.gather(1, best),
-            labels=best % num_classes,
+            logits=best,
+            labels=labels,
             boxes=self.box_coder.decode(best_codes, anchors[rows]),
-            are_all_finite=best_of_anchor.isfinite().all() & codes.isfinite().all(),
+            are_all_finite=logits.amax(dim=2).isfinite().all() & codes.isfinite().all(),
         )
 
-    def _detections(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor
+    def select(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, size: Tensor | Size
     ) -> Detections:
-        """The detections among the candidates of one image."""
+        """The detections among the candidates of one image, in host memory.
+
+        Args:
+            boxes: ``(C, 4)``, not clipped.
+            scores: ``(C,)``.
+            labels: ``(C,)`` int64.
+            size: (height, width) of the image without padding.
+        """
         clipped = clip_boxes(boxes, size)
         sides = clipped[:, 2:] - clipped[:, :2]
         usable = scores > self.score_threshold
@@ -170,7 +164,29 @@ class _Candidates:
     are_all_finite: Tensor  # () bool, the logits and codes of the whole level
 
 
-def _first_of_best(values: Tensor, count: int) -> Tensor:
+def best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (anchor, class) pairs of a level, best first.
+
+    The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
+    anchor's best class is among the best n of these: the second, small search replaces one over
+    all pairs. Of equal pairs that of the first anchor comes first, then that of the lower class.
+
+    Args:
+        logits: ``(B, R, K)``.
+        count: how many are wanted.
+
+    Returns:
+        Logit, anchor and class of each, ``(B, C)`` with C = ``count``, or R·K where that is less.
+    """
+    num_classes = logits.shape[2]
+    # In their own order, so that of equal pairs that of the first anchor comes first.
+    rows = first_of_best(logits.amax(dim=2), count).sort(dim=1).values
+    pairs = logits.gather(1, rows[:, :, None].expand(-1, -1, num_classes)).flatten(1)
+    best = first_of_best(pairs, count)  # (B, C)
+    return pairs.gather(1, best), rows.gather(1, best // num_classes), best % num_classes
+
+
+def first_of_best(values: Tensor, count: int) -> Tensor:
     """Where the highest ``count`` of each row are, highest first, of equal ones the first in it.
 
     Which of equal values `Tensor.topk` takes is its own choice, another one on another device, and

@@ -119,7 +119,7 @@ class Preprocess(nn.Module):
         rows = torch.arange(height, device=images.device) < valid_sizes[:, :1]  # (B, H)
         columns = torch.arange(width, device=images.device) < valid_sizes[:, 1:]  # (B, W)
         inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)  # (B, 1, H, W)
-        return self._normalised(images).mul_(inside)
+        return self.normalise(images).mul_(inside)
 
     def prepare(self, images: Sequence[Tensor]) -> PreparedImages:
         """Resize, normalise and pad images of any sizes; all arithmetic is float32.
@@ -160,7 +160,8 @@ class Preprocess(nn.Module):
             return self.min_size, self.max_size
         return fit_into(size, max_size_for(size, self.min_size, self.max_size))
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
+        """RGB images ``(…, 3, H, W)`` in 0 … 255 to what the network sees, float32."""
         normalised = self._scaled(images, slice(3))
         return normalised if self.channel_order == "rgb" else normalised.flip(-3)
 
@@ -170,23 +171,48 @@ class Preprocess(nn.Module):
         mean, std = (values.to(images.device)[channels] for values in (self.mean, self.std))
         return (images[..., channels, :, :] / 255).sub_(mean).div_(std)
 
+    def resize(self, image: Tensor) -> Tensor:
+        """An image resized to its input size, with nothing else done to it.
+
+        `prepare` normalises first and resizes then, which is the same but for the rounding.
+
+        Args:
+            image: ``(3, h, w)`` uint8 RGB, on any device.
+
+        Returns:
+            ``(3, height, width)`` float32 in 0 … 255, on this module's device.
+
+        Raises:
+            ValueError: the image is of another shape or type.
+        """
+        size = self.input_size(size_of(image))
+        resized = self.mean.new_empty(3, *size)
+        moved = image.to(self.mean.device)
+        if image.shape == resized.shape:
+            return resized.copy_(moved)
+        step = 3 if moved[0].numel() <= LARGE_PIXELS else 1
+        for first in range(0, 3, step):
+            channels = slice(first, first + step)
+            self._interpolate_into(resized[channels], moved[channels].float())
+        return resized
+
     def _resize_into(self, target: Tensor, image: Tensor) -> None:
         """Normalise and resize an image ``(3, h, w)`` to the size of its place in the batch."""
         if image.shape == target.shape:
-            target.copy_(self._normalised(image))
+            target.copy_(self.normalise(image))
         elif image.shape[1] * image.shape[2] <= LARGE_PIXELS:
-            self._interpolate_into(target, self._normalised(image))
+            self._interpolate_into(target, self.normalise(image))
         else:
             for channel in range(3):
                 place = channel if self.channel_order == "rgb" else 2 - channel
                 one = slice(channel, channel + 1)
                 self._interpolate_into(target[place : place + 1], self._scaled(image, one))
 
-    def _interpolate_into(self, target: Tensor, normalised: Tensor) -> None:
+    def _interpolate_into(self, target: Tensor, pixels: Tensor) -> None:
         size = int(target.shape[1]), int(target.shape[2])
         target.copy_(
             functional.interpolate(
-                normalised.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
+                pixels.unsqueeze(0), size=size, mode="bilinear", antialias=self.antialias
             ).squeeze(0)
         )
 

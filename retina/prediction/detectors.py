@@ -9,6 +9,7 @@ from torch import Tensor
 
 from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import merge, read_preset, validate
+from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError, list_given
 from retina.modeling.detector_names import DetectorSource, PublishedName
 from retina.modeling.importers.published import (
@@ -29,6 +30,8 @@ from retina.modeling.importers.torchvision import (
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.pretrained import WeightOrigin
+from retina.runtime import Runtime, TorchRuntime
+from retina.runtime.files import is_export, load_export
 from retina.structures import Categories
 
 
@@ -38,7 +41,55 @@ def load_detector(source: DetectorSource) -> Artifact:
     Raises:
         UserError: the file is no detector, or the published one cannot be fetched.
     """
+    if isinstance(source, Path) and is_export(source):
+        raise UserError(
+            f"{source}: an exported detector gives detections only; this needs the detector file "
+            "(.safetensors) that it was made of"
+        )
     return load_artifact(source) if isinstance(source, Path) else published_artifact(source)
+
+
+def load_runtime(
+    source: DetectorSource,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "fp32",
+    max_detections: int | None = None,
+    memory_fix: str = "lower the batch size (--batch-size)",
+) -> Runtime:
+    """What runs a detector: PyTorch a detector file or a published one, its own engine an export.
+
+    Args:
+        source: the detector.
+        device: ``auto`` picks the best that there is.
+        precision: of the network; an export has its own.
+        max_detections: detections of an image that are made; None leaves it to the detector.
+        memory_fix: what the error says to do where memory runs out.
+
+    Raises:
+        UserError: there is no such detector or device, or an export was made otherwise.
+    """
+    if isinstance(source, Path) and is_export(source):
+        exported = load_export(source, device=device, max_detections=max_detections)
+        if precision not in ("fp32", "auto"):
+            raise UserError(
+                f"--precision {precision}: {source} was exported in "
+                f"{exported.description.precision}; leave it away, or export again"
+            )
+        return exported
+    where = pick_device(device)
+    try:
+        return TorchRuntime.from_artifact(
+            load_detector(source),
+            device=where,
+            precision=pick_precision(precision, where),
+            max_detections=max_detections,
+            memory_fix=memory_fix,
+        )
+    except UserError as error:
+        if str(source) in str(error):
+            raise
+        raise UserError(f"{source}: {error}") from None
 
 
 def published_artifact(name: PublishedName) -> Artifact:

@@ -13,10 +13,13 @@ from retina.artifact import Artifact
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError, count_given
 from retina.modeling.detector_names import detector_given
-from retina.prediction.detectors import load_detector
+from retina.prediction.detectors import load_runtime
 from retina.prediction.given_images import ImageSource, as_tensor, listed
 from retina.runtime import Runtime, TorchRuntime
 from retina.structures import Categories, Detections
+
+MEMORY_FIX = "lower the batch size (--batch-size), or cut the images into tiles"
+"""What to do where memory runs out."""
 
 
 class Predictor:
@@ -50,7 +53,7 @@ class Predictor:
                 artifact,
                 device=where,
                 precision=pick_precision(precision, where),
-                memory_fix="lower the batch size (--batch-size), or cut the images into tiles",
+                memory_fix=MEMORY_FIX,
             )
         )
 
@@ -109,22 +112,24 @@ def load(
     device: str | torch.device = "auto",
     precision: PrecisionChoice = "fp32",
 ) -> Predictor:
-    """Load a detector file (``best.safetensors``), or a published detector by its name.
+    """Load a detector file (``best.safetensors``), an exported or a published detector.
 
     Args:
-        path: the file; or ``"coco_v1"`` or ``"coco_v2"``, torchvision's RetinaNets for COCO, which
-            torchvision fetches once.
+        path: the file, also one that ``retina export`` has written; or ``"coco_v1"`` or
+            ``"coco_v2"``, torchvision's RetinaNets for COCO, which torchvision fetches once.
         device: ``auto`` picks CUDA, then MPS, then the CPU.
-        precision: of the network; ``auto`` takes bf16 where the hardware multiplies it.
+        precision: of the network; ``auto`` takes bf16 where the hardware multiplies it. An export
+            has its own.
 
     Raises:
         UserError: the file is missing, empty, damaged or no detector of this project, or the
             published one cannot be fetched.
     """
-    source = detector_given(path, "path")
-    try:
-        return Predictor.from_artifact(load_detector(source), device=device, precision=precision)
-    except UserError as error:
-        if str(source) in str(error):
-            raise
-        raise UserError(f"{source}: {error}") from None
+    return Predictor(
+        load_runtime(
+            detector_given(path, "path"),
+            device=str(device),
+            precision=precision,
+            memory_fix=MEMORY_FIX,
+        )
+    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from retina.modeling.preprocess import Preprocess
+from retina.modeling.thresholds import ThresholdsConfig
 from retina.structures import Categories, Detections
 
 
@@ -19,11 +20,13 @@ class Runtime(ABC):
         preprocess: the rule by which an image becomes the network's input.
         thresholds: ``(K,)`` float64, the score from which on a detection of each class is worth
             showing to people; `detect` leaves nothing out for it.
+        thresholds_config: the same, and how they were chosen.
     """
 
     categories: Categories
     preprocess: Preprocess
     thresholds: Tensor
+    thresholds_config: ThresholdsConfig
 
     @abstractmethod
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:

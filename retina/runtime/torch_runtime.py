@@ -72,7 +72,8 @@ class TorchRuntime(Runtime):
         self.postprocess = postprocess
         self.device = device
         self.precision: Precision = precision
-        self.thresholds = (thresholds or ThresholdsConfig()).of_classes(len(categories))
+        self.thresholds_config = thresholds or ThresholdsConfig()
+        self.thresholds = self.thresholds_config.of_classes(len(categories))
         self._memory_fix = memory_fix
 
     @classmethod

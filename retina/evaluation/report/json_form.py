@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from retina.evaluation.report.confusion import Confusion
 from retina.evaluation.report.curves import RecallCurves
 from retina.evaluation.report.gallery import Gallery, GalleryItem
 from retina.storage import write_text
+from retina.wording import program_version
 
 if TYPE_CHECKING:
     from retina.evaluation.report.content import Report
@@ -75,7 +75,7 @@ def _head(report: Report) -> dict[str, Any]:
         "num_detections": report.num_detections,
         "date": source.date.isoformat(timespec="seconds"),
         "command": source.command,
-        "version": _version(),
+        "version": program_version(),
     }
 
 
@@ -88,13 +88,6 @@ def write_report_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     write_text(path, text + "\n")
-
-
-def _version() -> str:
-    try:
-        return version("retina")
-    except PackageNotFoundError:  # a checkout that is run without being installed
-        return "unknown"
 
 
 def _category(label: int, category: CategoryMetrics, threshold: float | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from retina.datasets.dataset import DetectionDataset
-from retina.runtime import TorchRuntime
+from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.splits import spread_indices
 
 NUM_IMAGES = 20
@@ -25,8 +25,8 @@ class Speed:
     Attributes:
         device: as torch calls it, with the name of a GPU.
         decode_ms: reading the file.
-        network_ms: resizing, and the network.
-        postprocess_ms: from its outputs to detections in host memory.
+        network_ms: resizing, and the network; of an exported detector all up to its detections.
+        postprocess_ms: from its outputs to detections in host memory; 0 where that is in its graph.
         num_images: that were timed.
     """
 
@@ -38,7 +38,7 @@ class Speed:
 
 
 def measure_speed(
-    runtime: TorchRuntime, dataset: DetectionDataset, *, num_images: int = NUM_IMAGES
+    runtime: Runtime, dataset: DetectionDataset, *, num_images: int = NUM_IMAGES
 ) -> Speed | None:
     """Time some images, spread over a split; None for a split without images.
 
@@ -53,15 +53,20 @@ def measure_speed(
         _times(runtime, dataset, index)
     times = np.array([_times(runtime, dataset, index) for index in indices])
     decode, network, postprocess = (1000 * np.median(times, axis=0)).tolist()
-    return Speed(_name(runtime.device), decode, network, postprocess, len(indices))
+    device = runtime.device if isinstance(runtime, TorchRuntime) else torch.device("cpu")
+    return Speed(_name(device), decode, network, postprocess, len(indices))
 
 
-def _times(runtime: TorchRuntime, dataset: DetectionDataset, index: int) -> tuple[float, ...]:
+def _times(runtime: Runtime, dataset: DetectionDataset, index: int) -> tuple[float, ...]:
     """The seconds of the three steps."""
     start = time.perf_counter()
     image = dataset.load(index).image
     decoded = time.perf_counter()
-    output = runtime.forward([torch.from_numpy(image).permute(2, 0, 1)])
+    images = [torch.from_numpy(image).permute(2, 0, 1)]
+    if not isinstance(runtime, TorchRuntime):
+        runtime.detect(images)
+        return decoded - start, time.perf_counter() - decoded, 0.0
+    output = runtime.forward(images)
     _wait(runtime.device)
     computed = time.perf_counter()
     runtime.detections(output)

@@ -1,0 +1,233 @@
+"""Puts an export together: traced, converted, run against its source, and only then written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from retina.artifact import Artifact
+from retina.datasets.dataset import DetectionDataset
+from retina.devices import pick_device
+from retina.errors import UserError
+from retina.export.formats import FORMATS, ConvertedModel, ExportForm
+from retina.export.gate import Bounds, Examples, verify
+from retina.export.graph import CandidateGraph, DetectionGraph
+from retina.export.tracing import trace
+from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.modeling.pretrained import UNKNOWN
+from retina.runtime.description import ExportDescription, TensorDescription, Verification
+from retina.runtime.files import load_export
+from retina.runtime.splits import spread_indices
+from retina.runtime.torch_runtime import TorchRuntime
+from retina.storage import make_folder, replacing
+from retina.structures import Size
+from retina.wording import program_version
+
+CALIBRATION_IMAGES = 300
+"""Images that INT8 is calibrated on, at most, spread over the data."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """An export that is ready to be made.
+
+    Attributes:
+        artifact: the detector.
+        source: its name, for the description.
+        form: what is to be written.
+        output: where.
+        examples: what it is run on to be verified; None leaves it unverified.
+        calibration: uint8 images for INT8.
+        bounds: what may change in bf16 and INT8.
+        device: where it is verified.
+    """
+
+    artifact: Artifact
+    source: str
+    form: ExportForm
+    output: Path
+    examples: Examples | None
+    calibration: Iterable[Tensor] = ()
+    bounds: Bounds = field(default_factory=Bounds)
+    device: str = "cpu"
+
+    def run(self) -> ExportDescription:
+        """Make it.
+
+        Returns:
+            What the file says about itself, with what the verification found.
+
+        Raises:
+            UserError: a package is missing, or the file may not be written.
+            RunError: the export finds something else than its source; nothing was written.
+        """
+        check_form(self.form, self.output, self.artifact.config.preprocess)
+        make_folder(self.output.parent)
+        model = self._convert()
+        description = self.describe(None)
+        if self.examples is not None:
+            description = self.describe(self._verified(model, description, self.examples))
+        write(model, self.output, description)
+        return description
+
+    def describe(self, verification: Verification | None) -> ExportDescription:
+        """What the file says about itself."""
+        config, form = self.artifact.config, self.form
+        return ExportDescription(
+            version=program_version(),
+            licence=_licence(self.artifact),
+            source=self.source,
+            format=form.format,
+            precision=form.precision,
+            raw=form.raw,
+            batch=form.batch,
+            size=form.size,
+            inputs=_inputs(form),
+            outputs=_outputs(form, self.artifact),
+            resize=_resize_rule(config.preprocess),
+            verification=verification,
+            detector=config,
+            training=dict(self.artifact.training),
+        )
+
+    def _convert(self) -> ConvertedModel:
+        graph = (CandidateGraph if self.form.raw else DetectionGraph)(self.artifact)
+        program = trace(graph, batch=self.form.batch, size=self.form.size)
+        preprocess = graph.preprocess
+        calibration = (_prepared(image, preprocess, self.form) for image in self.calibration)
+        return FORMATS[self.form.format].load().convert(program, self.form, calibration)
+
+    def _verified(
+        self, model: ConvertedModel, description: ExportDescription, examples: Examples
+    ) -> Verification:
+        """Run it from a file, as a user will."""
+        source = TorchRuntime.from_artifact(self.artifact, device=pick_device(self.device))
+        with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".export.") as folder:
+            path = Path(folder) / f"model{FORMATS[self.form.format].suffix}"
+            model.save(path, description)
+            exported = load_export(path, device=self.device)
+            try:
+                return verify(
+                    source, exported, examples, precision=self.form.precision, bounds=self.bounds
+                )
+            finally:
+                del exported  # some hold their file open
+
+
+def calibration_images(dataset: DetectionDataset) -> Iterator[Tensor]:
+    """uint8 ``(3, h, w)`` images of a data set for INT8, spread over it."""
+    for index in spread_indices(len(dataset), CALIBRATION_IMAGES):
+        yield torch.from_numpy(dataset.load(index).image).permute(2, 0, 1)
+
+
+def write(model: ConvertedModel, path: Path, description: ExportDescription) -> None:
+    """Write an export with all of its files, each in one step; the one that is named comes last."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export.") as folder:
+        made = Path(folder) / path.name
+        model.save(made, description)
+        with ExitStack() as stack:
+            for suffix in (path.suffix, *model.companions):  # left in the reverse order
+                aside = stack.enter_context(replacing(path.with_suffix(suffix)))
+                shutil.copyfile(made.with_suffix(suffix), aside)
+
+
+def check_form(form: ExportForm, output: Path, preprocess: PreprocessConfig) -> None:
+    """Refuse what cannot be, before anything is computed.
+
+    Raises:
+        UserError: says what, and what can be done.
+    """
+    known = FORMATS[form.format]
+    if form.precision not in known.precisions:
+        others = [name for name, one in FORMATS.items() if form.precision in one.precisions]
+        raise UserError(
+            f"--precision {form.precision}: {form.format} is written in "
+            f"{' or '.join(known.precisions)}; take --format {' or '.join(others)}"
+        )
+    if output.suffix != known.suffix:
+        raise UserError(
+            f"--output {output}: --format {form.format} writes a {known.suffix} file; name it "
+            f"{output.with_suffix(known.suffix).name}"
+        )
+    if form.size is not None:
+        _check_size(form.size, preprocess.build())
+
+
+def _check_size(size: Size, preprocess: Preprocess) -> None:
+    if preprocess.input_size(size) != size:
+        height, width = preprocess.input_size(size)
+        raise UserError(
+            f"--size {size[0]}x{size[1]}: this detector resizes no image to that; images of this "
+            f"shape become {height}x{width} (height x width)"
+        )
+    preprocess.input_shape([size])
+
+
+def _prepared(image: Tensor, preprocess: Preprocess, form: ExportForm) -> Tensor:
+    """``(B, 3, H, W)``, as a runtime gives images to the graph."""
+    return preprocess.resize(image).expand(form.batch or 1, -1, -1, -1).contiguous()
+
+
+def _inputs(form: ExportForm) -> dict[str, TensorDescription]:
+    height, width = form.size or ("height", "width")
+    return {
+        "images": TensorDescription(
+            shape=(form.batch or "batch", 3, height, width),
+            dtype="float32",
+            meaning="RGB in 0 … 255, resized as 'resize' says, not normalised and not padded",
+        )
+    }
+
+
+def _outputs(form: ExportForm, artifact: Artifact) -> dict[str, TensorDescription]:
+    rule = artifact.config.postprocess
+    levels = len(artifact.config.model.anchors.sizes)
+    batch = form.batch or "batch"
+    rows = levels * rule.candidates_per_level if form.raw else rule.max_detections
+    order = "level by level, best first" if form.raw else "best first, zero from 'count' on"
+    clipped = "not clipped" if form.raw else "within the image"
+    found = {
+        "boxes": TensorDescription(
+            shape=(batch, rows, 4),
+            dtype="float32",
+            meaning=f"x1, y1, x2, y2 in pixels of the input, {clipped}; {order}",
+        ),
+        "scores": TensorDescription(
+            shape=(batch, rows), dtype="float32", meaning="0 to 1; 0 where there is nothing"
+        ),
+        "labels": TensorDescription(
+            shape=(batch, rows), dtype="int64", meaning="index of the class in 'classes'"
+        ),
+    }
+    if not form.raw:
+        found["count"] = TensorDescription(
+            shape=(batch,), dtype="int64", meaning="how many rows are detections"
+        )
+    return found
+
+
+def _resize_rule(preprocess: PreprocessConfig) -> str:
+    filtered = "with" if preprocess.antialias else "without"
+    how = f"bilinear, half-pixel centres, {filtered} antialiasing, in float32"
+    if preprocess.stretch:
+        return f"to height {preprocess.min_size} and width {preprocess.max_size}; {how}"
+    return (
+        f"shorter side to {preprocess.min_size}, longer side to at most {preprocess.max_size}, "
+        f"the aspect ratio kept and both rounded down; {how}"
+    )
+
+
+def _licence(artifact: Artifact) -> str:
+    origin = artifact.config.pretrained
+    parts: Sequence[str] = ["retina: Apache-2.0"]
+    if origin is not None:
+        known = origin.licence if origin.licence != UNKNOWN else "unknown licence"
+        parts = [*parts, f"pretrained weights {origin.name}: {known}"]
+    return "; ".join(parts)

@@ -1,0 +1,238 @@
+"""The gate: an export is run against its source, and is not written if it finds something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from retina.datasets.dataset import DetectionDataset
+from retina.errors import RunError
+from retina.evaluation.evaluator import Evaluator
+from retina.export.agreement import BOX_TOLERANCE, SCORE_TOLERANCE, compare_detections
+from retina.geometry.boxes import pairwise_iou
+from retina.runtime import Runtime
+from retina.runtime.description import ExportPrecision, Verification
+from retina.runtime.exported import ExportedRuntime, rows_by_input_size
+from retina.structures import Detections
+from retina.wording import counted
+
+MOST_TIES = (4, 0.01)
+"""So many detections, and this share of all, may differ where last digits decide."""
+_WORST = 5
+"""Images that a message names."""
+_KEPT_TIES = 20
+_SAME_OBJECT = 0.5
+"""The overlap from which on two detections of a class are of one object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may change in bf16 and INT8.
+
+    Attributes:
+        ap_drop: of the AP, 0 to 1.
+        score_shift: of the scores, on average.
+    """
+
+    ap_drop: float = 0.005
+    score_shift: float = 0.05
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What an export is verified on: a data set, or pictures in batches.
+
+    Attributes:
+        name: what it is, for people.
+        dataset: annotated images; or None, and
+        batches: uint8 ``(3, h, w)`` images, a batch each.
+        batch_size: of the data set.
+    """
+
+    name: str
+    dataset: DetectionDataset | None = None
+    batches: Sequence[Sequence[Tensor]] = ()
+    batch_size: int = 4
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a runtime found, and the name of each image."""
+
+    detections: Sequence[Detections]
+    names: Sequence[str]
+    ap: float | None
+
+
+class _OneSizeAtATime(Runtime):
+    """A runtime whose batches hold images of one size, as an export's do.
+
+    In a batch of several sizes the padding lies elsewhere, which moves scores a little.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.preprocess = runtime, runtime.preprocess
+        self.categories, self.thresholds = runtime.categories, runtime.thresholds
+        self.thresholds_config = runtime.thresholds_config
+
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        """See `Runtime`."""
+        found: dict[int, Detections] = {}
+        for rows in rows_by_input_size(self.preprocess, images).values():
+            one_size = self.runtime.detect([images[row] for row in rows])
+            found |= zip(rows, one_size, strict=True)
+        return [found[row] for row in range(len(images))]
+
+
+def verify(
+    source: Runtime,
+    exported: ExportedRuntime,
+    examples: Examples,
+    *,
+    precision: ExportPrecision,
+    bounds: Bounds,
+) -> Verification:
+    """Run both on the same images and compare what they find.
+
+    Args:
+        source: the detector, in float32.
+        exported: the export.
+        examples: the images.
+        precision: of the export: fp32 has to find the same.
+        bounds: what may change in another precision.
+
+    Raises:
+        RunError: it finds something else; names the worst images.
+    """
+    ours, theirs = _run(_OneSizeAtATime(source), examples), _run(exported, examples)
+    shifts = _score_shifts(ours.detections, theirs.detections, source.thresholds)
+    total, number = (sum(part) for part in zip(*shifts, strict=True)) if shifts else (0.0, 0)
+    shift = total / number if number else None
+    about = Verification(
+        images=examples.name,
+        num_images=len(ours.names),
+        num_detections=sum(map(len, ours.detections)),
+        max_box_difference=None,
+        max_score_difference=None,
+        score_shift=shift,
+        source_ap=ours.ap,
+        ap=theirs.ap,
+    )
+    if precision == "fp32":
+        return _check_same(ours, theirs, exported, about)
+    _check_bounds(ours, theirs, shifts, about, bounds)
+    return about
+
+
+def _run(runtime: Runtime, examples: Examples) -> _Found:
+    if examples.dataset is None:
+        detections = [one for batch in examples.batches for one in runtime.detect(batch)]
+        names = [f"picture {number}" for number in range(1, len(detections) + 1)]
+        return _Found(detections, names, None)
+    dataset = examples.dataset
+    result = Evaluator(dataset, batch_size=examples.batch_size).run(runtime)
+    names = [dataset.file_path(index) for index in range(len(dataset))]
+    ap = result.metrics.AP if result.metrics.is_scored else None
+    return _Found(result.detections, names, ap)
+
+
+def _check_same(
+    ours: _Found, theirs: _Found, exported: ExportedRuntime, about: Verification
+) -> Verification:
+    rule = exported.description.detector.postprocess
+    compared = [
+        compare_detections(*pair, rule)
+        for pair in zip(ours.detections, theirs.detections, strict=True)
+    ]
+    wrong = sorted(
+        (one for one in zip(ours.names, compared, strict=True) if one[1].faults),
+        key=lambda one: -len(one[1].faults),
+    )
+    if wrong:
+        lines = [
+            f"  {name}: {counted(len(one.faults), 'difference')}; {one.faults[0]}"
+            for name, one in wrong[:_WORST]
+        ]
+        raise RunError(
+            f"nothing is written: the export finds something else than its source in "
+            f"{len(wrong)} of {counted(about.num_images, 'image')} (allowed: {BOX_TOLERANCE:g} "
+            f"pixels, {SCORE_TOLERANCE:g} in score)\n" + "\n".join(lines)
+        )
+    num_ties = sum(len(one.ties) for one in compared)
+    if num_ties > MOST_TIES[0] + MOST_TIES[1] * about.num_detections:
+        name, first = next(one for one in zip(ours.names, compared, strict=True) if one[1].ties)
+        raise RunError(
+            f"nothing is written: {num_ties} of {counted(about.num_detections, 'detection')} "
+            f"differ where the last digits decide, too many to be chance; {name}: {first.ties[0]}"
+        )
+    ties = [
+        f"{name}: {tie}" for name, one in zip(ours.names, compared, strict=True) for tie in one.ties
+    ]
+    same = [one for one in compared if one.num_same]
+    return about.model_copy(
+        update={
+            "max_box_difference": max((one.box_difference for one in same), default=None),
+            "max_score_difference": max((one.score_difference for one in same), default=None),
+            "ties": tuple(ties[:_KEPT_TIES]),
+            "num_ties": num_ties,
+        }
+    )
+
+
+def _score_shifts(
+    ours: Sequence[Detections], theirs: Sequence[Detections], shown_from: Tensor
+) -> list[tuple[float, int]]:
+    """Of each image: the sum of the changes of score of what the source shows, and how many."""
+    return [_score_shift(*pair, shown_from) for pair in zip(ours, theirs, strict=True)]
+
+
+def _score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tuple[float, int]:
+    """The export's detection of the same object is its best overlapping one; none is a score of 0.
+
+    So an object that is no longer found counts with all of its score.
+    """
+    shown = ours.at_least(shown_from)
+    if not len(shown):
+        return 0.0, 0
+    if not len(theirs):
+        return float(shown.scores.sum()), len(shown)
+    overlaps = pairwise_iou(shown.boxes, theirs.boxes)
+    fits = (overlaps >= _SAME_OBJECT) & (shown.labels[:, None] == theirs.labels[None])
+    scores = torch.where(fits, theirs.scores[None], 0.0).amax(dim=1)
+    return float((scores - shown.scores).abs().sum()), len(shown)
+
+
+def _check_bounds(
+    ours: _Found,
+    theirs: _Found,
+    shifts: Sequence[tuple[float, int]],
+    about: Verification,
+    bounds: Bounds,
+) -> None:
+    faults = []
+    if about.source_ap is not None and about.ap is not None:
+        drop = about.source_ap - about.ap
+        if drop > bounds.ap_drop:
+            faults.append(
+                f"the AP falls from {about.source_ap:.4f} to {about.ap:.4f}, by more than "
+                f"{bounds.ap_drop:g} (--max-ap-drop)"
+            )
+    if about.score_shift is not None and about.score_shift > bounds.score_shift:
+        faults.append(
+            f"the scores of what is shown change by {about.score_shift:.4f} on average, by more "
+            f"than {bounds.score_shift:g} (--max-score-shift)"
+        )
+    if not faults:
+        return
+    order = sorted(range(len(shifts)), key=lambda row: -shifts[row][0])[:_WORST]
+    lines = [
+        f"  {ours.names[row]}: {counted(shifts[row][1], 'detection')} shown, scores changed by "
+        f"{shifts[row][0] / shifts[row][1]:.3f} on average"
+        for row in order
+        if shifts[row][1]
+    ]
+    told = "\n".join(["; ".join(faults), *lines])
+    raise RunError(f"nothing is written: {told}")

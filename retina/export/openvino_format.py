@@ -1,0 +1,102 @@
+"""A detector as OpenVINO's IR: ``.xml`` and ``.bin``, in float32, for bfloat16, or in INT8."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from retina.export.formats import ConvertedModel, ExportForm
+from retina.export.onnx_format import OnnxModel
+from retina.export.tracing import quiet
+from retina.runtime.description import METADATA_KEY, ExportDescription
+from retina.runtime.exported import missing_package
+
+_NETWORK = ("Convolution", "GroupConvolution", "MatMul")
+"""The operations at which the network ends and the reading of its outputs begins."""
+
+
+class OpenVinoModel(ConvertedModel):
+    """A model of OpenVINO with its weights.
+
+    Args:
+        model: of the package openvino.
+    """
+
+    companions = (".bin",)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @classmethod
+    def convert(
+        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+    ) -> Self:
+        """See `ConvertedModel`; by way of ONNX, where the suppression has a meaning of its own."""
+        try:
+            import openvino  # noqa: F401  # before the ONNX graph is made
+        except ImportError:
+            raise missing_package("openvino", "--format openvino") from None
+        return cls.of_onnx(OnnxModel.convert(program, form, calibration), form, calibration)
+
+    @classmethod
+    def of_onnx(
+        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]
+    ) -> Self:
+        """Make it of an ONNX graph; arguments as in `convert`."""
+        import openvino
+
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(onnx_model.proto.SerializeToString())
+            model = openvino.convert_model(path)
+        return cls(_quantised(model, calibration) if form.precision == "int8" else model)
+
+    def save(self, path: Path, description: ExportDescription) -> None:
+        """See `ConvertedModel`."""
+        import openvino
+
+        self.model.set_rt_info(description.to_json(), [METADATA_KEY])
+        openvino.serialize(self.model, str(path), str(path.with_suffix(".bin")))
+
+
+def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
+    """The model with INT8 convolutions; what reads their outputs stays in float.
+
+    Raises:
+        UserError: NNCF is missing.
+    """
+    try:
+        with quiet():
+            import nncf
+    except ImportError:
+        raise missing_package("nncf", "--precision int8") from None
+    images = [image.numpy() for image in calibration]
+    nncf.set_log_level(logging.ERROR)
+    with quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=_behind_the_network(model), validate=False),
+        )
+
+
+def _behind_the_network(model: Any) -> list[str]:
+    """The operations from the last convolutions to the outputs: sigmoid, decoding, suppression."""
+    found: dict[str, Any] = {}
+    waiting = [result.get_node() for result in model.outputs]
+    while waiting:
+        node = waiting.pop()
+        name = node.get_friendly_name()
+        if name in found or node.get_type_name() in _NETWORK:
+            continue
+        found[name] = node
+        waiting += [value.get_node() for value in node.input_values()]
+    quiet_types = ("Parameter", "Constant", "Result")
+    return [name for name, node in found.items() if node.get_type_name() not in quiet_types]

@@ -1,0 +1,77 @@
+"""A detector in a file of ``torch.export``, run by PyTorch."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+import retina.runtime.operators  # noqa: F401  # a program names them
+from retina.devices import pick_device
+from retina.errors import UserError
+from retina.runtime.description import ExportDescription, read_description
+from retina.runtime.exported import ExportedRuntime
+from retina.wording import first_line
+
+DESCRIPTION_FILE = "retina.json"
+"""The extra file with the description."""
+
+
+class ProgramRuntime(ExportedRuntime):
+    """A ``.pt2`` file; other arguments as `ExportedRuntime`.
+
+    Args:
+        path: of the file.
+        description: what it says about itself.
+        module: of the program.
+        device: where it computes.
+        max_detections: of an image.
+    """
+
+    kind = "torch program"
+
+    def __init__(
+        self,
+        path: Path,
+        description: ExportDescription,
+        module: Any,
+        device: torch.device,
+        *,
+        max_detections: int | None = None,
+    ) -> None:
+        super().__init__(path, description, max_detections=max_detections)
+        self._module, self._device = module, device
+
+    @classmethod
+    def load(cls, path: Path, *, device: str = "auto", max_detections: int | None = None) -> Self:
+        """See `ExportedRuntime`.
+
+        Raises:
+            UserError: this version of torch cannot read the file.
+        """
+        where = pick_device(device)
+        extra = {DESCRIPTION_FILE: ""}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.load(path, extra_files=extra)
+        except Exception as error:  # of many kinds: a zip, JSON, tensors, operators
+            raise UserError(
+                f"{path}: not a torch program that torch {torch.__version__} can read "
+                f"({first_line(error)})"
+            ) from None
+        if where.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, where)
+        description = read_description(extra[DESCRIPTION_FILE] or None, path)
+        return cls(path, description, program.module(), where, max_detections=max_detections)
+
+    def run(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `ExportedRuntime`."""
+        with torch.no_grad():
+            outputs: tuple[Tensor, ...] = self._module(images.to(self._device))
+        return tuple(output.cpu() for output in outputs)

@@ -1,0 +1,166 @@
+"""``retina export``, and the commands that take what it writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from retina.errors import UserError
+from retina.export.agreement import compare_detections
+from retina.export.onnx_format import OnnxModel
+from retina.runtime import TorchRuntime
+from retina.runtime.files import load_export
+from tests.conftest import Invoke  # type: ignore[import-not-found]
+from tests.export.conftest import Exports, random_images  # type: ignore[import-not-found]
+
+
+@pytest.fixture(scope="module")
+def detector(exports: Exports) -> Path:
+    path: Path = exports.folder / "tiny.safetensors"
+    exports.artifact.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(exports: Exports) -> Path:
+    path: Path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    return path
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """Six images of shapes, with the detector's classes."""
+    from retina.datasets.synthetic import generate_dataset
+
+    generate_dataset(tmp_path / "data", num_images=1, num_validation_images=6, seed=1)
+    folder = tmp_path / "data" / "validation"
+    annotations = json.loads((folder / "annotations.json").read_text())
+    for one, name in zip(annotations["categories"], "abc", strict=False):
+        one["name"] = name
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    return folder
+
+
+def test_a_program_is_written_with_its_proof(
+    exports: Exports, detector: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    output = tmp_path / "model.pt2"
+    done = invoke(
+        *("export", detector, "--format", "torch", "--size", "96x96", "--batch", "3"),
+        *("--output", output),
+    )
+    assert done.code == 0, done.err
+    assert "model.pt2: torch, fp32" in done.out
+    assert "verified on 9 images (painted pictures)" in done.out
+    assert "the same detections: boxes within" in done.out
+    told = invoke("info", output)
+    assert "of tiny.safetensors" in told.out
+    assert "3 × 3 × 96 × 96 float32" in told.out
+    assert "on 9 images (painted pictures)" in told.out
+    # Five images in calls of three: the last one is filled up.
+    images = random_images(*[(96, 96)] * 5)
+    runtime = load_export(output)
+    wanted = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    found = zip(wanted.detect(images), runtime.detect(images), strict=True)
+    for ours, theirs in found:
+        assert not compare_detections(ours, theirs, exports.artifact.config.postprocess).faults
+    with pytest.raises(UserError, match=r"takes images of 96 × 96 .* resized to 96 × 120"):
+        runtime.detect(random_images((200, 250)))
+
+
+def test_commands_take_an_export_as_a_detector(
+    detector: Path, exported: Path, shapes: Path, tmp_path: Path, invoke: Invoke
+) -> None:
+    found, numbers = [], []
+    for number, file in enumerate((detector, exported)):
+        folder = tmp_path / str(number)
+        images = shapes / "images"
+        one = ("--batch-size", 1)  # in a batch of several sizes padding moves the scores
+        done = invoke("predict", file, images, "--output", folder, "--score-threshold", 0.5, *one)
+        assert done.code == 0, done.err
+        found.append(json.loads((folder / "detections.json").read_text()))
+        data = ("--annotations", shapes / "annotations.json", "--images", images)
+        report = "--report" if file is exported else "--no-report"
+        options = ("--output", folder / "scores", "--num-workers", 0, report, *one)
+        done = invoke("evaluate", file, *data, *options)
+        assert done.code == 0, done.err
+        numbers.append(json.loads((folder / "scores" / "metrics.json").read_text()))
+    assert len(found[0]) == len(found[1]) > 20
+    for ours, theirs in zip(*found, strict=True):
+        assert ours["category_id"] == theirs["category_id"]
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
+    assert numbers[0]["AP50"] == pytest.approx(numbers[1]["AP50"])
+    assert (tmp_path / "1" / "scores" / "report.html").is_file()
+    compared = invoke("compare", tmp_path / "0" / "scores", tmp_path / "1" / "scores")
+    assert compared.code == 0, compared.err
+    chosen = invoke("thresholds", exported, *data, "--num-workers", 0, "--iou", 0.1)
+    assert chosen.code == 0, chosen.err
+    assert "not kept" not in chosen.out
+
+
+def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None:
+    form = ("--format", "openvino", "--precision", "int8", "--output", tmp_path / "a.xml")
+    done = invoke("export", detector, *form)
+    assert done.code == 2
+    assert "on which images to calibrate and verify: --data SOURCE" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--format", "onx"), "--format: 'onx' is none of onnx, openvino, torch, did you mean"),
+        (("--precision", "int8"), "take --format openvino"),
+        (("--size", "96"), "--size 96: write HEIGHTxWIDTH in pixels"),
+        (("--size", "96x300"), "images of this shape become 51x160"),
+        (("--format", "torch"), "writes a .pt2 file; name it a.pt2"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(
+    detector: Path, tmp_path: Path, invoke: Invoke, options: tuple[str, ...], told: str
+) -> None:
+    done = invoke("export", detector, *options, "--output", tmp_path / "a.onnx")
+    assert done.code == 2
+    assert told in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("loss", "anatomy"),
+        ("export", "--output", "a.onnx"),
+        ("thresholds", "--apply"),
+        ("data", "suspects", "--detector"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_more_than_detections_says_so(
+    exported: Path, tmp_path: Path, invoke: Invoke, words: tuple[str, ...]
+) -> None:
+    done = invoke(*words, exported)
+    assert done.code == 2
+    if words[0] != "data":
+        assert "an exported detector gives detections only; this needs the detector" in done.err
+
+
+def test_an_export_has_its_own_precision(exported: Path, tmp_path: Path, invoke: Invoke) -> None:
+    done = invoke("predict", exported, tmp_path, "--output", tmp_path, "--precision", "bf16")
+    assert done.code == 2
+    assert "was exported in fp32; leave it away, or export again" in done.err
+
+
+def test_a_missing_package_is_named(
+    detector: Path, exported: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = invoke("predict", exported, tmp_path, "--output", tmp_path)
+    assert done.code == 2
+    assert "needs the package onnxruntime; pip install 'retina[export]'" in done.err
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match="needs the package onnxscript; pip install 'retina"):
+        OnnxModel.convert(None, None, ())  # type: ignore[arg-type]

@@ -1,0 +1,189 @@
+"""What finds something else than its source is not written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from retina.errors import RunError, UserError
+from retina.export.exporting import ExportJob
+from retina.export.formats import ConvertedModel, ExportForm
+from retina.export.gate import Bounds, Examples, verify
+from retina.export.openvino_format import OpenVinoModel
+from retina.export.pictures import paint_batches
+from retina.runtime import TorchRuntime
+from retina.runtime.files import load_export
+from retina.runtime.onnx_runtime import OnnxRuntime
+from retina.structures import Detections
+from tests.export.conftest import (  # type: ignore[import-not-found]
+    Exports,
+    make_detector,
+    random_images,
+)
+from tests.memory_dataset import MemoryDataset  # type: ignore[import-not-found]
+
+BATCHES = Examples("random images", batches=[random_images((97, 131), (64, 64))] * 2)
+
+
+class Job(ExportJob):
+    """A job whose conversion is done."""
+
+    model: ConvertedModel
+
+    def _convert(self) -> ConvertedModel:
+        return self.model
+
+
+def job_of(model: ConvertedModel, job: ExportJob, output: Path, **fields: object) -> Job:
+    known = {one.name: getattr(job, one.name) for one in dataclasses.fields(job)}
+    made = Job(**{**known, "output": output, **fields})
+    object.__setattr__(made, "model", model)
+    return made
+
+
+def test_what_was_found_stands_in_the_file(exports: Exports, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "model.onnx"
+    job = job_of(exports.onnx, exports.job("onnx", ".onnx"), output, examples=BATCHES)
+    told = job.run().verification
+    assert told is not None
+    assert (told.images, told.num_images, told.num_ties) == ("random images", 4, 0)
+    assert told.num_detections > 40
+    assert told.max_box_difference is not None
+    assert told.max_box_difference < 1e-3
+    assert load_export(output).description.verification == told
+    assert [one.name for one in output.parent.iterdir()] == ["model.onnx"]
+
+
+def test_other_weights_are_not_written(exports: Exports, tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    job = job_of(
+        exports.onnx,
+        exports.job("onnx", ".onnx"),
+        output,
+        examples=BATCHES,
+        artifact=make_detector(bias=0.01),
+    )
+    with pytest.raises(RunError, match=r"nothing is written.* in 4 of 4 images.*\n  picture "):
+        job.run()
+    assert not list(tmp_path.iterdir())
+    description = job_of(exports.onnx, job, output, examples=None).run()  # --no-verify
+    assert description.verification is None
+    assert output.is_file()
+
+
+def test_the_mean_change_of_score_is_bounded(exports: Exports, tmp_path: Path) -> None:
+    source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    shifted = make_detector(bias=-0.2)
+    other = TorchRuntime.from_artifact(shifted, device=torch.device("cpu"))
+    about = verify(other, load_export(path), BATCHES, precision="int8", bounds=Bounds())
+    assert about.score_shift is not None
+    assert 0.001 < about.score_shift < 0.05
+    assert about.ap is None
+    with pytest.raises(RunError, match=r"scores of what is shown change by .*\n  picture \d: "):
+        verify(other, load_export(path), BATCHES, precision="int8", bounds=Bounds(0.1, 0.001))
+    same = verify(source, load_export(path), BATCHES, precision="int8", bounds=Bounds(0, 1e-4))
+    assert same.score_shift == pytest.approx(0, abs=1e-5)
+
+
+def test_ap_is_measured_where_there_are_annotations(exports: Exports) -> None:
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    found = Examples("its own", dataset=found_by(source))
+    about = verify(source, load_export(path), found, precision="fp32", bounds=Bounds())
+    assert about.source_ap == about.ap == pytest.approx(1.0)
+    other = TorchRuntime.from_artifact(make_detector(seed=1), device=torch.device("cpu"))
+    found = Examples("another's", dataset=found_by(other))
+    with pytest.raises(RunError, match=r"the AP falls from 1.0000 to 0.*\(--max-ap-drop\)"):
+        verify(other, load_export(path), found, precision="int8", bounds=Bounds(0.01, 1.0))
+    verify(other, load_export(path), found, precision="int8", bounds=Bounds(1.0, 1.0))
+
+
+def found_by(runtime: TorchRuntime) -> MemoryDataset:
+    """A data set whose objects are what a detector finds in it."""
+    names = runtime.categories.names
+    empty = MemoryDataset([[], []], names=names)
+    images = [torch.from_numpy(empty.load(row).image).permute(2, 0, 1) for row in range(2)]
+    boxes = [
+        [(int(label), *box) for label, box in zip(one.labels, one.boxes.tolist(), strict=True)]
+        for image in images
+        for one in runtime.detect([image])
+    ]
+    return MemoryDataset(boxes, names=names)
+
+
+def test_too_many_ties_are_no_chance(exports: Exports) -> None:
+    """A last place that is another one in every image: each alone would be a tie."""
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+
+    class Sloppy(OnnxRuntime):
+        def detect(self, images: Sequence[torch.Tensor]) -> list[Detections]:
+            found = super().detect(images)
+            for one in found:
+                assert len(one) == 20
+                one.boxes[-1] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+            return found
+
+    with pytest.raises(RunError, match="differ where the last digits decide, too many"):
+        verify(source, Sloppy.load(path), BATCHES, precision="fp32", bounds=Bounds())
+
+
+@pytest.mark.slow
+def test_int8_keeps_what_reads_the_network_in_float(exports: Exports, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    import openvino
+
+    form = ExportForm("openvino", precision="int8")
+    preprocess = exports.artifact.config.preprocess.build()
+    calibration = [preprocess.resize(image)[None] for image in random_images((97, 131), (64, 64))]
+    model = OpenVinoModel.of_onnx(exports.onnx, form, calibration)
+    job = exports.job("openvino", ".xml", precision="int8")
+    strict = job_of(model, job, tmp_path / "a.xml", examples=BATCHES, bounds=Bounds(0, 0))
+    with pytest.raises(RunError, match="scores of what is shown change"):
+        strict.run()
+    assert not list(tmp_path.iterdir())
+    description = job_of(model, strict, strict.output, bounds=Bounds(0.01, 0.2)).run()
+    assert description.verification is not None
+    assert 0 < (description.verification.score_shift or 0) < 0.2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.bin", "a.xml"]
+    nodes = openvino.Core().read_model(tmp_path / "a.xml").get_ordered_ops()
+    quantised = {
+        user.get_node().get_type_name()
+        for node in nodes
+        if node.get_type_name() == "FakeQuantize"
+        for user in node.output(0).get_target_inputs()
+    }
+    assert "Convolution" in quantised
+    assert not quantised & {"Sigmoid", "TopK", "Exp", "Multiply", "NonMaxSuppression", "Gather"}
+
+
+def test_pictures_are_of_several_sizes_and_batches() -> None:
+    batches = paint_batches()
+    assert sorted({len(batch) for batch in batches}) == [1, 2, 3]
+    assert len({image.shape for batch in batches for image in batch}) == len(batches)
+    assert all(image.dtype == torch.uint8 for batch in batches for image in batch)
+    assert {tuple(image.shape) for batch in paint_batches((64, 80)) for image in batch} == {
+        (3, 64, 80)
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "told"),
+    [
+        (ExportForm("onnx", precision="bf16"), "a.onnx", "--format openvino"),
+        (ExportForm("torch", precision="int8"), "a.pt2", "torch is written in fp32"),
+        (ExportForm("onnx"), "a.pt2", "writes a .onnx file; name it a.onnx"),
+        (ExportForm("onnx", size=(97, 131)), "a.onnx", "become 96x129"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    exports: Exports, tmp_path: Path, form: ExportForm, name: str, told: str
+) -> None:
+    job = dataclasses.replace(exports.job("onnx", ".onnx"), form=form, output=tmp_path / name)
+    with pytest.raises(UserError, match=told):
+        job.run()
