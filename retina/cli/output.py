@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from retina.datasets.dataset import DatasetReport
 
 
-def make_console() -> Console:
-    """The terminal, or the file that it is led to."""
+def make_console(*, quiet: bool = False) -> Console:
+    """The terminal, or the file that it is led to; a quiet one shows nothing."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False)  # a class may be called ":dog:"
+    return Console(highlight=False, emoji=False, quiet=quiet)  # a class may be called ":dog:"
 
 
 def print_lines(console: Console, *lines: str) -> None:

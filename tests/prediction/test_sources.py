@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from retina.errors import UserError
-from retina.prediction.sources import find_images
+from retina.prediction.sources import SourceOptions, find_images
 
 
 def coco(folder: Path, ids: dict[str, int | str]) -> Path:
@@ -55,7 +55,7 @@ def test_ids_that_are_texts_stay_and_the_images_may_lie_elsewhere(tmp_path: Path
     file = coco(tmp_path / "data", {"a.png": "frame_a", "b.png": "frame_b"})
     moved = tmp_path / "other.json"
     file.rename(moved)
-    found = find_images([str(moved)], images=tmp_path / "data/images")
+    found = find_images([str(moved)], SourceOptions(images=tmp_path / "data/images"))
     assert found.ids == ("frame_a", "frame_b")
     with pytest.raises(UserError, match="say where its images are with --images FOLDER"):
         find_images([str(moved)])
@@ -67,10 +67,10 @@ def test_of_splits_the_test_split_is_taken_or_the_one_that_is_named(tmp_path: Pa
     found = find_images([str(tmp_path)])
     assert (found.ids, [path.name for path in found.paths]) == ((12,), ["test.png"])
     assert "; test is predicted on" in found.notes[0]
-    assert find_images([str(tmp_path)], split="val").ids == (11,)
+    assert find_images([str(tmp_path)], SourceOptions(split="val")).ids == (11,)
     (tmp_path / "bare").mkdir()
     with pytest.raises(UserError, match=r"bare.* holds no data set that can be read"):
-        find_images([str(tmp_path / "bare")], split="test")
+        find_images([str(tmp_path / "bare")], SourceOptions(split="test"))
 
 
 def test_a_folder_whose_annotations_list_not_all_of_its_images_means_all(tmp_path: Path) -> None:
