@@ -148,8 +148,8 @@ def _print_found(console: Console, found: FoundImages, output: Path, *, resume: 
         )
         print_lines(console, f"passed over: {len(found.passed_over)} {what} ({shown})")
     if done := num_done(output / UNFINISHED):
-        what = "gone on with" if resume else "begun anew (--resume would go on with it)"
-        print_lines(console, f"{output} holds a run that was stopped, {done} done: it is {what}")
+        what = "going on" if resume else "beginning anew (--resume would go on)"
+        print_lines(console, f"{output} holds a run that was stopped, {done} done: {what}")
 
 
 def _print_run(console: Console, run: PredictionRun, written: str, scores: str) -> None:
