@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from retina.datasets.dataset import DatasetReport
 
 
-def make_console(*, quiet: bool = False) -> Console:
-    """The terminal, or the file that it is led to; a quiet one shows nothing."""
+def make_console() -> Console:
+    """The terminal, or the file that it is led to; of several processes only the first one's."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False, quiet=quiet)  # a class may be called ":dog:"
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    is_silent = launched and os.environ["RANK"] != "0"
+    return Console(highlight=False, emoji=False, quiet=is_silent)  # a class may be called ":dog:"
 
 
 def print_lines(console: Console, *lines: str) -> None:

@@ -87,7 +87,7 @@ def command(
     Example, with nothing trained: `retina predict coco_v2 photo.jpg --output found`
     """
     from retina.devices import pick_device
-    from retina.distributed import done_by_main, is_main_process, sharing_processes
+    from retina.distributed import done_by_main, sharing_processes
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import file_of, taken_for
     from retina.prediction.files import PredictionOptions, predict_files
@@ -98,7 +98,7 @@ def command(
     kinds = _kinds(save)
     source = detector_given(detector, "DETECTOR")
     with sharing_processes(pick_device(device).type):
-        console = make_console(quiet=not is_main_process())
+        console = make_console()
         predictor = load(detector, device=device, precision=chosen_precision(precision))
         print_lines(console, *taken_for(source))
         reading = SourceOptions(images, split, stride, allow_urls)
@@ -137,8 +137,7 @@ def _kinds(save: str) -> tuple[str, ...]:
 
 
 def _print_found(console: Console, found: FoundImages, output: Path, *, resume: bool) -> None:
-    from retina.prediction.files import UNFINISHED
-    from retina.runtime.detection_log import num_done
+    from retina.runtime.detection_log import UNFINISHED, stopped_run
 
     print_lines(console, *found.notes)
     if found.passed_over:
@@ -147,9 +146,7 @@ def _print_found(console: Console, found: FoundImages, output: Path, *, resume: 
             "file that is no image" if len(found.passed_over) == 1 else "files that are no images"
         )
         print_lines(console, f"passed over: {len(found.passed_over)} {what} ({shown})")
-    if done := num_done(output / UNFINISHED):
-        what = "going on" if resume else "beginning anew (--resume would go on)"
-        print_lines(console, f"{output} holds a run that was stopped, {done} done: {what}")
+    print_lines(console, *stopped_run(output / UNFINISHED, resume=resume))
 
 
 def _print_run(console: Console, run: PredictionRun, written: str, scores: str) -> None:

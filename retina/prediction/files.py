@@ -21,12 +21,9 @@ from retina.prediction.outputs import (
 )
 from retina.prediction.predictor import Predictor
 from retina.prediction.share import Share
-from retina.runtime.detection_log import DetectionLog
+from retina.runtime.detection_log import UNFINISHED, DetectionLog
 from retina.storage import make_folder
 from retina.structures import OriginalId
-
-UNFINISHED = "unfinished"
-"""The folder within the output that a run keeps what it knows in, until it has ended."""
 
 
 @dataclass(frozen=True, slots=True)

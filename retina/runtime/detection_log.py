@@ -23,6 +23,9 @@ from retina.storage import make_folder, write_text
 from retina.structures import Detections, Size
 from retina.wording import counted
 
+UNFINISHED = "unfinished"
+"""The folder within the output that a run keeps its log in, until it has ended."""
+
 _SETTINGS = "run.json"
 _LAST = -1
 
@@ -178,12 +181,13 @@ def _settings_in(file: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def num_done(folder: Path) -> str:
-    """``12 images`` that the log in a folder holds, for messages; empty where there is none."""
-    if not (folder / _SETTINGS).is_file():
-        return ""
-    done = len(DetectionLog(folder).items_done())
-    return counted(done, "image") if done else ""
+def stopped_run(folder: Path, *, resume: bool) -> list[str]:
+    """A line on the log that is in a folder before a run begins there; none without one."""
+    done = len(DetectionLog(folder).items_done()) if (folder / _SETTINGS).is_file() else 0
+    if not done:
+        return []
+    what = "going on" if resume else "beginning anew (--resume would go on)"
+    return [f"{folder.parent} holds a run that was stopped, {counted(done, 'image')} done: {what}"]
 
 
 def file_sha256(path: Path) -> str:

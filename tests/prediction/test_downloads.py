@@ -94,7 +94,7 @@ def test_what_is_no_image_is_one_clear_failure(
 
 
 def test_a_server_that_is_not_there_is_a_failure_too() -> None:
-    with pytest.raises(UnreadableImageError, match="cannot be fetched: .*refused"):
+    with pytest.raises(UnreadableImageError, match=r"cannot be fetched: .*refused"):
         fetch("http://127.0.0.1:9/a.png")
     with pytest.raises(UnreadableImageError, match="cannot be fetched"):
         fetch("http://[broken/a.png")
