@@ -34,7 +34,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retina.datasets.coco_results import write_results
+from retina.datasets.written_results import write_results
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES
 from retina.structures import Categories, Detections, GroundTruth

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from retina.errors import RunError
+from retina.errors import RunError, UserError
 from retina.wording import first_line
 
 T = TypeVar("T")
@@ -90,6 +90,30 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
+def done_by_main(function: Callable[[], T]) -> T:
+    """What a function gives in the main process, for every process.
+
+    Raises:
+        UserError: the function has raised it.
+        SystemExit: the same in the other processes, which say nothing.
+    """
+    if not is_distributed():
+        return function()
+    value: T | None = None
+    problem: UserError | None = None
+    if is_main_process():
+        try:
+            value = function()
+        except UserError as error:
+            problem = error
+    value, has_failed = broadcast_object((value, problem is not None))
+    if problem is not None:
+        raise problem
+    if has_failed:
+        raise SystemExit(2)
+    return value  # type: ignore[return-value]
+
+
 def broadcast_buffers(module: nn.Module) -> None:
     """Give every rank the buffers (running statistics) that rank 0 has."""
     if is_distributed():
@@ -103,12 +127,21 @@ def barrier() -> None:
         dist.barrier()
 
 
+_PATIENT_MINUTES = 24 * 60.0
+"""How long processes wait that only share images: one may have more to do than the others."""
+
 _LOST = re.compile(r"Timed out waiting|by peer|Read error|Write error|[Tt]imeout|NCCL error")
 """What gloo and NCCL say when another process does not answer or is gone."""
 
 
 @contextmanager
-def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterator[None]:
+def process_group(
+    device_type: str,
+    *,
+    timeout_minutes: float = 30.0,
+    key: str = "training.collective_timeout_minutes",
+    fix: str = "The last checkpoint is intact; go on with --resume",
+) -> Iterator[None]:
     """Join the process group that torchrun announces in the environment, for the ``with`` block.
 
     Without torchrun (no rank and address in the environment) this does nothing.
@@ -116,6 +149,8 @@ def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterato
     Args:
         device_type: with ``cuda`` tensors on a device go over NCCL; all else goes over gloo.
         timeout_minutes: how long to wait for another process before giving it up.
+        key: of a config, that sets it; empty where nothing does.
+        fix: what the error says to do.
 
     Raises:
         RunError: another process hangs or died.
@@ -137,9 +172,18 @@ def process_group(device_type: str, *, timeout_minutes: float = 30.0) -> Iterato
             raise
         raise RunError(
             f"process {rank()} of {world_size()} lost another one, which died or did not answer "
-            f"within {timeout_minutes:g} minutes (training.collective_timeout_minutes): see what "
-            "the others said last. The last checkpoint is intact; go on with --resume "
-            f"({first_line(error)})"
+            f"within {timeout_minutes:g} minutes{key and f' ({key})'}: see what the others said "
+            f"last. {fix} ({first_line(error)})"
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def sharing_processes(device_type: str) -> AbstractContextManager[None]:
+    """`process_group` for processes that share images and may have unequal work."""
+    return process_group(
+        device_type,
+        timeout_minutes=_PATIENT_MINUTES,
+        key="",
+        fix="What was found is kept; go on with --resume",
+    )

@@ -15,12 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import supervision as sv
 
 Size = tuple[int, int]
 """``(height, width)`` in pixels."""
@@ -622,6 +626,49 @@ class Detections:
     def cpu(self) -> Self:
         """The same detections in host memory."""
         return type(self)(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+
+    def to_supervision(self, categories: Categories) -> sv.Detections:
+        """The same as an object of the library supervision, for its annotators and trackers.
+
+        Args:
+            categories: give the names, ``data["class_name"]``; ``class_id`` is the label.
+
+        Raises:
+            UserError: supervision is not installed.
+        """
+        from retina.interchange import supervision_detections
+
+        found = self.cpu()
+        return supervision_detections(
+            found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), categories.names
+        )
+
+    def to_pandas(self, categories: Categories) -> pd.DataFrame:
+        """The same as a table with a row for each.
+
+        Args:
+            categories: give the ids and names.
+
+        Returns:
+            The columns ``x1``, ``y1``, ``x2``, ``y2`` (pixels), ``score``, ``label``,
+            ``category_id`` (of the data set), ``category_name``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        from retina.interchange import data_frame
+
+        found = self.cpu()
+        labels = found.labels.tolist()
+        return data_frame(
+            {
+                **dict(zip(("x1", "y1", "x2", "y2"), found.boxes.numpy().T, strict=True)),
+                "score": found.scores.numpy(),
+                "label": found.labels.numpy(),
+                "category_id": [categories.original_id(label) for label in labels],
+                "category_name": [categories.names[label] for label in labels],
+            }
+        )
 
 
 def _rescaled(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:

@@ -27,7 +27,7 @@ def command(
         output_option("A folder for all splits with their images; or a COCO file, FILE.json."),
     ],
     source: Source = None,
-    to: Annotated[str, typer.Option("--to", help="coco, yolo or voc.")] = "coco",
+    to: Annotated[str, typer.Option("--to", help="coco, yolo, voc or csv.")] = "coco",
     annotations: Annotations = None,
     images: Images = None,
     config: DataConfig = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
@@ -19,17 +19,20 @@ from retina.cli.options import (
     Device,
     NumWorkers,
     Precision,
+    Resume,
     ScoredSplit,
     chosen_precision,
     output_option,
     scored_data,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.cli.run_beside import refuse_torchrun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from retina.datasets.coco_results import DetectionArrays
+    from retina.evaluation.evaluator import EvaluationResult, Evaluator
     from retina.evaluation.metrics import DetectionMetrics
     from retina.evaluation.scored_dataset import ScoredDataset
     from retina.evaluation.scored_images import ScoredImages
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from retina.experiment import ResolvedData
     from retina.experiment.reporting import Circumstances
     from retina.modeling.detector_names import DetectorSource
+    from retina.runtime import Runtime
     from retina.structures import Categories
 
 
@@ -94,12 +98,14 @@ def command(
     ] = None,
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 2,
+    resume: Resume = False,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
     """Score a detector, or a results file, with the twelve COCO numbers, VOC's or LVIS's.
 
-    Where no data is named, it is that of the run that the detector lies in.
+    Where no data is named, it is that of the run that the detector lies in. Several processes
+    (torchrun) share the images.
 
     Example: `retina evaluate runs/demo/checkpoints/best.safetensors --annotations val.json
     --images val/ --output scores`
@@ -124,6 +130,8 @@ def command(
     makes_report = report and output is not None and options.metrics != "lvis"
     if per_image and output is None:
         raise UserError("--per-image writes a file: say where with --output FOLDER")
+    if resume and output is None:
+        raise UserError("--resume goes on in the folder of --output: name it")
     if detections:
         if detector is not None:
             raise UserError("give either a detector file or --detections, not both")
@@ -132,12 +140,13 @@ def command(
                 "--detections is scored against --annotations alone; leave --data, --config and "
                 "--split away"
             )
+        refuse_torchrun("retina evaluate --detections", "scores")
         scored = _read_results(
             console, detections, annotations or (), images or (), image_list, output
         )
     elif detector is not None:
         named = _Named(data, annotations or (), images or (), config, split, image_list)
-        running = _Running(device, precision, batch_size, num_workers)
+        running = _Running(device, precision, batch_size, num_workers, resume)
         scored = _run_detector(
             console, detector, named, running, options, output, makes_report=makes_report
         )
@@ -173,6 +182,7 @@ class _Running(NamedTuple):
     precision: str
     batch_size: int
     num_workers: int
+    resume: bool
 
 
 class _Scored(NamedTuple):
@@ -245,6 +255,8 @@ def _run_detector(
     *,
     makes_report: bool,
 ) -> _Scored:
+    from retina.devices import pick_device
+    from retina.distributed import sharing_processes
     from retina.evaluation.folder import clear_evaluation, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_of
@@ -258,7 +270,8 @@ def _run_detector(
         suggested_score,
     )
     from retina.modeling.detector_names import detector_given
-    from retina.prediction.detectors import load_runtime, taken_for
+    from retina.prediction.detectors import file_of, load_runtime, taken_for
+    from retina.runtime.detection_log import UNFINISHED, DetectionLog, file_sha256
 
     source = detector_given(name, "DETECTOR")
     runtime = load_runtime(
@@ -278,8 +291,15 @@ def _run_detector(
         num_workers=running.num_workers,
         backend=options.backend,
     )
-    with progress(console, "evaluating", len(data.dataset)) as advance:
-        result = evaluator.run(runtime, on_progress=advance)
+    settings = {
+        "detector": file_sha256(file_of(source)),
+        "precision": chosen_precision(running.precision),
+        "detections per image": options.made_detections,
+    }
+    with sharing_processes(pick_device(running.device).type):
+        result = _result(console, runtime, evaluator, output, settings, resume=running.resume)
+    if result is None:  # of several processes another one scores
+        raise typer.Exit
     about = Circumstances(
         ReportSource(
             dataset=", ".join(one.full_name for one in resolved),
@@ -293,6 +313,7 @@ def _run_detector(
     if output is not None:
         clear_evaluation(output)
         data.write_results(output, result)
+        DetectionLog(output / UNFINISHED).remove()
         if len(resolved) == 1:
             record_truth(
                 output,
@@ -308,6 +329,32 @@ def _run_detector(
         )
     coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
     return _Scored(data.images, data.arrays(result), about, coco)
+
+
+def _result(
+    console: Console,
+    runtime: Runtime,
+    evaluator: Evaluator,
+    output: Path | None,
+    settings: Mapping[str, object],
+    *,
+    resume: bool,
+) -> EvaluationResult | None:
+    """What evaluating gives; None in all processes but the first."""
+    from retina.distributed import is_main_process
+    from retina.evaluation.folder import truth_sha256
+    from retina.runtime.detection_log import UNFINISHED, DetectionLog, stopped_run
+
+    if output is None:
+        with progress(console, "evaluating", len(evaluator.dataset)) as advance:
+            result = evaluator.run(runtime, on_progress=advance)
+        return result if is_main_process() else None
+    folder = output / UNFINISHED
+    print_lines(console, *stopped_run(folder, resume=resume))
+    data = {"data": truth_sha256(evaluator.dataset.ground_truth())}
+    log = DetectionLog.begin(folder, {**data, **settings}, resume=resume)
+    with progress(console, "evaluating", len(evaluator.dataset) - len(log.done)) as advance:
+        return evaluator.run_logged(runtime, log, on_progress=advance)
 
 
 def _resolved(source: DetectorSource, categories: Categories, named: _Named) -> list[ResolvedData]:

@@ -74,6 +74,7 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a
 NumWorkers = Annotated[
     int, typer.Option("--num-workers", min=0, help="Processes that load images.")
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
 Device = Annotated[
     str, typer.Option("--device", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps, cpu.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def make_console() -> Console:
-    """The terminal, or the file that it is led to."""
+    """The terminal, or the file that it is led to; of several processes only the first one's."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False)  # a class may be called ":dog:"
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+    is_silent = launched and os.environ["RANK"] != "0"
+    return Console(highlight=False, emoji=False, quiet=is_silent)  # a class may be called ":dog:"
 
 
 def print_lines(console: Console, *lines: str) -> None:

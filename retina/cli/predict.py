@@ -13,6 +13,7 @@ from retina.cli.options import (
     Device,
     Images,
     Precision,
+    Resume,
     chosen_precision,
     output_option,
 )
@@ -20,7 +21,11 @@ from retina.cli.output import make_console, print_lines, progress
 from retina.wording import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from retina.prediction.files import PredictionRun
     from retina.prediction.predictor import Predictor
+    from retina.prediction.sources import FoundImages
 
 
 def command(
@@ -28,10 +33,18 @@ def command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...", help="Image files, folders or globs; annotation files, data sets."
+            metavar="SOURCE...",
+            help="Images, folders, globs, data sets, videos, lists (@FILE, or - for the standard "
+            "input), URLs.",
         ),
     ],
-    output: Annotated[Path, output_option("Folder for the pictures and detections.json.")],
+    output: Annotated[Path, output_option("Folder for what is written.")],
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save", help="What is written: pictures, json, crops, yolo, voc, csv, coco."
+        ),
+    ] = "pictures,json",
     images: Images = None,
     split: Annotated[
         str | None,
@@ -46,38 +59,86 @@ def command(
             help="Keep detections from this score on; by default from those kept in the detector.",
         ),
     ] = None,
+    stride: Annotated[
+        int, typer.Option("--stride", min=1, help="Of a video take every so many frames.")
+    ] = 1,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch the images of http(s) sources.")
+    ] = False,
+    resume: Resume = False,
     batch_size: BatchSize = 8,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Find objects in images: writes annotated pictures and one detections.json.
+    """Find objects in images and videos: writes annotated pictures and one detections.json.
 
     A picture has the size of its image: small ones are enlarged, and those with a side of more than
-    8192 pixels made smaller.
+    8192 pixels made smaller. Of a video a video is written.
 
     An annotation file, or a folder that is a data set, stands for the images that it lists: their
     ids in detections.json are then those of the annotations, else they count the images.
 
     A broken image is reported and the rest goes on; the exit code is then 1. So is a picture that
-    cannot be written: its objects are in detections.json.
+    cannot be written: its objects are in detections.json. Several processes (torchrun) share the
+    images.
 
     Example: `retina predict runs/demo/checkpoints/best.safetensors photos/ --output found`
 
     Example, with nothing trained: `retina predict coco_v2 photo.jpg --output found`
     """
-    from rich.console import Console
-
+    from retina.devices import pick_device
+    from retina.distributed import done_by_main, sharing_processes
     from retina.modeling.detector_names import detector_given
-    from retina.prediction.detectors import taken_for
-    from retina.prediction.files import predict_files
+    from retina.prediction.detectors import file_of, taken_for
+    from retina.prediction.files import PredictionOptions, predict_files
     from retina.prediction.predictor import load
-    from retina.prediction.sources import find_images
+    from retina.prediction.sources import SourceOptions, find_images
+    from retina.runtime.detection_log import file_sha256
 
-    console = make_console()
+    kinds = _kinds(save)
     source = detector_given(detector, "DETECTOR")
-    predictor = load(detector, device=device, precision=chosen_precision(precision))
-    print_lines(console, *taken_for(source))
-    found = find_images(sources, images=images, split=split)
+    with sharing_processes(pick_device(device).type):
+        console = make_console()
+        predictor = load(detector, device=device, precision=chosen_precision(precision))
+        print_lines(console, *taken_for(source))
+        reading = SourceOptions(images, split, stride, allow_urls)
+        found = done_by_main(lambda: find_images(sources, reading))
+        _print_found(console, found, output, resume=resume)
+        options = PredictionOptions(
+            save=kinds,
+            score_threshold=score_threshold,
+            batch_size=batch_size,
+            resume=resume,
+            settings={"detector": file_sha256(file_of(source)), "precision": precision},
+        )
+        with progress(console, "predicting", len(found.inputs)) as advance:
+            run = predict_files(
+                predictor,
+                found.inputs,
+                output,
+                ids=found.ids or None,
+                options=options,
+                on_progress=advance,
+            )
+    if run is not None:
+        scores = _scores(predictor, score_threshold)
+        _print_run(console, run, f"{' and '.join(kinds)} in {output}", scores)
+
+
+def _kinds(save: str) -> tuple[str, ...]:
+    """What ``--save`` asks for, each once."""
+    from retina.errors import UserError, one_of
+    from retina.prediction.outputs import KINDS
+
+    words = [word.strip() for word in save.split(",") if word.strip()]
+    if not words:
+        raise UserError(f"--save: says nothing to write; choose of {', '.join(KINDS)}")
+    return tuple(dict.fromkeys(one_of(word, KINDS, "--save") for word in words))
+
+
+def _print_found(console: Console, found: FoundImages, output: Path, *, resume: bool) -> None:
+    from retina.runtime.detection_log import UNFINISHED, stopped_run
+
     print_lines(console, *found.notes)
     if found.passed_over:
         shown = ", ".join(found.passed_over[:3]) + (" …" if len(found.passed_over) > 3 else "")
@@ -85,20 +146,21 @@ def command(
             "file that is no image" if len(found.passed_over) == 1 else "files that are no images"
         )
         print_lines(console, f"passed over: {len(found.passed_over)} {what} ({shown})")
-    with progress(console, "predicting", len(found.paths)) as advance:
-        run = predict_files(
-            predictor,
-            found.paths,
-            output,
-            image_ids=found.ids,
-            score_threshold=score_threshold,
-            batch_size=batch_size,
-            on_progress=advance,
-        )
+    print_lines(console, *stopped_run(output / UNFINISHED, resume=resume))
+
+
+def _print_run(console: Console, run: PredictionRun, written: str, scores: str) -> None:
+    """Say what was found.
+
+    Raises:
+        SystemExit: with 1, where something failed.
+    """
+    from rich.console import Console
+
     print_lines(
         console,
-        f"{counted(run.num_detections, 'object')} {_told(predictor, score_threshold)} in "
-        f"{counted(run.num_images, 'image')}; pictures and detections.json in {output}",
+        f"{counted(run.num_detections, 'object')} {scores} in "
+        f"{counted(run.num_images, 'image')}; {written}",
     )
     if run.failures:
         print_lines(
@@ -109,7 +171,7 @@ def command(
         raise SystemExit(1)
 
 
-def _told(predictor: Predictor, given: float | None) -> str:
+def _scores(predictor: Predictor, given: float | None) -> str:
     """From which scores on objects were kept."""
     if given is not None:
         return f"from a score of {given:.2f} on"

@@ -26,15 +26,7 @@ from retina.datasets.result_references import (
     refuse_rows,
 )
 from retina.errors import UserError
-from retina.storage import replacing
-from retina.structures import (
-    Categories,
-    Detections,
-    FloatArray,
-    GroundTruth,
-    IntArray,
-    OriginalId,
-)
+from retina.structures import FloatArray, GroundTruth, IntArray, OriginalId
 from retina.text_files import read_json
 
 _ROW = struct.Struct("=qqqq5d")
@@ -222,67 +214,6 @@ def _without_repeats(
         if dropped
         else ""
     )
-
-
-def write_results(
-    path: Path,
-    image_ids: Sequence[OriginalId],
-    detections: Sequence[Detections],
-    categories: Categories,
-    *,
-    file_names: Sequence[str] | None = None,
-) -> None:
-    """Write detections in COCO's results format, in one step.
-
-    The numbers are written in full: a file that is read again scores the same to the last bit.
-
-    Args:
-        path: the file; its folder is made if need be.
-        image_ids: the id of each image, as its file has it.
-        detections: of each image, in pixels of the original image.
-        categories: give the original id of each label.
-        file_names: of each image, where the ids are those of no annotation file: written into every
-            row as ``file_name``, beside the ``category_name``.
-
-    Raises:
-        UserError: the file may not be written.
-        RunError: the disk is full.
-        ValueError: a detection is not finite.
-    """
-    names: Sequence[str | None] = file_names if file_names is not None else [None] * len(image_ids)
-    with replacing(path) as aside, aside.open("w", encoding="utf-8") as file:
-        separator = "[\n"
-        for image_id, found, name in zip(image_ids, detections, names, strict=True):
-            for row in _rows(image_id, found, categories, name):
-                file.write(separator + row)
-                separator = ",\n"
-        file.write("\n]\n" if separator != "[\n" else "[]\n")
-
-
-def _rows(
-    image_id: OriginalId, detections: Detections, categories: Categories, file_name: str | None
-) -> list[str]:
-    found = detections.cpu()
-    if not bool(found.boxes.isfinite().all() and found.scores.isfinite().all()):
-        raise ValueError(f"image id {image_id}: a box or score that is not finite has no JSON")
-    # In float64, as `CocoMetrics.update` takes the differences.
-    columns = zip(
-        found.boxes.double().tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-    )
-    image = json.dumps(image_id)
-    ids = [json.dumps(categories.original_id(label)) for label in range(len(categories))]
-    last = ["" for _ in categories.names]
-    if file_name is not None:
-        name = json.dumps(file_name)
-        last = [
-            f', "category_name": {json.dumps(category)}, "file_name": {name}'
-            for category in categories.names
-        ]
-    return [
-        f'{{"image_id": {image}, "category_id": {ids[label]}, '
-        f'"bbox": [{x1!r}, {y1!r}, {x2 - x1!r}, {y2 - y1!r}], "score": {score!r}{last[label]}}}'
-        for (x1, y1, x2, y2), score, label in columns
-    ]
 
 
 def _parse(path: Path, hook: Callable[[dict[str, Any]], Any]) -> list[Any]:

@@ -133,7 +133,7 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in PilImage.OPEN)
 
 
-def identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
+def identify(file: IO[bytes], path: Path | str) -> PilImage.Image | None:
     """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format.
 
     Raises:

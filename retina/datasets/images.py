@@ -116,20 +116,37 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
             its size is not the expected one.
     """
     with open_image_file(path) as file, one_clear_error(path):
-        data = file.read()
-        opened = identify(io.BytesIO(data), path)
-        if opened is None:
-            pixels = _as_rgb(_decode_other(data, path), path)
-        else:
-            orientation = orientation_to_apply(_header(opened, path), expected_size, path)
-            pixels = _oriented(_pixels(opened, data, path), orientation)
+        return _decoded(file.read(), path, expected_size)
+
+
+def decode_bytes(data: bytes, name: str) -> Image:
+    """The same of the content of a file.
+
+    Args:
+        data: what a file would hold.
+        name: for messages.
+
+    Raises:
+        UnreadableImageError: as `decode_image`.
+    """
+    with one_clear_error(name):
+        return _decoded(data, name, None)
+
+
+def _decoded(data: bytes, path: Path | str, expected_size: Size | None) -> Image:
+    opened = identify(io.BytesIO(data), path)
+    if opened is None:
+        pixels = _as_rgb(_decode_other(data, path), path)
+    else:
+        orientation = orientation_to_apply(_header(opened, path), expected_size, path)
+        pixels = _oriented(_pixels(opened, data, path), orientation)
     size = (int(pixels.shape[0]), int(pixels.shape[1]))
     if expected_size is not None and size != expected_size:
         raise _size_error(path, size, expected_size)
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
-def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path) -> int:
+def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path | str) -> int:
     """The EXIF orientation to turn an image by, so that it has its annotated size.
 
     Raises:
@@ -142,7 +159,7 @@ def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: 
     raise _size_error(path, header.oriented_size, expected_size)
 
 
-def _size_error(path: Path, size: Size, expected_size: Size) -> UnreadableImageError:
+def _size_error(path: Path | str, size: Size, expected_size: Size) -> UnreadableImageError:
     return UnreadableImageError(
         f"{path}: the image is {size[0]}×{size[1]} pixels (height × width), but its annotation "
         f"says {expected_size[0]}×{expected_size[1]}; its boxes would be wrong: correct the "
@@ -163,7 +180,7 @@ def _header(opened: PilImage.Image, path: Path | str) -> ImageHeader:
     return ImageHeader((opened.height, opened.width), orientation if valid else 1)
 
 
-def _pixels(opened: PilImage.Image, data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+def _pixels(opened: PilImage.Image, data: bytes, path: Path | str) -> npt.NDArray[np.uint8]:
     """``(h, w, 3)`` uint8 RGB as stored, not turned."""
     if opened.format in ("JPEG", "MPO"):
         whole = whole_jpeg(data)
@@ -188,7 +205,7 @@ def _pixels_of_pillow(opened: PilImage.Image, path: Path | str) -> npt.NDArray[n
     return np.asarray(opened.convert("RGB"))
 
 
-def _decode_jpeg(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, path: Path | str) -> npt.NDArray[np.uint8]:
     pixels = cv2.imdecode(
         np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     )
@@ -217,7 +234,7 @@ def _has_deep_colour(opened: PilImage.Image, data: bytes) -> bool:
     return False
 
 
-def _decode_other(data: bytes, path: Path) -> npt.NDArray[np.generic]:
+def _decode_other(data: bytes, path: Path | str) -> npt.NDArray[np.generic]:
     """The samples of a TIFF of a kind that Pillow does not know: several float channels, say."""
     if not data.startswith(_TIFF_MAGIC):
         raise UnreadableImageError(
@@ -233,7 +250,7 @@ def _decode_other(data: bytes, path: Path) -> npt.NDArray[np.generic]:
     return _decode_unchanged(data, path)
 
 
-def _decode_unchanged(data: bytes, path: Path) -> npt.NDArray[np.generic]:
+def _decode_unchanged(data: bytes, path: Path | str) -> npt.NDArray[np.generic]:
     """The samples as stored: grey ``(h, w)``, or BGR or BGRA ``(h, w, 3 | 4)``."""
     # Or it prints its own account of a damaged file beside our message.
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

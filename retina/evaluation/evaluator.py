@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from retina.datasets.batch_sampling import evaluation_batches
+from retina.datasets.batch_sampling import evaluation_batches, plain_batches
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import LoaderConfig, collate_images
-from retina.distributed import gather_objects, rank, sum_over_ranks, world_size
+from retina.distributed import (
+    alone,
+    barrier,
+    gather_objects,
+    is_main_process,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import (
     BATCH_SIZE,
@@ -20,10 +28,12 @@ from retina.evaluation.engines import (
     ScoringProblem,
 )
 from retina.evaluation.metrics import DetectionMetrics
+from retina.modeling.preprocess import size_of
 from retina.objective.criterion import Criterion
 from retina.runtime import Runtime, TorchRuntime
+from retina.runtime.detection_log import DetectionLog, LoggedImage
 from retina.runtime.splits import targets_of_input
-from retina.structures import Detections, ImageBatch, OriginalId
+from retina.structures import Detections, ImageBatch, OriginalId, SampleRequest
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,48 @@ class Evaluator:
         """
         return self._score(lambda batch: runtime.detect(batch.images), None, on_progress)
 
+    def run_logged(
+        self,
+        runtime: Runtime,
+        log: DetectionLog,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> EvaluationResult | None:
+        """The same, of the images that a log does not have yet; all that is found is logged.
+
+        In a process group the images are shared, and the main process scores what all have logged.
+
+        Args:
+            runtime: runs the detector.
+            log: of a run over this data set, by the indices of the images.
+            on_progress: as in `run`.
+
+        Returns:
+            What it gave; None in a process that is not the main one.
+
+        Raises:
+            RunError: memory ran out.
+        """
+        index_of = {number: index for index, number in enumerate(self.dataset.image_ids.tolist())}
+        remaining = [index for index in range(len(self.dataset)) if index not in log.done]
+        share = slice(*(at * len(remaining) // world_size() for at in (rank(), rank() + 1)))
+        for batch in self._load(plain_batches(remaining[share], self._batch_size)):
+            found = runtime.detect(batch.images)
+            for image_id, image, one in zip(batch.image_ids, batch.images, found, strict=True):
+                log.add(LoggedImage(index_of[image_id], size_of(image), one))
+            if on_progress is not None:
+                on_progress(len(batch))
+        log.close()
+        barrier()
+        if not is_main_process():
+            return None
+        with alone():
+            numbers = self.dataset.image_ids.tolist()
+            seen = [(numbers[one.item], one.found) for one in log.images()]
+            metrics = self._metrics()
+            metrics.update([number for number, _ in seen], [found for _, found in seen])
+            return _result(metrics, None, seen)
+
     def run_with_losses(self, runtime: TorchRuntime, criterion: Criterion) -> EvaluationResult:
         """Score a detector and compute its losses on the split; errors as in `run`."""
         totals = torch.zeros(6, device=runtime.device)
@@ -123,38 +175,52 @@ class Evaluator:
                 fills.
             on_progress: as in `run`.
         """
-        metrics = CocoMetrics(
+        metrics = self._metrics()
+        batches = evaluation_batches(
+            len(self.dataset), self._batch_size, rank=rank(), world_size=world_size()
+        )
+        seen: list[tuple[int, Detections]] = []
+        for batch in self._load(batches):
+            detections = detect(batch)
+            metrics.update(batch.image_ids, detections)
+            seen += zip(batch.image_ids, detections, strict=True)
+            if on_progress is not None:
+                on_progress(len(batch))
+        everything = [pair for part in gather_objects(seen) for pair in part]
+        losses = None if totals is None else _losses(sum_over_ranks(totals))
+        return _result(metrics, losses, everything)
+
+    def _metrics(self) -> CocoMetrics:
+        return CocoMetrics(
             self.dataset.ground_truth(),
             backend=self._backend,
             max_detections=self._max_detections,
         )
-        batches = evaluation_batches(
-            len(self.dataset), self._batch_size, rank=rank(), world_size=world_size()
-        )
-        loader = self._loader.build(
+
+    def _load(self, batches: Sequence[Sequence[SampleRequest]]) -> Iterable[ImageBatch]:
+        loader: Iterable[ImageBatch] = self._loader.build(
             self.dataset,
             batches,
             collate_images,
             num_workers=self._num_workers,
             pin_memory=self._pin_memory,
         )
-        seen: list[tuple[int, Detections]] = []
-        for batch in loader:
-            detections = detect(batch)
-            metrics.update(batch.image_ids, detections)
-            seen += zip(batch.image_ids, detections, strict=True)
-            if on_progress is not None:
-                on_progress(len(batch))
-        originals = metrics.ground_truth.original_image_ids
-        everything = [pair for part in gather_objects(seen) for pair in part]
-        problem = metrics.problem()
-        return EvaluationResult(
-            metrics=metrics.numbers_of(problem),
-            losses=None if totals is None else _losses(sum_over_ranks(totals)),
-            image_ids=tuple(originals.get(image_id, image_id) for image_id, _ in everything),
-            detections=tuple(found for _, found in everything),
-            problem=problem,
-        )
+        return loader
+
+
+def _result(
+    metrics: CocoMetrics, losses: dict[str, float] | None, seen: Sequence[tuple[int, Detections]]
+) -> EvaluationResult:
+    """What was found in images of these ids, and the numbers that the metrics have of it."""
+    originals = metrics.ground_truth.original_image_ids
+    problem = metrics.problem()
+    return EvaluationResult(
+        metrics=metrics.numbers_of(problem),
+        losses=losses,
+        image_ids=tuple(originals.get(image_id, image_id) for image_id, _ in seen),
+        detections=tuple(found for _, found in seen),
+        problem=problem,
+    )
 
 
 def _losses(totals: torch.Tensor) -> dict[str, float]:

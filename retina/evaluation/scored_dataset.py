@@ -13,11 +13,12 @@ from typing import Self
 import numpy as np
 import torch
 
-from retina.datasets.coco_results import DetectionArrays, write_results
+from retina.datasets.coco_results import DetectionArrays
 from retina.datasets.combined import ConcatenatedDataset
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.image_lists import image_names, listed_images
 from retina.datasets.subset import SubsetDataset
+from retina.datasets.written_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
 from retina.evaluation.scored_images import ScoredImages, list_finding
 from retina.structures import Categories, IntArray

@@ -1,37 +1,40 @@
-"""Predicting on image files: what is written about them."""
+"""Predicting on images, and what is written about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from retina.datasets.coco_results import write_results
-from retina.datasets.images import decode_image
+from retina.distributed import barrier, done_by_main, is_main_process, rank, world_size
 from retina.errors import UserError
-from retina.prediction.drawing import Picture, draw_detections
-from retina.prediction.picture_size import WRITTEN_SIDE, scaled, size_of
+from retina.prediction.inputs import Input, free_stems
+from retina.prediction.outputs import (
+    DATA_SETS,
+    DEFAULT,
+    IMAGE_OUTPUTS,
+    RUN_OUTPUTS,
+    ImageFiles,
+    Place,
+    Results,
+)
 from retina.prediction.predictor import Predictor
-from retina.storage import make_folder, replacing
-from retina.structures import Categories, Detections, OriginalId
-
-SMALLEST_PICTURE = 320
-"""The shorter side that an annotated picture has at least, in pixels."""
+from retina.prediction.share import Share
+from retina.runtime.detection_log import UNFINISHED, DetectionLog
+from retina.storage import make_folder
+from retina.structures import OriginalId
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRun:
-    """What predicting on files gave.
+    """What predicting gave, over all processes.
 
     Attributes:
-        num_images: files that were predicted on.
+        num_images: images and frames that were predicted on.
         num_detections: over all of them.
-        failures: one message for each file that could not be read, or whose picture could not be
-            drawn or written.
+        failures: one message for each image that could not be read, or about which something could
+            not be written.
     """
 
     num_images: int
@@ -39,105 +42,143 @@ class PredictionRun:
     failures: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """How to predict on files.
+
+    Attributes:
+        save: what to write: of `retina.prediction.outputs.KINDS`.
+        score_threshold: as for `Predictor.predict`.
+        batch_size: images that the network sees at a time.
+        resume: go on with a run that was stopped, if there is one.
+        settings: what else decides what is found, by names for people: a run is only gone on with
+            where these are the same.
+    """
+
+    save: Sequence[str] = DEFAULT
+    score_threshold: float | None = None
+    batch_size: int = 8
+    resume: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
 def predict_files(
     predictor: Predictor,
-    paths: Sequence[Path],
+    inputs: Sequence[Input],
     output: Path,
     *,
-    image_ids: Sequence[OriginalId] | None = None,
-    score_threshold: float | None = None,
-    batch_size: int = 8,
+    ids: Sequence[OriginalId] | None = None,
+    options: PredictionOptions | None = None,
     on_progress: Callable[[int], None] | None = None,
-) -> PredictionRun:
-    """Write an annotated picture of every image, and one ``detections.json`` over all.
+) -> PredictionRun | None:
+    """Predict on images and videos, and write what is asked for.
 
-    A small image is enlarged by a whole factor for its picture, so that the names can be read, and
-    one longer than `WRITTEN_SIDE` is made smaller; the JSON is in pixels of the image itself.
+    Decoding, the network, drawing and writing overlap; about three batches of images are in memory.
+    An image that cannot be read is one of the failures, and the rest goes on; so is a picture that
+    cannot be made, and what was found is in the JSON all the same. Where the run breaks off, the
+    JSON holds what was found until then, and the folder `UNFINISHED` what is needed to go on.
 
-    The JSON is in COCO's results format with a ``file_name`` beside the ``image_id``. A file that
-    cannot be read is one of the failures, and the rest goes on; so is a picture that cannot be
-    made, and what was found is in the JSON all the same. Where the run breaks off, the JSON holds
-    what was found until then.
+    In a process group the inputs are shared, each is predicted on once, and the main process writes
+    what is about all of them.
 
     Args:
         predictor: finds the objects.
-        paths: the image files.
+        inputs: what to predict on.
         output: the folder to write into.
-        image_ids: of each file, each once; None counts them from 1.
-        score_threshold: as for `Predictor.predict`.
-        batch_size: images that the network sees at a time.
-        on_progress: called with the number of files done since the last call.
+        ids: of each input, each once; None counts the images from 1.
+        options: how; None for the defaults.
+        on_progress: called with the number of inputs that this process has done since the last
+            call; in another thread.
+
+    Returns:
+        What it gave; None in a process that is not the main one.
 
     Raises:
-        UserError: a picture would replace an image, or the folder may not be written.
+        UserError: a picture would replace an image, a data set is there already, the folder may not
+            be written, or the run to go on with is another one.
+        RunError: memory ran out, or the disk is full.
     """
-    names = _picture_names(paths)
-    sources = {path.resolve() for path in paths}
-    if any((output / name).resolve() in sources for name in names):
-        raise UserError(f"{output}: the pictures would replace the images; choose another folder")
-    make_folder(output)
-    indices: list[int] = []
-    detections: list[Detections] = []
-    failures: list[str] = []
+    options = options or PredictionOptions()
+    place = Place(
+        folder=output,
+        work=output / UNFINISHED,
+        inputs=inputs,
+        stems=free_stems(inputs),
+        categories=predictor.categories,
+    )
+    done_by_main(lambda: _prepare(place, options))
+    log = DetectionLog.begin(
+        place.work, _settings(inputs, options, predictor), resume=options.resume
+    )
+    results = Results(place, log, ids)
+    kinds = [IMAGE_OUTPUTS[name] for name in options.save if name in IMAGE_OUTPUTS]
+    if set(options.save) & set(DATA_SETS):
+        kinds.append(ImageFiles)
+    share = Share(
+        predictor,
+        place,
+        log,
+        [kind(place) for kind in kinds],
+        score_threshold=options.score_threshold,
+        batch_size=options.batch_size,
+        on_progress=on_progress,
+    )
+    remaining = [item for item in range(len(inputs)) if item not in log.done]
     try:
-        for chunk in _chunks(range(len(paths)), batch_size):
-            images: dict[int, npt.NDArray[np.uint8]] = {}
-            for index in chunk:
-                try:
-                    images[index] = decode_image(paths[index])
-                except UserError as error:
-                    failures.append(str(error))
-            found = predictor.predict(
-                list(images.values()), score_threshold, batch_size=max(1, len(images))
-            )
-            indices += images
-            detections += found
-            for (index, image), one in zip(images.items(), found, strict=True):
-                try:
-                    _write_picture(output / names[index], image, one, predictor.categories)
-                except Exception as error:  # whatever it is, the results are worth more
-                    failures.append(_without_picture(paths[index], error))
-            if on_progress is not None:
-                on_progress(len(chunk))
-    finally:
-        write_results(
-            output / "detections.json",
-            [index + 1 if image_ids is None else image_ids[index] for index in indices],
-            detections,
-            predictor.categories,
-            file_names=[str(paths[index]) for index in indices],
+        share.predict(remaining[rank() :: world_size()])
+        barrier()
+    except BaseException:
+        log.close()
+        if is_main_process() and "json" in options.save:
+            RUN_OUTPUTS["json"](results)
+        raise
+    log.close()
+    return _write_all(results, options.save) if is_main_process() else None
+
+
+def _write_all(results: Results, save: Sequence[str]) -> PredictionRun:
+    """Write what is about all images, and take away what was kept to go on with."""
+    for name in save:
+        if name in RUN_OUTPUTS:
+            RUN_OUTPUTS[name](results)
+    num_images = num_detections = 0
+    failures = []
+    for one in results.log.images():
+        num_images += one.is_read
+        num_detections += len(one.found)
+        failures += [one.failure] if one.failure else []
+    results.log.remove()
+    return PredictionRun(num_images, num_detections, tuple(failures))
+
+
+def _prepare(place: Place, options: PredictionOptions) -> None:
+    sources = {one.file.resolve() for one in place.inputs if one.file is not None}
+    pictures = (place.folder / f"{stem}.jpg" for stem in place.stems)
+    if "pictures" in options.save and any(path.resolve() in sources for path in pictures):
+        raise UserError(
+            f"{place.folder}: the pictures would replace the images; choose another folder"
         )
-    return PredictionRun(len(indices), sum(map(len, detections)), tuple(failures))
+    make_folder(place.folder)
+    there = [name for name in options.save if name in DATA_SETS and (place.folder / name).exists()]
+    if there and not options.resume:
+        raise UserError(
+            f"{place.folder}: holds {', '.join(there)} already, and data sets are not mixed; "
+            "choose another folder, or remove what is there"
+        )
 
 
-def _chunks(items: range, size: int) -> Iterator[range]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _picture_names(paths: Sequence[Path]) -> list[str]:
-    """A file name for each picture; files of the same name get a number."""
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = f"{path.stem}.jpg", 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}_{number}.jpg"
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def _write_picture(path: Path, image: Picture, found: Detections, categories: Categories) -> None:
-    ground = scaled(image, smallest_side=SMALLEST_PICTURE, longest_side=WRITTEN_SIDE)
-    found = found.rescaled(size_of(image), size_of(ground))
-    picture = draw_detections(ground, found, categories)
-    encoded, content = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    assert encoded
-    with replacing(path) as aside:
-        aside.write_bytes(content.tobytes())
-
-
-def _without_picture(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{path}: no picture of it (its objects are in detections.json): {reason}"
+def _settings(
+    inputs: Sequence[Input], options: PredictionOptions, predictor: Predictor
+) -> dict[str, object]:
+    """What must be the same where a run goes on, by names for people."""
+    names = hashlib.sha256()
+    for one in inputs:
+        names.update(f"{one.identity}\0".encode(errors="surrogateescape"))
+    threshold = options.score_threshold
+    return {
+        "inputs": names.hexdigest(),
+        "outputs": sorted(options.save),
+        "scores": predictor.thresholds.tolist() if threshold is None else threshold,
+        "classes": list(predictor.categories.names),
+        **options.settings,
+    }

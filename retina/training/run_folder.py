@@ -9,7 +9,7 @@ from typing import Literal
 
 from retina.artifact import Artifact
 from retina.datasets import DatasetConfig, DetectionDataset
-from retina.datasets.coco_results import write_results
+from retina.datasets.written_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
 from retina.evaluation.folder import DETECTIONS, EVALUATION, METRICS, record_truth
 from retina.evaluation.metrics import DetectionMetrics

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from retina.datasets.annotations import AnnotationTable, name_array
-from retina.datasets.coco_results import DetectionArrays, read_results, write_results
+from retina.datasets.coco_results import DetectionArrays, read_results
 from retina.datasets.ids import Ids
+from retina.datasets.written_results import ImageResults, write_image_results, write_results
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.structures import Categories, Detections, GroundTruth
@@ -156,7 +157,7 @@ def test_what_is_written_scores_the_same_to_the_last_bit(
 def test_rows_have_original_ids_and_file_names(tmp_path: Path, truth: GroundTruth) -> None:
     path = tmp_path / "detections.json"
     found = Detections(torch.tensor([[1.0, 2, 4, 8.5]]), torch.tensor([0.5]), torch.tensor([1]))
-    write_results(path, [42], [found], truth.categories, file_names=['a "b".jpg'])
+    write_image_results(path, [ImageResults(42, found, 'a "b".jpg')], truth.categories)
     assert json.loads(path.read_text()) == [
         {
             "image_id": 42,

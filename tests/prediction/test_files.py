@@ -14,10 +14,9 @@ from torch import Tensor
 
 from retina.errors import RunError
 from retina.modeling.preprocess import PreprocessConfig
-from retina.prediction.files import predict_files
-from retina.prediction.predictor import Predictor
 from retina.runtime import Runtime
 from retina.structures import Categories, Detections
+from tests.prediction.fixed_runtime import predict  # type: ignore[import-not-found]
 
 
 class WholeImage(Runtime):
@@ -64,7 +63,7 @@ SIZES = {
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_of_image_has_its_picture(tmp_path: Path, size: tuple[int, int]) -> None:
     path = save(tmp_path / "a.png", *size)
-    run = predict_files(Predictor(WholeImage()), [path], tmp_path / "out")
+    run = predict([path], tmp_path / "out", WholeImage())
     assert run.failures == ()
     assert results(tmp_path / "out") == {"a.png": [0, 0, size[1], size[0]]}
     picture = np.asarray(PIL.Image.open(tmp_path / "out/a.jpg"))
@@ -80,11 +79,11 @@ def test_a_picture_that_fails_loses_no_result(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "out/b.jpg").mkdir(parents=True)  # stands in the way
     files = [*paths[:2], long, tmp_path / "broken.png", paths[2]]
-    run = predict_files(Predictor(WholeImage()), files, tmp_path / "out", batch_size=2)
+    run = predict(files, tmp_path / "out", WholeImage(), batch_size=2)
     assert run.num_images == 4
     assert set(results(tmp_path / "out")) == {"a.png", "b.png", "c.png", long.name}
     without = "no picture of it (its objects are in detections.json): "
-    expected = (f"{paths[1]}: {without}", f"{tmp_path}/broken.png: is no", f"{long}: {without}")
+    expected = (f"{paths[1]}: {without}", f"{long}: {without}", f"{tmp_path}/broken.png: is no")
     for failure, start in zip(run.failures, expected, strict=True):
         assert failure.startswith(start)
     assert (tmp_path / "out/c.jpg").is_file()
@@ -92,7 +91,7 @@ def test_a_picture_that_fails_loses_no_result(tmp_path: Path) -> None:
 
 def test_a_name_as_long_as_can_be_has_its_picture(tmp_path: Path) -> None:
     path = save(tmp_path / ("x" * 251 + ".png"), 20, 30)
-    run = predict_files(Predictor(WholeImage()), [path], tmp_path / "out")
+    run = predict([path], tmp_path / "out", WholeImage())
     assert run.failures == ()
     assert (tmp_path / "out" / ("x" * 251 + ".jpg")).is_file()
 
@@ -100,5 +99,5 @@ def test_a_name_as_long_as_can_be_has_its_picture(tmp_path: Path) -> None:
 def test_what_was_found_before_the_run_broke_off_is_kept(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{width}.png", 20, width) for width in (30, 40, 50, 60)]
     with pytest.raises(RunError, match="out of memory"):
-        predict_files(Predictor(WholeImage(fatal=50)), paths, tmp_path / "out", batch_size=2)
+        predict(paths, tmp_path / "out", WholeImage(fatal=50), batch_size=2)
     assert set(results(tmp_path / "out")) == {"30.png", "40.png"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import PIL.Image
 import pytest
 
 from retina.errors import UserError
-from retina.prediction.sources import find_images
+from retina.prediction.sources import SourceOptions, find_images
 
 
 def coco(folder: Path, ids: dict[str, int | str]) -> Path:
@@ -55,7 +56,7 @@ def test_ids_that_are_texts_stay_and_the_images_may_lie_elsewhere(tmp_path: Path
     file = coco(tmp_path / "data", {"a.png": "frame_a", "b.png": "frame_b"})
     moved = tmp_path / "other.json"
     file.rename(moved)
-    found = find_images([str(moved)], images=tmp_path / "data/images")
+    found = find_images([str(moved)], SourceOptions(images=tmp_path / "data/images"))
     assert found.ids == ("frame_a", "frame_b")
     with pytest.raises(UserError, match="say where its images are with --images FOLDER"):
         find_images([str(moved)])
@@ -67,10 +68,10 @@ def test_of_splits_the_test_split_is_taken_or_the_one_that_is_named(tmp_path: Pa
     found = find_images([str(tmp_path)])
     assert (found.ids, [path.name for path in found.paths]) == ((12,), ["test.png"])
     assert "; test is predicted on" in found.notes[0]
-    assert find_images([str(tmp_path)], split="val").ids == (11,)
+    assert find_images([str(tmp_path)], SourceOptions(split="val")).ids == (11,)
     (tmp_path / "bare").mkdir()
     with pytest.raises(UserError, match=r"bare.* holds no data set that can be read"):
-        find_images([str(tmp_path / "bare")], split="test")
+        find_images([str(tmp_path / "bare")], SourceOptions(split="test"))
 
 
 def test_a_folder_whose_annotations_list_not_all_of_its_images_means_all(tmp_path: Path) -> None:
@@ -90,3 +91,39 @@ def test_ids_that_several_sources_share_are_counted_anew(tmp_path: Path) -> None
     found = find_images([str(file) for file in files])
     assert found.ids == (1, 2)
     assert "the image ids count from 1" in found.notes[-1]
+
+
+def test_a_list_names_files_with_or_without_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b c.jpg"):
+        (tmp_path / name).touch()
+    lines = tmp_path / "files.txt"
+    lines.write_text("b c.jpg\t907\n\n  \na.jpg\tframe_a\n")  # beside the list
+    found = find_images([f"@{lines}"])
+    assert [path.name for path in found.paths] == ["b c.jpg", "a.jpg"]
+    assert found.ids == (907, "frame_a")
+    lines.write_text("a.jpg\na.jpg\nb c.jpg\t7\n")
+    found = find_images([f"@{lines}"])  # each once; an id for one of them is none for all
+    assert ([path.name for path in found.paths], found.ids) == (["a.jpg", "b c.jpg"], (1, 2))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n"))
+    assert [path.name for path in find_images(["-"]).paths] == ["a.jpg"]
+
+
+def test_a_list_that_names_what_is_not_there_says_the_line(tmp_path: Path) -> None:
+    lines = tmp_path / "files.txt"
+    lines.write_text("\ngone.jpg\n")
+    with pytest.raises(UserError, match=r"files\.txt, line 2: gone\.jpg: no such file; correct"):
+        find_images([f"@{lines}"])
+    lines.write_text(f"{tmp_path}\n")
+    with pytest.raises(UserError, match=r"line 1: .*: a folder, and a list names files"):
+        find_images([f"@{lines}"])
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such"):
+        find_images([f"@{tmp_path}/nowhere.txt"])
+
+
+def test_the_standard_input_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="cannot share the standard input"):
+        find_images(["-"])

@@ -1,0 +1,81 @@
+"""What was found, as a data set: labels to begin with, in any format that data sets are written in.
+
+Letters: I images, G objects.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from retina.datasets.annotations import AnnotationTable, name_array
+from retina.datasets.exports import WRITERS
+from retina.datasets.exports.csv import write_csv
+from retina.datasets.folder import FolderDataset
+from retina.datasets.ids import Ids
+from retina.prediction.outputs.results import Results
+from retina.structures import FloatArray
+
+
+def write_set(name: str, results: Results) -> None:
+    """Write the folder ``NAME/``: images, linked where that can be, and labels.
+
+    Args:
+        name: of the format.
+        results: what was found.
+
+    Raises:
+        UserError: a file may not be written, or an image is gone.
+    """
+    dataset, _ = _as_dataset(results)
+    _write_whole(results, name, lambda folder: WRITERS[name]({"": dataset}, folder, lambda _: None))
+
+
+def write_csv_set(results: Results) -> None:
+    """The same as CSV, with a column of the scores."""
+    dataset, scores = _as_dataset(results)
+    _write_whole(
+        results,
+        "csv",
+        lambda folder: write_csv({"": dataset}, folder, lambda _: None, scores=scores),
+    )
+
+
+def _write_whole(results: Results, name: str, write: Callable[[Path], object]) -> None:
+    """Write a folder that is there as a whole, or not at all."""
+    target, aside = results.place.folder / name, results.place.work / name
+    if not target.exists():  # else this very run has written it, before it was stopped
+        write(aside)
+        aside.rename(target)
+
+
+def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
+    """The images with their objects as annotations, and the ``(G,)`` scores of these."""
+    place, pairs = results.place, list(results.images())
+    paths = [place.image_file(one.item, one.frame).absolute() for _, one in pairs]
+    folder = Path(os.path.commonpath([path.parent for path in paths])) if paths else place.folder
+    ids, _ = Ids.of([image_id for image_id, _ in pairs])
+    counts = [len(one.found) for _, one in pairs]
+    corners = np.concatenate([np.zeros((0, 4)), *(one.found.boxes.numpy() for _, one in pairs)])
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    labels = [one.found.labels.numpy() for _, one in pairs]
+    table = AnnotationTable(
+        source=str(place.folder),
+        categories=place.categories,
+        image_ids=ids.numbers,
+        file_names=name_array([path.relative_to(folder).as_posix() for path in paths]),
+        image_sizes=np.array([one.size for _, one in pairs], dtype=np.int64).reshape(-1, 2),
+        annotation_ids=np.arange(1, len(boxes) + 1),
+        image_indices=np.repeat(np.arange(len(pairs)), counts),
+        labels=np.concatenate([np.zeros(0, dtype=np.int64), *labels]),
+        boxes_xywh=boxes,
+        areas=boxes[:, 2] * boxes[:, 3],
+        is_crowd=np.zeros(len(boxes), dtype=bool),
+        occluded_fractions=np.full(len(boxes), np.nan),
+        original_image_ids=ids.originals,
+    )
+    scores = np.concatenate([np.zeros(0), *(one.found.scores.double().numpy() for _, one in pairs)])
+    return FolderDataset(table, images=folder), scores

@@ -1,0 +1,100 @@
+"""Images from the web, from a server of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from retina.datasets.images import decode_image
+from retina.errors import UnreadableImageError, UserError
+from retina.prediction import downloads
+from retina.prediction.downloads import ImageUrl, fetch
+from retina.prediction.sources import SourceOptions, find_images
+from tests.prediction.fixed_runtime import predict, save_image  # type: ignore[import-not-found]
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers an image, a text, too much, nothing for long, or another place to look."""
+
+    image = b""
+    is_over = threading.Event()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/silent.png":
+            self.is_over.wait(5)
+        places = {"/moved.png": "/a%20photo.png", "/file.png": "file:///etc/passwd"}
+        self.send_response(302 if path in places else 404 if path == "/gone.png" else 200)
+        if path in places:
+            self.send_header("Location", places[path])
+        self.end_headers()
+        if path == "/a%20photo.png":
+            self.wfile.write(self.image)
+        elif path == "/page.png":
+            self.wfile.write(b"<html>no image</html>")
+        elif path == "/large.png":
+            self.wfile.write(b"x" * 200_000)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = save_image(tmp_path_factory.mktemp("served") / "a.png", 20, 30)
+    Server.image = path.read_bytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        Server.is_over.set()
+        listening.shutdown()
+        thread.join()
+
+
+def test_nothing_is_fetched_unless_it_is_allowed(server: str) -> None:
+    with pytest.raises(UserError, match="nothing is fetched from the web without --allow-urls"):
+        find_images([f"{server}/a%20photo.png"])
+
+
+def test_an_image_is_predicted_on_as_a_file_is(server: str, tmp_path: Path) -> None:
+    lines = tmp_path / "files.txt"
+    lines.write_text(f"{server}/a%20photo.png?size=full\n{server}/moved.png\n")
+    found = find_images([f"@{lines}"], SourceOptions(allow_urls=True))
+    assert found.inputs[1] == ImageUrl(f"{server}/moved.png")
+    run = predict(found.inputs, tmp_path / "out", save=("pictures", "yolo"))
+    assert (run.num_images, run.num_detections, run.failures) == (2, 4, ())
+    assert (tmp_path / "out/a photo.jpg").is_file()
+    names = sorted(path.name for path in (tmp_path / "out/yolo/images/train").iterdir())
+    assert names == ["a photo.jpg", "moved.jpg"]
+    assert decode_image(tmp_path / "out/yolo/images/train/moved.jpg").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("page.png", "is no image"),
+        ("gone.png", "cannot be fetched: HTTP Error 404"),
+        ("file.png", "cannot be fetched: .*file"),
+        ("large.png", "cannot be fetched: it is larger than 0 MB"),
+        ("silent.png", "cannot be fetched: .*timed out"),
+    ],
+)
+def test_what_is_no_image_is_one_clear_failure(
+    server: str, name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.3)
+    (shot,) = ImageUrl(f"{server}/{name}").shots()
+    with pytest.raises(UnreadableImageError, match=rf"^{server}/{name}: {told}"):
+        shot.read()
+
+
+def test_a_server_that_is_not_there_is_a_failure_too() -> None:
+    with pytest.raises(UnreadableImageError, match=r"cannot be fetched: .*refused"):
+        fetch("http://127.0.0.1:9/a.png")
+    with pytest.raises(UnreadableImageError, match="cannot be fetched"):
+        fetch("http://[broken/a.png")

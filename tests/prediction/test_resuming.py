@@ -1,0 +1,141 @@
+"""A prediction that was stopped goes on, alone or in several processes, and ends as one does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from retina.errors import RunError, UserError
+from retina.runtime.detection_log import DetectionLog
+from retina.structures import Detections
+from tests.prediction.fixed_runtime import (  # type: ignore[import-not-found]
+    TwoObjects,
+    predict,
+    save_image,
+)
+from tests.processes import run_pair  # type: ignore[import-not-found]
+
+ALL = ("pictures", "json", "csv")
+
+
+class Counting(TwoObjects):
+    """Notes the widths that it sees, and ends at one of them, as if memory had run out."""
+
+    def __init__(self, fatal: int = 0) -> None:
+        self.seen: list[int] = []
+        self._fatal = fatal
+
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        widths = [int(image.shape[2]) for image in images]
+        if self._fatal in widths:
+            raise RunError("out of memory")
+        self.seen += widths
+        return super().detect(images)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    return [save_image(tmp_path / f"photos/{width}.png", 20, width) for width in range(30, 37)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_run_goes_on_where_it_was_stopped(photos: list[Path], tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    run = predict(photos, whole, save=ALL)
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match="out of memory"):
+        predict(photos, out, Counting(fatal=34), save=ALL, batch_size=2)
+    assert {row["file_name"] for row in json.loads((out / "detections.json").read_text())} == {
+        str(path) for path in photos[:4]
+    }
+    log = out / "unfinished/found_0.jsonl"
+    with log.open("a") as file:
+        file.write('{"item": 5, "size": [20')  # killed while it wrote
+    again = Counting()
+    assert predict(photos, out, again, save=ALL, batch_size=2, resume=True) == run
+    assert again.seen == [34, 35, 36]
+    assert files(out) == files(whole)
+
+
+def test_without_resume_it_begins_anew(photos: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        predict(photos, tmp_path / "out", Counting(fatal=34), batch_size=2)
+    again = Counting()
+    predict(photos, tmp_path / "out", again)
+    assert len(again.seen) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"score_threshold": 0.5}, "scores"),
+        ({"settings": {"detector": "other"}}, "detector"),
+        ({"save": ("json", "csv"), "score_threshold": 0.5}, "outputs and scores"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(
+    photos: list[Path], tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    with pytest.raises(RunError):
+        predict(photos, tmp_path / "out", Counting(fatal=34), batch_size=2)
+    with pytest.raises(UserError, match=f"out/unfinished: is of a run that differs in {told}; "):
+        predict(photos, tmp_path / "out", resume=True, **change)
+    with pytest.raises(UserError, match="differs in inputs"):
+        predict(photos[1:], tmp_path / "out", resume=True)
+
+
+def test_an_image_that_could_not_be_read_is_tried_again(photos: list[Path], tmp_path: Path) -> None:
+    content = photos[1].read_bytes()
+    photos[1].write_bytes(b"no image")
+    with pytest.raises(RunError):
+        predict(photos, tmp_path / "out", Counting(fatal=34), batch_size=2)
+    photos[1].write_bytes(content)
+    again = Counting()
+    run = predict(photos, tmp_path / "out", again, resume=True)
+    assert (run.num_images, run.failures) == (7, ())
+    assert again.seen == [31, 34, 35, 36]
+
+
+def share(folder: str, *resume: str) -> None:
+    """One of two processes; the second of them ends in the middle, unless the run goes on."""
+    from retina.distributed import rank, sharing_processes
+    from retina.prediction.files import PredictionOptions, predict_files
+    from retina.prediction.inputs import ImageFile
+    from retina.prediction.predictor import Predictor
+
+    photos = sorted((Path(folder) / "photos").iterdir())
+    options = PredictionOptions(save=ALL, batch_size=1, resume=bool(resume))
+    with sharing_processes("cpu"):
+        runtime = Counting(fatal=0 if resume or rank() == 0 else 35)
+        run = predict_files(
+            Predictor(runtime), [*map(ImageFile, photos)], Path(folder) / "out", options=options
+        )
+        print(f"rank {rank()} saw {runtime.seen} and gave {run}")
+
+
+def test_two_processes_share_the_images_and_go_on_together(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    whole = predict(photos, tmp_path / "whole", save=ALL)
+    stopped = run_pair(share, str(tmp_path))
+    assert "out of memory" in stopped.stderr
+    log = DetectionLog(tmp_path / "out/unfinished")
+    assert log.items_done() >= {1, 3}  # of the second process, which ended at its third
+    assert not log.items_done() & {5}
+    done = run_pair(share, str(tmp_path), "resume")
+    assert done.returncode == 0, done.stderr
+    assert f"gave {whole}" in done.stdout
+    assert "rank 1 saw" in done.stdout
+    assert done.stdout.count("gave None") == 1
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
