@@ -116,17 +116,22 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
             its size is not the expected one.
     """
     with open_image_file(path) as file, one_clear_error(path):
-        data = file.read()
-        opened = identify(io.BytesIO(data), path)
-        if opened is None:
-            pixels = _as_rgb(_decode_other(data, path), path)
-        else:
-            orientation = orientation_to_apply(_header(opened, path), expected_size, path)
-            pixels = _oriented(_pixels(opened, data, path), orientation)
+        pixels = decode_data(file.read(), path, expected_size)
     size = (int(pixels.shape[0]), int(pixels.shape[1]))
     if expected_size is not None and size != expected_size:
         raise _size_error(path, size, expected_size)
     return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def decode_data(
+    data: bytes, path: Path, expected_size: Size | None = None
+) -> npt.NDArray[np.uint8]:
+    """The same of the bytes of a file; ``path`` is for messages. It may raise anything."""
+    opened = identify(io.BytesIO(data), path)
+    if opened is None:
+        return _as_rgb(_decode_other(data, path), path)
+    orientation = orientation_to_apply(_header(opened, path), expected_size, path)
+    return _oriented(_pixels(opened, data, path), orientation)
 
 
 def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path) -> int:

@@ -1,0 +1,218 @@
+"""An object that the border of a tile cuts is one object.
+
+A box that ends at an inner border of its tile is a **piece**: the object may go on beyond it. All
+else is **whole**. Two detections of one class **agree** where they are the same in what both of
+their tiles see: cut to the part of the image that is in both tiles, their IoU is above the
+threshold. (A side at a border counts as going on beyond it, so that tiles which only touch can
+agree along their seam; tiles that meet in a corner alone cannot.) Then
+
+1. pieces of different tiles that agree are pieces of one object, best pairs first, and never two
+   pieces of the same tile;
+2. pieces with which a whole detection agrees are dropped, since it shows all of their object, and
+   it gets their best score if that is higher;
+3. the other pieces of one object are joined to the box around them, with their best score;
+4. a piece that is left alone stays as it is: maybe the object does end there. It is dropped where
+   it lies in a better whole detection for the most part.
+
+So two objects at the same seam stay two, since the tiles disagree on what lies between them; an
+object at a cross of four tiles is one, and so is one that is larger than a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from retina.geometry.tiles import MARGIN, Window, cut_sides
+from retina.structures import BoolArray, Detections, FloatArray, IntArray, Size
+
+COVERED = 0.7
+"""The part of a lone piece that lies in a better whole detection which replaces it."""
+
+_TINY = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All detections of an image, view by view, best first in each."""
+
+    boxes: FloatArray  # (N, 4)
+    scores: FloatArray  # (N,)
+    labels: IntArray  # (N,)
+    view: IntArray  # (N,)
+    windows: FloatArray  # (V, 4), of the views
+    cut: BoolArray  # (N, 4), the sides at an inner border
+
+    @property
+    def is_piece(self) -> BoolArray:
+        """``(N,)``."""
+        pieces: BoolArray = self.cut.any(axis=1)
+        return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Pieces and the detections that agree with them, the surest pairs first."""
+
+    piece: IntArray  # (M,)
+    partner: IntArray  # (M,)
+
+
+def join_pieces(
+    found: list[Detections], windows: list[Window], size: Size, *, iou_threshold: float
+) -> Detections:
+    """The detections of all views, with the pieces of each object joined as this file says.
+
+    Args:
+        found: in each view, in pixels of the image and in host memory.
+        windows: what each view shows: tiles, and maybe the whole image.
+        size: of the image.
+        iou_threshold: from which overlap on two detections agree.
+
+    Returns:
+        In no order; whole detections of one object are still several.
+    """
+    seen = _seen(found, windows, size)
+    if not seen.is_piece.any():
+        return _as_detections(seen.boxes, seen.scores, seen.labels)
+    pairs = _agreeing(seen, iou_threshold)
+    object_of = _objects(seen, pairs)
+    boxes, scores = seen.boxes.copy(), seen.scores.copy()
+    stays = ~seen.is_piece
+    shown_by = _whole_partners(seen, pairs, object_of)
+    for number, members in _members(object_of):
+        best = members[np.argmax(seen.scores[members])]
+        if number in shown_by:
+            whole = shown_by[number]
+            scores[whole] = max(scores[whole], seen.scores[best])
+            continue
+        stays[best] = True
+        boxes[best, :2] = seen.boxes[members, :2].min(axis=0)
+        boxes[best, 2:] = seen.boxes[members, 2:].max(axis=0)
+    is_alone = seen.is_piece & stays & (boxes == seen.boxes).all(axis=1)
+    stays &= ~_covered(boxes, scores, seen.labels, is_alone, stays & ~is_alone)
+    return _as_detections(boxes[stays], scores[stays], seen.labels[stays])
+
+
+def _seen(found: list[Detections], windows: list[Window], size: Size) -> _Seen:
+    view = np.repeat(np.arange(len(found)), [len(one) for one in found])
+    boxes = torch.cat([one.boxes for one in found]).double().numpy()
+    edges = np.array([window.box for window in windows], dtype=np.float64).reshape(-1, 4)
+    return _Seen(
+        boxes=boxes,
+        scores=torch.cat([one.scores for one in found]).double().numpy(),
+        labels=torch.cat([one.labels for one in found]).numpy(),
+        view=view,
+        windows=edges,
+        cut=cut_sides(boxes, edges[view], size),
+    )
+
+
+def _as_detections(boxes: FloatArray, scores: FloatArray, labels: IntArray) -> Detections:
+    return Detections(
+        torch.from_numpy(boxes).float(), torch.from_numpy(scores).float(), torch.from_numpy(labels)
+    )
+
+
+def _agreeing(seen: _Seen, iou_threshold: float) -> _Pairs:
+    """All pairs of a piece and a detection of another view that agree, view by view."""
+    pieces, partners, weights = [], [], []
+    rows = np.flatnonzero(seen.is_piece)
+    for view in np.unique(seen.view[rows]):
+        own = rows[seen.view[rows] == view]
+        near = _meet(seen.windows[view], seen.windows)
+        near[view] = False
+        others = np.flatnonzero(near[seen.view])
+        others = others[np.isin(seen.labels[others], seen.labels[own])]
+        agreement = _agreement(seen, own, others)
+        agreement[seen.labels[own][:, None] != seen.labels[others]] = 0
+        left, right = np.nonzero(agreement > iou_threshold)
+        pieces.append(own[left])
+        partners.append(others[right])
+        lower = np.minimum(seen.scores[own[left]], seen.scores[others[right]])
+        weights.append(agreement[left, right] * lower)
+    order = np.argsort(-np.concatenate(weights), kind="stable")
+    return _Pairs(np.concatenate(pieces)[order], np.concatenate(partners)[order])
+
+
+def _meet(window: FloatArray, windows: FloatArray) -> BoolArray:
+    """Which windows overlap one or share a part of a side with it, more than a corner."""
+    low = np.maximum(window[:2], windows[:, :2])
+    shared = np.minimum(window[2:], windows[:, 2:]) - low
+    meets: BoolArray = (shared >= 0).all(axis=1) & (shared > 0).any(axis=1)
+    return meets
+
+
+def _agreement(seen: _Seen, rows: IntArray, others: IntArray) -> FloatArray:
+    """``(P, N)``, the IoU of pieces with detections of other views in what both views show."""
+    grow = np.array([-MARGIN, -MARGIN, MARGIN, MARGIN])
+    ours, theirs = (
+        seen.windows[seen.view[chosen]] + grow for chosen in (rows, others)
+    )  # (P, 4), (N, 4)
+    a, b = (seen.boxes[chosen] + 2 * grow * seen.cut[chosen] for chosen in (rows, others))
+    view = _intersection(ours[:, None], theirs[None])  # (P, N, 4)
+    a, b = _intersection(a[:, None], view), _intersection(b[None], view)
+    shared = _areas(_intersection(a, b))
+    overlap: FloatArray = shared / np.maximum(_areas(a) + _areas(b) - shared, _TINY)
+    return overlap
+
+
+def _intersection(a: FloatArray, b: FloatArray) -> FloatArray:
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    return np.concatenate([low, high], axis=-1)
+
+
+def _areas(boxes: FloatArray) -> FloatArray:
+    """0 where a box is none."""
+    areas: FloatArray = np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(axis=-1)
+    return areas
+
+
+def _objects(seen: _Seen, pairs: _Pairs) -> IntArray:
+    """``(N,)``, the object that each piece belongs to; -1 for what is whole."""
+    object_of = np.where(seen.is_piece, np.arange(len(seen.scores)), -1)
+    views = {int(row): {int(seen.view[row])} for row in np.flatnonzero(seen.is_piece)}
+    members = {row: [row] for row in views}
+    is_join = seen.is_piece[pairs.partner]
+    for a, b in zip(pairs.piece[is_join], pairs.partner[is_join], strict=True):
+        first, second = int(object_of[a]), int(object_of[b])
+        if first == second or views[first] & views[second]:
+            continue
+        object_of[members[second]] = first
+        members[first] += members.pop(second)
+        views[first] |= views.pop(second)
+    return object_of
+
+
+def _whole_partners(seen: _Seen, pairs: _Pairs, object_of: IntArray) -> dict[int, int]:
+    """The whole detection that shows an object of pieces, for those that have one."""
+    shown_by: dict[int, int] = {}
+    is_whole = ~seen.is_piece[pairs.partner]
+    for piece, whole in zip(pairs.piece[is_whole], pairs.partner[is_whole], strict=True):
+        shown_by.setdefault(int(object_of[piece]), int(whole))
+    return shown_by
+
+
+def _members(object_of: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """Each object of pieces, and the rows of these."""
+    rows = np.flatnonzero(object_of >= 0)
+    rows = rows[np.argsort(object_of[rows], kind="stable")]
+    numbers, starts = np.unique(object_of[rows], return_index=True)
+    for number, members in zip(numbers, np.split(rows, starts[1:]), strict=True):
+        yield int(number), members
+
+
+def _covered(
+    boxes: FloatArray, scores: FloatArray, labels: IntArray, is_alone: BoolArray, is_whole: BoolArray
+) -> BoolArray:
+    """``(N,)``, which lone pieces lie in a better whole detection of their class."""
+    covered = np.zeros(len(boxes), dtype=np.bool_)
+    whole = np.flatnonzero(is_whole)
+    for row in np.flatnonzero(is_alone):
+        better = whole[(labels[whole] == labels[row]) & (scores[whole] >= scores[row])]
+        inside = _areas(_intersection(boxes[row], boxes[better]))
+        covered[row] = (inside >= COVERED * _areas(boxes[row])).any()
+    return covered
