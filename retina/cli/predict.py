@@ -11,10 +11,16 @@ from retina.cli.options import (
     BatchSize,
     Detector,
     Device,
+    FullImage,
     Images,
+    MergeOption,
+    Overlap,
     Precision,
+    TestTime,
+    Tile,
     chosen_precision,
     output_option,
+    views_given,
 )
 from retina.cli.output import make_console, print_lines, progress
 from retina.wording import counted
@@ -46,6 +52,11 @@ def command(
             help="Keep detections from this score on; by default from those kept in the detector.",
         ),
     ] = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    full_image: FullImage = True,
+    test_time: TestTime = None,
+    merge: MergeOption = "nms",
     batch_size: BatchSize = 8,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -57,6 +68,9 @@ def command(
 
     An annotation file, or a folder that is a data set, stands for the images that it lists: their
     ids in detections.json are then those of the annotations, else they count the images.
+
+    For small objects in large images, --tile 640 looks at tiles of 640 pixels and at the whole; a
+    large TIFF is read tile by tile. An image that is no larger than a tile is not cut.
 
     A broken image is reported and the rest goes on; the exit code is then 1. So is a picture that
     cannot be written: its objects are in detections.json.
@@ -74,8 +88,10 @@ def command(
     from retina.prediction.sources import find_images
 
     console = make_console()
+    views = views_given(tile, overlap, full_image, test_time, merge)
     source = detector_given(detector, "DETECTOR")
     predictor = load(detector, device=device, precision=chosen_precision(precision))
+    predictor = predictor.looking_at(views, batch_size=batch_size)
     print_lines(console, *taken_for(source))
     found = find_images(sources, images=images, split=split)
     print_lines(console, *found.notes)

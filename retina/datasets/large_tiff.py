@@ -60,11 +60,11 @@ _COPIED = {
     **{_BITS: "H", 317: "H", 320: "H", 338: "H", _SAMPLE_FORMAT: "H", 347: "B", 530: "H"},
 }
 """What the head of a part says as that of the image does, and the type of its numbers: the above,
-fill order, predictor, colours of a palette, meaning of more channels, tables of JPEG, subsampling."""
+fill order, predictor, colours of a palette, what more channels mean, JPEG's tables, subsampling."""
 
 _TYPES = {"B": 7, "H": 3, "L": 4}
 _BLOCK_BYTES = 2**20
-"""Strips that are not compressed are read in blocks of about so many bytes, however they are cut."""
+"""Strips that are not compressed are read in blocks of about so many, however they are cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,11 @@ class LargeTiff:
                     y1 - top : y2 - top, x1 - left : x2 - left
                 ]
         return pixels
+
+    def forget(self) -> None:
+        """Let go of the memory of what was read; the overview stays."""
+        self._kept.clear()
+        self._kept_bytes = 0
 
     def _part(self, number: int) -> Image:
         """A tile or strip, decoded; the ones that were used last are kept."""

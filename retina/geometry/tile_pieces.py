@@ -206,7 +206,11 @@ def _members(object_of: IntArray) -> Iterator[tuple[int, IntArray]]:
 
 
 def _covered(
-    boxes: FloatArray, scores: FloatArray, labels: IntArray, is_alone: BoolArray, is_whole: BoolArray
+    boxes: FloatArray,
+    scores: FloatArray,
+    labels: IntArray,
+    is_alone: BoolArray,
+    is_whole: BoolArray,
 ) -> BoolArray:
     """``(N,)``, which lone pieces lie in a better whole detection of their class."""
     covered = np.zeros(len(boxes), dtype=np.bool_)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from retina.datasets.coco_results import write_results
-from retina.datasets.images import decode_image
-from retina.errors import UserError
-from retina.prediction.drawing import Picture, draw_detections
+from retina.datasets.dataset import Image
+from retina.datasets.large_tiff import LargeTiff
+from retina.errors import UnreadableImageError, UserError
+from retina.prediction.drawing import draw_detections
 from retina.prediction.picture_size import WRITTEN_SIDE, scaled, size_of
 from retina.prediction.predictor import Predictor
 from retina.storage import make_folder, replacing
@@ -81,22 +80,21 @@ def predict_files(
     failures: list[str] = []
     try:
         for chunk in _chunks(range(len(paths)), batch_size):
-            images: dict[int, npt.NDArray[np.uint8]] = {}
-            for index in chunk:
+            for images in _opened(predictor, paths, chunk, failures):
                 try:
-                    images[index] = decode_image(paths[index])
-                except UserError as error:
+                    found = predictor.predict(
+                        list(images.values()), score_threshold, batch_size=max(1, len(images))
+                    )
+                except UnreadableImageError as error:  # a large file, read part by part
                     failures.append(str(error))
-            found = predictor.predict(
-                list(images.values()), score_threshold, batch_size=max(1, len(images))
-            )
-            indices += images
-            detections += found
-            for (index, image), one in zip(images.items(), found, strict=True):
-                try:
-                    _write_picture(output / names[index], image, one, predictor.categories)
-                except Exception as error:  # whatever it is, the results are worth more
-                    failures.append(_without_picture(paths[index], error))
+                    continue
+                indices += images
+                detections += found
+                for (index, image), one in zip(images.items(), found, strict=True):
+                    try:
+                        _write_picture(output / names[index], image, one, predictor.categories)
+                    except Exception as error:  # whatever it is, the results are worth more
+                        failures.append(_without_picture(paths[index], error))
             if on_progress is not None:
                 on_progress(len(chunk))
     finally:
@@ -108,6 +106,27 @@ def predict_files(
             file_names=[str(paths[index]) for index in indices],
         )
     return PredictionRun(len(indices), sum(map(len, detections)), tuple(failures))
+
+
+def _opened(
+    predictor: Predictor, paths: Sequence[Path], chunk: range, failures: list[str]
+) -> Iterator[dict[int, Image | LargeTiff]]:
+    """The images of a chunk by their indices: large files one by one, all others together.
+
+    A file that cannot be read becomes one of the failures.
+    """
+    images: dict[int, Image | LargeTiff] = {}
+    for index in chunk:
+        try:
+            image = predictor.read(paths[index])
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        if isinstance(image, LargeTiff):
+            yield {index: image}
+        else:
+            images[index] = image
+    yield images
 
 
 def _chunks(items: range, size: int) -> Iterator[range]:
@@ -128,7 +147,12 @@ def _picture_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _write_picture(path: Path, image: Picture, found: Detections, categories: Categories) -> None:
+def _write_picture(
+    path: Path, image: Image | LargeTiff, found: Detections, categories: Categories
+) -> None:
+    if isinstance(image, LargeTiff):
+        found = replace(found, boxes=found.boxes / image.reduction)
+        image = image.overview
     ground = scaled(image, smallest_side=SMALLEST_PICTURE, longest_side=WRITTEN_SIDE)
     found = found.rescaled(size_of(image), size_of(ground))
     picture = draw_detections(ground, found, categories)

@@ -19,6 +19,9 @@ from retina.structures import Detections, Size
 MERGE_IOU = 0.5
 """Boxes of one class in several views that overlap by more are of one object."""
 
+OVERLAP = 0.2
+"""The part of a tile that its neighbour sees as well, unless another one is asked for."""
+
 LargeImage = Tensor | LargeTiff
 """An image in memory, or a file that is read tile by tile."""
 
@@ -83,7 +86,7 @@ class TiledRuntime(Runtime):
         inner: Runtime,
         *,
         tile: int,
-        overlap: float = 0.2,
+        overlap: float = OVERLAP,
         full_image: bool = True,
         merge: Merge = "nms",
         batch_size: int = 8,
@@ -101,6 +104,19 @@ class TiledRuntime(Runtime):
 
     def detect(self, images: Sequence[LargeImage]) -> list[Detections]:
         """See `Runtime`; an image may also be a large file, of which a tile at a time is read."""
+        in_memory = iter(self._detect([one for one in images if isinstance(one, Tensor)]))
+        return [
+            self._detect_in_file(one) if isinstance(one, LargeTiff) else next(in_memory)
+            for one in images
+        ]
+
+    def _detect_in_file(self, image: LargeTiff) -> Detections:
+        """By itself, so that the memory of one is needed at a time."""
+        (found,) = self._detect([image])
+        image.forget()
+        return found
+
+    def _detect(self, images: Sequence[LargeImage]) -> list[Detections]:
         sizes = [_size_of(image) for image in images]
         tiles = [tile_windows(size, self.tile, self.overlap) for size in sizes]
         whole_views = [

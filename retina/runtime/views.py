@@ -10,7 +10,7 @@ from retina.errors import UserError, one_of
 from retina.geometry.fusion import Merge
 from retina.runtime.augmented import AugmentedRuntime
 from retina.runtime.runtime import Runtime
-from retina.runtime.tiled import TiledRuntime
+from retina.runtime.tiled import OVERLAP, TiledRuntime
 
 SMALLEST_TILE = 32
 """Pixels; in less no detector finds anything."""
@@ -36,7 +36,7 @@ class Views:
     """
 
     tile: int | None = None
-    overlap: float = 0.2
+    overlap: float = OVERLAP
     full_image: bool = True
     flip: bool = False
     scales: tuple[float, ...] = ()
@@ -44,7 +44,9 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < SMALLEST_TILE:
-            raise UserError(f"--tile {self.tile}: a tile has at least {SMALLEST_TILE} pixels a side")
+            raise UserError(
+                f"--tile {self.tile}: a tile has at least {SMALLEST_TILE} pixels a side"
+            )
         if not 0 <= self.overlap <= 0.9:
             raise UserError(f"--overlap {self.overlap:g}: give a part of a tile from 0 to 0.9")
         one_of(self.merge, get_args(Merge), "--merge")
