@@ -17,12 +17,18 @@ from retina.cli.options import (
     Data,
     DataConfig,
     Device,
+    FullImage,
+    MergeOption,
     NumWorkers,
+    Overlap,
     Precision,
     ScoredSplit,
+    TestTime,
+    Tile,
     chosen_precision,
     output_option,
     scored_data,
+    views_given,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
 
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from retina.experiment import ResolvedData
     from retina.experiment.reporting import Circumstances
     from retina.modeling.detector_names import DetectorSource
+    from retina.runtime import Views
 
 
 def command(
@@ -92,6 +99,11 @@ def command(
         int | None,
         typer.Option("--max-detections", min=1, help="Detections per image that count."),
     ] = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    full_image: FullImage = True,
+    test_time: TestTime = None,
+    merge: MergeOption = "nms",
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 2,
     device: Device = "auto",
@@ -100,6 +112,8 @@ def command(
     """Score a detector, or a results file, with the twelve COCO numbers, VOC's or LVIS's.
 
     Where no data is named, it is that of the run that the detector lies in.
+
+    With --tile or --test-time the AP without them is told beside it: what they gain.
 
     Example: `retina evaluate runs/demo/checkpoints/best.safetensors --annotations val.json
     --images val/ --output scores`
@@ -124,7 +138,10 @@ def command(
     makes_report = report and output is not None and options.metrics != "lvis"
     if per_image and output is None:
         raise UserError("--per-image writes a file: say where with --output FOLDER")
+    views = views_given(tile, overlap, full_image, test_time, merge)
     if detections:
+        if views:
+            raise UserError("--tile and --test-time run a detector: leave --detections away")
         if detector is not None:
             raise UserError("give either a detector file or --detections, not both")
         if any(option is not None for option in (data, config, split)):
@@ -137,13 +154,16 @@ def command(
         )
     elif detector is not None:
         named = _Named(data, annotations or (), images or (), config, split, image_list)
-        running = _Running(device, precision, batch_size, num_workers)
+        running = _Running(device, precision, batch_size, num_workers, views)
         scored = _run_detector(
             console, detector, named, running, options, output, makes_report=makes_report
         )
     else:
         raise UserError("give a detector file, or a results file with --detections")
     scores = score(scored.images, scored.found, options, coco=scored.coco)
+    if scored.plain is not None:
+        scores = replace(scores, views=views.to_json(), plain=scored.plain)
+        print_lines(console, _gain(views, scores.coco, scored.plain))
     if output is not None:
         write_scores(output, scores)
         if makes_report:
@@ -173,15 +193,20 @@ class _Running(NamedTuple):
     precision: str
     batch_size: int
     num_workers: int
+    views: Views
 
 
 class _Scored(NamedTuple):
-    """What there is to score, what the report says beside it, and COCO's numbers where known."""
+    """What there is to score, what the report says beside it, and COCO's numbers where known.
+
+    ``plain`` has those of the plain images, where the detector has looked at more than these.
+    """
 
     images: ScoredImages
     found: DetectionArrays
     about: Circumstances
     coco: DetectionMetrics | None = None
+    plain: DetectionMetrics | None = None
 
 
 def _read_results(
@@ -268,8 +293,13 @@ def _run_detector(
         num_workers=running.num_workers,
         backend=options.backend,
     )
+    plain = None
+    if running.views:
+        with progress(console, "evaluating plain images", len(data.dataset)) as advance:
+            plain = evaluator.run(runtime, on_progress=advance).metrics
+    looking = running.views.wrap(runtime, batch_size=running.batch_size)
     with progress(console, "evaluating", len(data.dataset)) as advance:
-        result = evaluator.run(runtime, on_progress=advance)
+        result = evaluator.run(looking, on_progress=advance)
     about = Circumstances(
         ReportSource(
             dataset=", ".join(one.full_name for one in resolved),
@@ -288,10 +318,19 @@ def _run_detector(
         about = replace(
             about,
             overlap=overlap_with_training(training_config(source), data.dataset),
-            speed=measured_speed(runtime, data.dataset),
+            speed=None if running.views else measured_speed(runtime, data.dataset),
         )
     coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
-    return _Scored(data.images, data.arrays(result), about, coco)
+    return _Scored(data.images, data.arrays(result), about, coco, plain)
+
+
+def _gain(views: Views, with_them: DetectionMetrics, without: DetectionMetrics) -> str:
+    """What more views have brought, in a line."""
+    ap, plain_ap = with_them.AP, without.AP
+    line = f"AP {ap:.3f} with {views.describe()}, {plain_ap:.3f} without"
+    if with_them.APs < 0:
+        return line
+    return f"{line}; of small objects {with_them.APs:.3f} and {without.APs:.3f}"
 
 
 def _resolved(source: DetectorSource, artifact: Artifact, named: _Named) -> list[ResolvedData]:

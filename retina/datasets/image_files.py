@@ -27,8 +27,8 @@ MAX_FILE_BYTES = 2**31 - 1
 """Larger files are refused: no decoder takes them, and reading them would fill the memory."""
 
 SMALLER = (
-    "cut it into smaller images, or, to predict, make it a TIFF and give --tile, which reads it part "
-    "by part"
+    "cut it into smaller images, or, to predict, make it a TIFF and give --tile, which reads it by "
+    "parts"
 )
 """What to do about an image that is too large."""
 

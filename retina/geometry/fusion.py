@@ -43,7 +43,7 @@ def _with_means(
     best: Detections, found: Detections, iou_threshold: float, num_views: int | None
 ) -> Detections:
     boxes, scores = best.boxes.clone(), best.scores.clone()
-    for label in best.labels.unique():
+    for label in sorted(set(best.labels.tolist())):
         of_class = (best.labels == label).nonzero().flatten()
         members = (found.labels == label).nonzero().flatten()
         group, belongs = _nearest(found.boxes[members], best.boxes[of_class], iou_threshold)
@@ -66,7 +66,7 @@ def _nearest(
     boxes: torch.Tensor, centers: torch.Tensor, iou_threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each box the best it overlaps most, and whether that is more than the threshold."""
-    parts = boxes.split(max(1, _PAIRS // max(1, len(centers))))
+    parts = torch.split(boxes, max(1, _PAIRS // max(1, len(centers))))
     overlaps, group = zip(
         *(pairwise_iou(part.double(), centers.double()).max(dim=1) for part in parts), strict=True
     )

@@ -49,8 +49,7 @@ class _Seen:
     @property
     def is_piece(self) -> BoolArray:
         """``(N,)``."""
-        pieces: BoolArray = self.cut.any(axis=1)
-        return pieces
+        return np.asarray(self.cut.any(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +141,7 @@ def _meet(window: FloatArray, windows: FloatArray) -> BoolArray:
     """Which windows overlap one or share a part of a side with it, more than a corner."""
     low = np.maximum(window[:2], windows[:, :2])
     shared = np.minimum(window[2:], windows[:, 2:]) - low
-    meets: BoolArray = (shared >= 0).all(axis=1) & (shared > 0).any(axis=1)
-    return meets
+    return np.asarray((shared >= 0).all(axis=1) & (shared > 0).any(axis=1))
 
 
 def _agreement(seen: _Seen, rows: IntArray, others: IntArray) -> FloatArray:
