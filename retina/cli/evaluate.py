@@ -163,7 +163,6 @@ def command(
     scores = score(scored.images, scored.found, options, coco=scored.coco)
     if scored.plain is not None:
         scores = replace(scores, views=views.to_json(), plain=scored.plain)
-        print_lines(console, _gain(views, scores.coco, scored.plain))
     if output is not None:
         write_scores(output, scores)
         if makes_report:
@@ -173,6 +172,8 @@ def command(
                 console, "no report: it counts every detection, and LVIS labels not every class"
             )
     _print_scores(console, scores, output)
+    if scores.plain is not None and scores.plain.is_scored:
+        print_lines(console, _gain(views, scores.coco, scores.plain))
 
 
 class _Named(NamedTuple):
