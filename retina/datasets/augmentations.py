@@ -79,8 +79,8 @@ class AugmentationConfig(Config):
     """More transforms, applied in this order after those of the preset."""
 
     tile: int | None = Field(default=None, ge=32)
-    """Show four of five large images as a random part with sides of so many pixels, at its own scale:
-    for small objects, and a detector that predicts with `--tile` of the same number."""
+    """Show four of five larger images as a random part with sides of so many pixels, at their own
+    scale: for small objects, and a detector that predicts with `--tile` of the same number."""
 
     mosaic_probability: float | None = Field(default=None, ge=0, le=1)
     """How often four images are put together into one. Unset: 0.3 with `strong`, else 0."""

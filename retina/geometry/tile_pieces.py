@@ -6,10 +6,10 @@ their tiles see: cut to the part of the image that is in both tiles, their IoU i
 threshold. (A side at a border counts as going on beyond it, so that tiles which only touch can
 agree along their seam; tiles that meet in a corner alone cannot.) Then
 
-1. pieces of different tiles that agree are pieces of one object, best pairs first, and never two
-   pieces of the same tile;
-2. pieces with which a whole detection agrees are dropped, since it shows all of their object, and
-   it gets their best score if that is higher;
+1. pieces of different tiles that agree, and of which one is at least half as sure as the other, are
+   pieces of one object: best pairs first, and never two pieces of the same tile;
+2. they are dropped where a whole detection agrees that is nearly as sure as the best of them, since
+   it shows all of the object. (One that is less sure is often none, and must not hide a sure one.)
 3. the other pieces of one object are joined to the box around them, with their best score;
 4. a piece that is left alone stays as it is: maybe the object does end there. It is dropped where
    it lies in a better whole detection for the most part.
@@ -28,6 +28,12 @@ import torch
 
 from retina.geometry.tiles import MARGIN, Window, cut_sides
 from retina.structures import BoolArray, Detections, FloatArray, IntArray, Size
+
+AS_SURE = 0.8
+"""The score of a whole detection that replaces pieces, at least, as a part of their best one."""
+
+HALF_AS_SURE = 0.5
+"""The score of a piece of the same object, at least, as a part of the better one's."""
 
 COVERED = 0.7
 """The part of a lone piece that lies in a better whole detection which replaces it."""
@@ -79,21 +85,18 @@ def join_pieces(
         return _as_detections(seen.boxes, seen.scores, seen.labels)
     pairs = _agreeing(seen, iou_threshold)
     object_of = _objects(seen, pairs)
-    boxes, scores = seen.boxes.copy(), seen.scores.copy()
-    stays = ~seen.is_piece
-    shown_by = _whole_partners(seen, pairs, object_of)
+    shown_at = _whole_scores(seen, pairs, object_of)
+    boxes, stays = seen.boxes.copy(), ~seen.is_piece
+    is_alone = np.zeros_like(stays)
     for number, members in _members(object_of):
         best = members[np.argmax(seen.scores[members])]
-        if number in shown_by:
-            whole = shown_by[number]
-            scores[whole] = max(scores[whole], seen.scores[best])
+        if shown_at[number] >= AS_SURE * seen.scores[best]:
             continue
-        stays[best] = True
+        stays[best], is_alone[best] = True, len(members) == 1
         boxes[best, :2] = seen.boxes[members, :2].min(axis=0)
         boxes[best, 2:] = seen.boxes[members, 2:].max(axis=0)
-    is_alone = seen.is_piece & stays & (boxes == seen.boxes).all(axis=1)
-    stays &= ~_covered(boxes, scores, seen.labels, is_alone, stays & ~is_alone)
-    return _as_detections(boxes[stays], scores[stays], seen.labels[stays])
+    stays &= ~_covered(seen, boxes, is_alone, stays & ~is_alone)
+    return _as_detections(boxes[stays], seen.scores[stays], seen.labels[stays])
 
 
 def _seen(found: list[Detections], windows: list[Window], size: Size) -> _Seen:
@@ -174,7 +177,8 @@ def _objects(seen: _Seen, pairs: _Pairs) -> IntArray:
     object_of = np.where(seen.is_piece, np.arange(len(seen.scores)), -1)
     views = {int(row): {int(seen.view[row])} for row in np.flatnonzero(seen.is_piece)}
     members = {row: [row] for row in views}
-    is_join = seen.is_piece[pairs.partner]
+    scores = np.sort([seen.scores[pairs.piece], seen.scores[pairs.partner]], axis=0)
+    is_join = seen.is_piece[pairs.partner] & (scores[0] >= HALF_AS_SURE * scores[1])
     for a, b in zip(pairs.piece[is_join], pairs.partner[is_join], strict=True):
         first, second = int(object_of[a]), int(object_of[b])
         if first == second or views[first] & views[second]:
@@ -185,13 +189,13 @@ def _objects(seen: _Seen, pairs: _Pairs) -> IntArray:
     return object_of
 
 
-def _whole_partners(seen: _Seen, pairs: _Pairs, object_of: IntArray) -> dict[int, int]:
-    """The whole detection that shows an object of pieces, for those that have one."""
-    shown_by: dict[int, int] = {}
+def _whole_scores(seen: _Seen, pairs: _Pairs, object_of: IntArray) -> FloatArray:
+    """``(N,)``, of each object of pieces the best score of a whole detection that agrees."""
+    best = np.full(len(seen.scores), -1.0)
     is_whole = ~seen.is_piece[pairs.partner]
-    for piece, whole in zip(pairs.piece[is_whole], pairs.partner[is_whole], strict=True):
-        shown_by.setdefault(int(object_of[piece]), int(whole))
-    return shown_by
+    objects, scores = object_of[pairs.piece[is_whole]], seen.scores[pairs.partner[is_whole]]
+    np.maximum.at(best, objects, scores)
+    return best
 
 
 def _members(object_of: IntArray) -> Iterator[tuple[int, IntArray]]:
@@ -203,18 +207,13 @@ def _members(object_of: IntArray) -> Iterator[tuple[int, IntArray]]:
         yield int(number), members
 
 
-def _covered(
-    boxes: FloatArray,
-    scores: FloatArray,
-    labels: IntArray,
-    is_alone: BoolArray,
-    is_whole: BoolArray,
-) -> BoolArray:
+def _covered(seen: _Seen, boxes: FloatArray, is_alone: BoolArray, is_whole: BoolArray) -> BoolArray:
     """``(N,)``, which lone pieces lie in a better whole detection of their class."""
     covered = np.zeros(len(boxes), dtype=np.bool_)
     whole = np.flatnonzero(is_whole)
     for row in np.flatnonzero(is_alone):
-        better = whole[(labels[whole] == labels[row]) & (scores[whole] >= scores[row])]
+        is_better = seen.scores[whole] >= seen.scores[row]
+        better = whole[is_better & (seen.labels[whole] == seen.labels[row])]
         inside = _areas(_intersection(boxes[row], boxes[better]))
         covered[row] = (inside >= COVERED * _areas(boxes[row])).any()
     return covered

@@ -77,8 +77,19 @@ def joined(
 
 
 def test_a_piece_is_dropped_for_the_tile_that_sees_the_object_whole() -> None:
-    piece, whole = (85, 10, 100, 40, 0.9), (85.5, 10, 130, 40, 0.6)
-    assert joined([[piece], [whole]], [LEFT, RIGHT], SIZE) == [[85.5, 10, 130, 40, 0.9]]
+    piece, whole = (85, 10, 100, 40, 0.7), (85.5, 10, 130, 40, 0.6)
+    assert joined([[piece], [whole]], [LEFT, RIGHT], SIZE) == [[85.5, 10, 130, 40, 0.6]]
+
+
+def test_a_doubtful_whole_does_not_hide_a_sure_piece() -> None:
+    piece, whole = (85, 10, 100, 40, 0.9), (85.5, 10, 130, 40, 0.3)
+    found = joined([[piece], [whole]], [LEFT, RIGHT], SIZE)
+    assert found == [[85, 10, 100, 40, 0.9], [85.5, 10, 130, 40, 0.3]]
+
+
+def test_a_sure_and_a_doubtful_piece_are_not_joined() -> None:
+    views: list[list[Found]] = [[(50, 10, 99, 40, 0.9)], [(80, 12, 140, 41, 0.3)]]
+    assert len(joined(views, [LEFT, RIGHT], SIZE)) == 2
 
 
 def test_pieces_of_an_object_that_no_tile_sees_whole_are_one() -> None:
@@ -88,12 +99,12 @@ def test_pieces_of_an_object_that_no_tile_sees_whole_are_one() -> None:
 
 def test_the_whole_image_replaces_all_pieces() -> None:
     views: list[list[Found]] = [
-        [(48, 9, 141, 42, 0.3)],
+        [(48, 9, 141, 42, 0.7)],
         [(50, 10, 99, 40, 0.7)],
         [(80, 12, 140, 41, 0.8)],
     ]
     windows = [whole_window(SIZE), LEFT, RIGHT]
-    assert joined(views, windows, SIZE) == [[48, 9, 141, 42, 0.8]]
+    assert joined(views, windows, SIZE) == [[48, 9, 141, 42, 0.7]]
 
 
 def test_two_objects_at_one_seam_stay_two() -> None:
@@ -147,7 +158,7 @@ def test_an_object_larger_than_a_tile_is_one(overlap: float, with_whole: bool) -
         x1, y1, x2, y2 = np.clip(thing, [window.x1, window.y1] * 2, [window.x2, window.y2] * 2)
         views.append([(x1, y1, x2, y2, 0.6)] if x2 > x1 and y2 > y1 else [])
     if with_whole:
-        views.append([(31.0, 21, 421, 269, 0.4)])
+        views.append([(31.0, 21, 421, 269, 0.6)])
         windows.append(whole_window(size))
     (found,) = joined(views, windows, size)
     assert np.abs(np.array(found[:4]) - thing).max() <= 1

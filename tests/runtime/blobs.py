@@ -15,7 +15,7 @@ from retina.structures import Categories, Detections
 
 
 class Blobs(Runtime):
-    """The boxes of all connected bright parts, each with a score that is its share of the image.
+    """The boxes of all connected bright parts, the larger the surer.
 
     Attributes:
         calls: the sizes of the images of each call.
@@ -43,7 +43,7 @@ def _blobs(image: Tensor) -> Detections:
             labels.append(label)
     found = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     sides = found[:, 2:] - found[:, :2]
-    scores = sides.prod(dim=1) / (image.shape[1] * image.shape[2])
+    scores = 0.7 + 0.2 * sides.prod(dim=1) / (image.shape[1] * image.shape[2])
     order = scores.sort(descending=True, stable=True).indices
     return Detections(found[order], scores[order], torch.tensor(labels).long()[order])
 
