@@ -17,8 +17,8 @@ from retina.cli.options import (
     Data,
     DataConfig,
     Device,
-    FullImage,
     MergeOption,
+    NoFullImage,
     NumWorkers,
     Overlap,
     Precision,
@@ -101,7 +101,7 @@ def command(
     ] = None,
     tile: Tile = None,
     overlap: Overlap = None,
-    full_image: FullImage = True,
+    no_full_image: NoFullImage = False,
     test_time: TestTime = None,
     merge: MergeOption = "nms",
     batch_size: BatchSize = 8,
@@ -138,7 +138,7 @@ def command(
     makes_report = report and output is not None and options.metrics != "lvis"
     if per_image and output is None:
         raise UserError("--per-image writes a file: say where with --output FOLDER")
-    views = views_given(tile, overlap, full_image, test_time, merge)
+    views = views_given(tile, overlap, no_full_image, test_time, merge)
     if detections:
         if views:
             raise UserError("--tile and --test-time run a detector: leave --detections away")

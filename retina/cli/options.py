@@ -87,8 +87,8 @@ Overlap = Annotated[
     float | None,
     typer.Option("--overlap", help="Part of a tile that its neighbour sees, too (0.2)."),
 ]
-FullImage = Annotated[
-    bool, typer.Option("--full-image/--no-full-image", help="With --tile: the whole image, too.")
+NoFullImage = Annotated[
+    bool, typer.Option("--no-full-image", help="With --tile: tiles alone, not the whole image.")
 ]
 TestTime = Annotated[
     str | None,
@@ -100,7 +100,7 @@ MergeOption = Annotated[
 
 
 def views_given(
-    tile: int | None, overlap: float | None, full_image: bool, test_time: str | None, merge: str
+    tile: int | None, overlap: float | None, no_full_image: bool, test_time: str | None, merge: str
 ) -> Views:
     """What the options say a detector looks at beside the plain image.
 
@@ -113,14 +113,14 @@ def views_given(
     from retina.runtime.tiled import OVERLAP
     from retina.runtime.views import parse_test_time
 
-    if tile is None and (overlap is not None or not full_image):
+    if tile is None and (overlap is not None or no_full_image):
         option = "--no-full-image" if overlap is None else "--overlap"
         raise UserError(f"{option} says how to look at tiles: give their size with --tile 640")
     flip, scales = parse_test_time([] if test_time is None else test_time.split(","))
     return Views(
         tile=tile,
         overlap=OVERLAP if overlap is None else overlap,
-        full_image=full_image,
+        full_image=not no_full_image,
         flip=flip,
         scales=scales,
         merge=one_of(merge, get_args(Merge), "--merge"),

@@ -11,9 +11,9 @@ from retina.cli.options import (
     BatchSize,
     Detector,
     Device,
-    FullImage,
     Images,
     MergeOption,
+    NoFullImage,
     Overlap,
     Precision,
     TestTime,
@@ -54,7 +54,7 @@ def command(
     ] = None,
     tile: Tile = None,
     overlap: Overlap = None,
-    full_image: FullImage = True,
+    no_full_image: NoFullImage = False,
     test_time: TestTime = None,
     merge: MergeOption = "nms",
     batch_size: BatchSize = 8,
@@ -88,7 +88,7 @@ def command(
     from retina.prediction.sources import find_images
 
     console = make_console()
-    views = views_given(tile, overlap, full_image, test_time, merge)
+    views = views_given(tile, overlap, no_full_image, test_time, merge)
     source = detector_given(detector, "DETECTOR")
     predictor = load(detector, device=device, precision=chosen_precision(precision))
     predictor = predictor.looking_at(views, batch_size=batch_size)
