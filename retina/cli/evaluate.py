@@ -17,13 +17,19 @@ from retina.cli.options import (
     Data,
     DataConfig,
     Device,
+    MergeOption,
+    NoFullImage,
     NumWorkers,
+    Overlap,
     Precision,
     Resume,
     ScoredSplit,
+    TestTime,
+    Tile,
     chosen_precision,
     output_option,
     scored_data,
+    views_given,
 )
 from retina.cli.output import describe_report, make_console, print_lines, progress
 from retina.cli.run_beside import refuse_torchrun
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     from retina.experiment import ResolvedData
     from retina.experiment.reporting import Circumstances
     from retina.modeling.detector_names import DetectorSource
-    from retina.runtime import Runtime
+    from retina.runtime import Runtime, Views
     from retina.structures import Categories
 
 
@@ -96,6 +102,11 @@ def command(
         int | None,
         typer.Option("--max-detections", min=1, help="Detections per image that count."),
     ] = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    no_full_image: NoFullImage = False,
+    test_time: TestTime = None,
+    merge: MergeOption = "nms",
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 2,
     resume: Resume = False,
@@ -106,6 +117,8 @@ def command(
 
     Where no data is named, it is that of the run that the detector lies in. Several processes
     (torchrun) share the images.
+
+    With --tile or --test-time the AP without them is told beside it: what they gain.
 
     Example: `retina evaluate runs/demo/checkpoints/best.safetensors --annotations val.json
     --images val/ --output scores`
@@ -132,7 +145,10 @@ def command(
         raise UserError("--per-image writes a file: say where with --output FOLDER")
     if resume and output is None:
         raise UserError("--resume goes on in the folder of --output: name it")
+    views = views_given(tile, overlap, no_full_image, test_time, merge)
     if detections:
+        if views:
+            raise UserError("--tile and --test-time run a detector: leave --detections away")
         if detector is not None:
             raise UserError("give either a detector file or --detections, not both")
         if any(option is not None for option in (data, config, split)):
@@ -146,13 +162,15 @@ def command(
         )
     elif detector is not None:
         named = _Named(data, annotations or (), images or (), config, split, image_list)
-        running = _Running(device, precision, batch_size, num_workers, resume)
+        running = _Running(device, precision, batch_size, num_workers, resume, views)
         scored = _run_detector(
             console, detector, named, running, options, output, makes_report=makes_report
         )
     else:
         raise UserError("give a detector file, or a results file with --detections")
     scores = score(scored.images, scored.found, options, coco=scored.coco)
+    if scored.plain is not None:
+        scores = replace(scores, views=views.to_json(), plain=scored.plain)
     if output is not None:
         write_scores(output, scores)
         if makes_report:
@@ -162,6 +180,8 @@ def command(
                 console, "no report: it counts every detection, and LVIS labels not every class"
             )
     _print_scores(console, scores, output)
+    if scores.plain is not None and scores.plain.is_scored:
+        print_lines(console, _gain(views, scores.coco, scores.plain))
 
 
 class _Named(NamedTuple):
@@ -183,15 +203,20 @@ class _Running(NamedTuple):
     batch_size: int
     num_workers: int
     resume: bool
+    views: Views
 
 
 class _Scored(NamedTuple):
-    """What there is to score, what the report says beside it, and COCO's numbers where known."""
+    """What there is to score, what the report says beside it, and COCO's numbers where known.
+
+    ``plain`` has those of the plain images, where the detector has looked at more than these.
+    """
 
     images: ScoredImages
     found: DetectionArrays
     about: Circumstances
     coco: DetectionMetrics | None = None
+    plain: DetectionMetrics | None = None
 
 
 def _read_results(
@@ -295,9 +320,15 @@ def _run_detector(
         "detector": file_sha256(file_of(source)),
         "precision": chosen_precision(running.precision),
         "detections per image": options.made_detections,
+        "views": running.views.to_json(),
     }
+    looking = running.views.wrap(runtime, batch_size=running.batch_size)
     with sharing_processes(pick_device(running.device).type):
-        result = _result(console, runtime, evaluator, output, settings, resume=running.resume)
+        plain = None
+        if running.views:
+            with progress(console, "evaluating plain images", len(data.dataset)) as advance:
+                plain = evaluator.run(runtime, on_progress=advance).metrics
+        result = _result(console, looking, evaluator, output, settings, resume=running.resume)
     if result is None:  # of several processes another one scores
         raise typer.Exit
     about = Circumstances(
@@ -325,10 +356,19 @@ def _run_detector(
         about = replace(
             about,
             overlap=overlap_with_training(training_config(source), data.dataset),
-            speed=measured_speed(runtime, data.dataset),
+            speed=None if running.views else measured_speed(runtime, data.dataset),
         )
     coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
-    return _Scored(data.images, data.arrays(result), about, coco)
+    return _Scored(data.images, data.arrays(result), about, coco, plain)
+
+
+def _gain(views: Views, with_them: DetectionMetrics, without: DetectionMetrics) -> str:
+    """What more views have brought, in a line."""
+    ap, plain_ap = with_them.AP, without.AP
+    line = f"AP {ap:.3f} with {views.describe()}, {plain_ap:.3f} without"
+    if with_them.APs < 0:
+        return line
+    return f"{line}; of small objects {with_them.APs:.3f} and {without.APs:.3f}"
 
 
 def _result(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retina.devices import PrecisionChoice
     from retina.experiment import ResolvedData
     from retina.modeling.detector_names import DetectorSource
+    from retina.runtime import Views
     from retina.structures import Categories
 
 ConfigPath = Annotated[
@@ -81,6 +82,53 @@ Device = Annotated[
 Precision = Annotated[
     str, typer.Option("--precision", help="fp32, bf16, fp16, or auto (bf16 where it is fast).")
 ]
+
+Tile = Annotated[
+    int | None,
+    typer.Option("--tile", help="Look at overlapping tiles of this many pixels, too."),
+]
+Overlap = Annotated[
+    float | None,
+    typer.Option("--overlap", help="Part of a tile that its neighbour sees, too (0.2)."),
+]
+NoFullImage = Annotated[
+    bool, typer.Option("--no-full-image", help="With --tile: tiles alone, not the whole image.")
+]
+TestTime = Annotated[
+    str | None,
+    typer.Option("--test-time", help="Look at mirrored and scaled images, too: flip,0.8,1.2."),
+]
+MergeOption = Annotated[
+    str, typer.Option("--merge", help="Boxes of several views: nms (the best), weighted (mean).")
+]
+
+
+def views_given(
+    tile: int | None, overlap: float | None, no_full_image: bool, test_time: str | None, merge: str
+) -> Views:
+    """What the options say a detector looks at beside the plain image.
+
+    Raises:
+        UserError: an option has no right value, or goes with one that is not given.
+    """
+    from retina.errors import UserError, one_of
+    from retina.geometry.fusion import Merge
+    from retina.runtime import Views
+    from retina.runtime.tiled import OVERLAP
+    from retina.runtime.views import parse_test_time
+
+    if tile is None and (overlap is not None or no_full_image):
+        option = "--no-full-image" if overlap is None else "--overlap"
+        raise UserError(f"{option} says how to look at tiles: give their size with --tile 640")
+    flip, scales = parse_test_time([] if test_time is None else test_time.split(","))
+    return Views(
+        tile=tile,
+        overlap=OVERLAP if overlap is None else overlap,
+        full_image=not no_full_image,
+        flip=flip,
+        scales=scales,
+        merge=one_of(merge, get_args(Merge), "--merge"),
+    )
 
 
 _KEYS = {

@@ -12,10 +12,16 @@ from retina.cli.options import (
     Detector,
     Device,
     Images,
+    MergeOption,
+    NoFullImage,
+    Overlap,
     Precision,
     Resume,
+    TestTime,
+    Tile,
     chosen_precision,
     output_option,
+    views_given,
 )
 from retina.cli.output import make_console, print_lines, progress
 from retina.wording import counted
@@ -65,6 +71,11 @@ def command(
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch the images of http(s) sources.")
     ] = False,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    no_full_image: NoFullImage = False,
+    test_time: TestTime = None,
+    merge: MergeOption = "nms",
     resume: Resume = False,
     batch_size: BatchSize = 8,
     device: Device = "auto",
@@ -77,6 +88,9 @@ def command(
 
     An annotation file, or a folder that is a data set, stands for the images that it lists: their
     ids in detections.json are then those of the annotations, else they count the images.
+
+    For small objects in large images, --tile 640 looks at tiles of 640 pixels and at the whole; a
+    large TIFF is read tile by tile. An image that is no larger than a tile is not cut.
 
     A broken image is reported and the rest goes on; the exit code is then 1. So is a picture that
     cannot be written: its objects are in detections.json. Several processes (torchrun) share the
@@ -96,10 +110,12 @@ def command(
     from retina.runtime.detection_log import file_sha256
 
     kinds = _kinds(save)
+    views = views_given(tile, overlap, no_full_image, test_time, merge)
     source = detector_given(detector, "DETECTOR")
     with sharing_processes(pick_device(device).type):
         console = make_console()
         predictor = load(detector, device=device, precision=chosen_precision(precision))
+        predictor = predictor.looking_at(views, batch_size=batch_size)
         print_lines(console, *taken_for(source))
         reading = SourceOptions(images, split, stride, allow_urls)
         found = done_by_main(lambda: find_images(sources, reading))
@@ -109,7 +125,11 @@ def command(
             score_threshold=score_threshold,
             batch_size=batch_size,
             resume=resume,
-            settings={"detector": file_sha256(file_of(source)), "precision": precision},
+            settings={
+                "detector": file_sha256(file_of(source)),
+                "precision": precision,
+                "views": views.to_json(),
+            },
         )
         with progress(console, "predicting", len(found.inputs)) as advance:
             run = predict_files(

@@ -78,6 +78,10 @@ class AugmentationConfig(Config):
     transforms: tuple[TransformConfig, ...] = ()
     """More transforms, applied in this order after those of the preset."""
 
+    tile: int | None = Field(default=None, ge=32)
+    """Show four of five larger images as a random part with sides of so many pixels, at their own
+    scale: for small objects, and a detector that predicts with `--tile` of the same number."""
+
     mosaic_probability: float | None = Field(default=None, ge=0, le=1)
     """How often four images are put together into one. Unset: 0.3 with `strong`, else 0."""
 
@@ -95,7 +99,7 @@ class AugmentationConfig(Config):
     @property
     def keeps_aspect(self) -> bool:
         """Whether every image surely keeps its aspect ratio."""
-        return self.preset != "strong" and not self.transforms
+        return self.preset != "strong" and not self.transforms and self.tile is None
 
     @property
     def has_mosaic(self) -> bool:
@@ -114,11 +118,11 @@ class AugmentationConfig(Config):
         if not self.mirror:
             of_preset = tuple(one for one in of_preset if one.name != "HorizontalFlip")
         transforms = (*of_preset, *self.transforms)
-        if not transforms and not self.has_mosaic:
+        if not transforms and not self.has_mosaic and self.tile is None:
             return None
         rule = VisibilityRule(self.min_visibility, self.min_area)
         compose = partial(_compose, transforms, rule)
-        return Pipeline(compose, mosaic_probability=self._mosaics, rule=rule)
+        return Pipeline(compose, mosaic_probability=self._mosaics, rule=rule, tile=self.tile)
 
 
 def _preset_transforms(preset: str) -> tuple[TransformConfig, ...]:

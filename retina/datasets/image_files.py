@@ -26,6 +26,12 @@ own bound."""
 MAX_FILE_BYTES = 2**31 - 1
 """Larger files are refused: no decoder takes them, and reading them would fill the memory."""
 
+SMALLER = (
+    "cut it into smaller images, or, to predict, make it a TIFF and give --tile, which reads it by "
+    "parts"
+)
+"""What to do about an image that is too large."""
+
 FORMATS = (
     *("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "DIB"),
     *("GIF", "PPM", "JPEG2000", "AVIF"),
@@ -88,8 +94,12 @@ def _without_warnings_of_pillow() -> Iterator[None]:
             filters.remove(_OF_PILLOW)
 
 
-def open_image_file(path: Path) -> IO[bytes]:
+def open_image_file(path: Path, *, max_bytes: int | None = MAX_FILE_BYTES) -> IO[bytes]:
     """The file, open for reading; the caller closes it.
+
+    Args:
+        path: the file.
+        max_bytes: a larger one is refused; None for who reads only parts of it.
 
     Raises:
         UnreadableImageError: it is missing, empty, too large, or no file.
@@ -113,8 +123,8 @@ def open_image_file(path: Path) -> IO[bytes]:
         problem = "is no file, but a pipe or a device; remove it from the set"
     elif about.st_size == 0:
         problem = "the image file is empty (0 bytes); copy it again or remove it"
-    elif about.st_size > MAX_FILE_BYTES:
-        problem = f"the file is larger than {MAX_FILE_BYTES} bytes; cut the image into tiles"
+    elif max_bytes is not None and about.st_size > max_bytes:
+        problem = f"the file is larger than {max_bytes} bytes; {SMALLER}"
     if problem is not None:
         file.close()
         raise UnreadableImageError(f"{path}: {problem}")
@@ -159,8 +169,8 @@ def _about(path: Path | str, error: OSError) -> OSError:
 def too_large(path: Path | str) -> UnreadableImageError:
     """The error of an image with more than `MAX_PIXELS`."""
     return UnreadableImageError(
-        f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; it is broken, or has to "
-        "be cut into tiles"
+        f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; where it is not broken, "
+        f"{SMALLER}"
     )
 
 

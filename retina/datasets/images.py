@@ -116,7 +116,11 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
             its size is not the expected one.
     """
     with open_image_file(path) as file, one_clear_error(path):
-        return _decoded(file.read(), path, expected_size)
+        pixels = decode_data(file.read(), path, expected_size)
+    size = (int(pixels.shape[0]), int(pixels.shape[1]))
+    if expected_size is not None and size != expected_size:
+        raise _size_error(path, size, expected_size)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
 def decode_bytes(data: bytes, name: str) -> Image:
@@ -130,20 +134,18 @@ def decode_bytes(data: bytes, name: str) -> Image:
         UnreadableImageError: as `decode_image`.
     """
     with one_clear_error(name):
-        return _decoded(data, name, None)
+        return np.ascontiguousarray(decode_data(data, name), dtype=np.uint8)
 
 
-def _decoded(data: bytes, path: Path | str, expected_size: Size | None) -> Image:
+def decode_data(
+    data: bytes, path: Path | str, expected_size: Size | None = None
+) -> npt.NDArray[np.uint8]:
+    """The same of the bytes of a file; ``path`` is for messages. It may raise anything."""
     opened = identify(io.BytesIO(data), path)
     if opened is None:
-        pixels = _as_rgb(_decode_other(data, path), path)
-    else:
-        orientation = orientation_to_apply(_header(opened, path), expected_size, path)
-        pixels = _oriented(_pixels(opened, data, path), orientation)
-    size = (int(pixels.shape[0]), int(pixels.shape[1]))
-    if expected_size is not None and size != expected_size:
-        raise _size_error(path, size, expected_size)
-    return np.ascontiguousarray(pixels, dtype=np.uint8)
+        return _as_rgb(_decode_other(data, path), path)
+    orientation = orientation_to_apply(_header(opened, path), expected_size, path)
+    return _oriented(_pixels(opened, data, path), orientation)
 
 
 def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path | str) -> int:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from retina.datasets.dataset import AnnotatedImage
 from retina.datasets.mosaic import mosaic
+from retina.datasets.tile_crop import tile_crop, tiles_of
 from retina.datasets.visibility import VisibilityRule, clip
 from retina.errors import UserError
 
 
 class Pipeline:
-    """Mosaic, then the transforms in order; implements `Augmentation`.
+    """A tile, a mosaic, then the transforms in order; implements `Augmentation`.
 
     It can be sent to a spawned worker, which builds the transforms anew.
 
@@ -30,6 +31,7 @@ class Pipeline:
         compose: makes albumentations' composition of the transforms; must be picklable.
         mosaic_probability: how often to begin with a mosaic.
         rule: which cut boxes stay.
+        tile: take a random part of an image, with sides of so many pixels; None takes all of it.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Pipeline:
         *,
         mosaic_probability: float = 0.0,
         rule: VisibilityRule,
+        tile: int | None = None,
     ) -> None:
         self._make = compose
+        self._tile = tile
         self._mosaic_probability = mosaic_probability
         self._rule = rule
         self._compose: Any = None
@@ -61,6 +65,9 @@ class Pipeline:
             UserError: a transform cannot be applied to this image (a crop larger than it, say).
         """
         generator = np.random.default_rng(seed)
+        if self._tile is not None:
+            annotated = tile_crop(annotated, self._tile, generator=generator, rule=self._rule)
+            load_partner = tiles_of(load_partner, self._tile, generator=generator, rule=self._rule)
         if generator.random() < self._mosaic_probability:
             annotated = mosaic(
                 annotated,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,8 @@ class Scores:
     Attributes:
         num_images: that were scored.
         per_file: the same of each annotation file, where there are several.
+        views: what the detector has looked at beside the plain images, as `Views.to_json` says it.
+        plain: COCO's numbers of the plain images alone, where there were more views.
     """
 
     num_images: int
@@ -90,6 +93,8 @@ class Scores:
     lvis: LvisMetrics | None = None
     per_image: ImageScores | None = None
     per_file: tuple[tuple[str, Scores], ...] = ()
+    views: Mapping[str, Any] | None = None
+    plain: DetectionMetrics | None = None
 
     @property
     def has_other_metrics(self) -> bool:
@@ -102,6 +107,8 @@ class Scores:
         tree = self.coco.to_json() | {
             key: block.to_json() for key, block in blocks.items() if block is not None
         }
+        if self.views is not None and self.plain is not None:
+            tree["views"], tree["plain"] = dict(self.views), self.plain.numbers()
         if self.per_file:
             tree["num_images"] = self.num_images
             tree["per_file"] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retina.configuration import Config
+from retina.errors import UserError
 from retina.geometry.resizing import fit_into, max_size_for, padded_size
 from retina.modeling.pixels import IMAGENET, ChannelOrder, PerChannel, Pixels
 from retina.structures import Size
@@ -159,6 +161,23 @@ class Preprocess(nn.Module):
         if self.stretch:
             return self.min_size, self.max_size
         return fit_into(size, max_size_for(size, self.min_size, self.max_size))
+
+    def scaled(self, factor: float) -> Preprocess:
+        """The same rule for an input that is larger or smaller by a factor.
+
+        Raises:
+            UserError: the input has a fixed size.
+        """
+        if self.pad_to is not None:
+            raise UserError(
+                f"scale {factor:g}: this detector's input is always "
+                f"{self.pad_to[0]} × {self.pad_to[1]} pixels (preprocess.pad_to); leave the scales "
+                "of --test-time away"
+            )
+        scaled = copy.copy(self)
+        scaled.min_size = max(1, round(factor * self.min_size))
+        scaled.max_size = max(1, round(factor * self.max_size))
+        return scaled
 
     def normalise(self, images: Tensor) -> Tensor:
         """RGB images ``(…, 3, H, W)`` in 0 … 255 to what the network sees, float32."""

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from retina.datasets.images import convert_image, decode_image
+from retina.datasets.large_tiff import LargeTiff, open_large_tiff
 from retina.errors import UserError, path_given
 
-ImageSource = npt.NDArray[np.uint8] | Tensor | PIL.Image.Image | PathLike[str] | str
-"""One image; see `as_tensor`."""
+ImageSource = npt.NDArray[np.uint8] | Tensor | PIL.Image.Image | PathLike[str] | str | LargeTiff
+"""One image; see `as_tensor` and `as_large`."""
 
 _BYTES = bytes | bytearray | memoryview
 _CHANNELS = (1, 3, 4)
@@ -71,8 +72,27 @@ def as_tensor(image: object, name: str) -> Tensor:
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
 
 
+def as_large(image: object, name: str) -> Tensor | LargeTiff:
+    """The same for who looks at tiles: a large file that can be read by parts is only opened.
+
+    Args:
+        image: as for `as_tensor`, or such a file.
+        name: which image it is, for messages.
+
+    Raises:
+        UserError: it is none of these, or cannot be read.
+    """
+    if isinstance(image, LargeTiff):
+        return image
+    if isinstance(image, str | PathLike) and not os.path.isdir(image):  # noqa: PTH112
+        large = open_large_tiff(path_given(image, name))
+        if large is not None:
+            return large
+    return as_tensor(image, name)
+
+
 def _is_image(given: object) -> TypeGuard[ImageSource]:
-    return isinstance(given, np.ndarray | Tensor | PIL.Image.Image | PathLike | str)
+    return isinstance(given, np.ndarray | Tensor | PIL.Image.Image | PathLike | str | LargeTiff)
 
 
 def _stranger(given: object) -> str:

@@ -20,12 +20,14 @@ class Shot:
         frame: its number in its video, from 0; None for an image.
         time: of the frame, in seconds from the start of the video.
         is_last: no other one comes of its input.
+        file: where it lies, for who can read parts of it; None for what is no file.
     """
 
     read: Callable[[], Image]
     frame: int | None = None
     time: float | None = None
     is_last: bool = True
+    file: Path | None = None
 
 
 class Input(ABC):
@@ -79,7 +81,7 @@ class ImageFile(Input):
 
     def shots(self) -> Iterator[Shot]:
         """The one image."""
-        yield Shot(lambda: decode_image(self.path))
+        yield Shot(lambda: decode_image(self.path), file=self.path)
 
 
 def free_stems(inputs: Sequence[Input]) -> list[str]:

@@ -10,15 +10,21 @@ import numpy as np
 import torch
 
 from retina.artifact import Artifact
+from retina.datasets.dataset import Image
+from retina.datasets.images import decode_image
+from retina.datasets.large_tiff import LargeTiff, open_large_tiff
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError, count_given
+from retina.geometry.fusion import Merge
 from retina.modeling.detector_names import detector_given
 from retina.prediction.detectors import load_runtime
-from retina.prediction.given_images import ImageSource, as_tensor, listed
-from retina.runtime import Runtime, TorchRuntime
+from retina.prediction.given_images import ImageSource, as_large, as_tensor, listed
+from retina.runtime import Runtime, TiledRuntime, TorchRuntime, Views
+from retina.runtime.tiled import OVERLAP
+from retina.runtime.views import parse_test_time
 from retina.structures import Categories, Detections
 
-MEMORY_FIX = "lower the batch size (--batch-size), or cut the images into tiles"
+MEMORY_FIX = "lower the batch size (--batch-size), or look at tiles (--tile)"
 """What to do where memory runs out."""
 
 
@@ -93,9 +99,61 @@ class Predictor:
         given = listed(images)
         found: list[Detections] = []
         for start in range(0, len(given), batch_size):
-            rows = range(start, min(start + batch_size, len(given)))
-            found += self.runtime.detect([as_tensor(given[row], f"images[{row}]") for row in rows])
+            few = {f"images[{row}]": given[row] for row in range(len(given))[start:][:batch_size]}
+            if isinstance(self.runtime, TiledRuntime):
+                found += self.runtime.detect([as_large(few[name], name) for name in few])
+            else:
+                found += self.runtime.detect([as_tensor(few[name], name) for name in few])
         return [detections.at_least(threshold) for detections in found]
+
+    def with_views(
+        self,
+        *,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
+        full_image: bool = True,
+        test_time: Sequence[str | float] = (),
+        merge: Merge = "nms",
+        batch_size: int = 8,
+    ) -> Predictor:
+        """The same detector, looking at each image in more than one view.
+
+        Args:
+            tile: look at overlapping tiles with sides of so many pixels, for small objects in
+                large images. An image that is no larger is not cut. Of a large TIFF that is given
+                by its path a tile at a time is read.
+            overlap: the part of a tile that its neighbour sees as well.
+            full_image: look at the whole of a tiled image, too, for objects larger than a tile.
+            test_time: look at everything mirrored (``"flip"``) and at other scales (0.8), too.
+            merge: ``"nms"`` keeps the best box of an object, ``"weighted"`` takes the mean of all.
+            batch_size: tiles that the network sees at a time.
+
+        Raises:
+            UserError: an argument is not as it should be.
+        """
+        flip, scales = parse_test_time(test_time)
+        views = Views(
+            tile=tile,
+            overlap=overlap,
+            full_image=full_image,
+            flip=flip,
+            scales=scales,
+            merge=merge,
+        )
+        return self.looking_at(views, batch_size=batch_size)
+
+    def looking_at(self, views: Views, *, batch_size: int) -> Predictor:
+        """The same for views that are put together; errors as in `Views.wrap`."""
+        return Predictor(views.wrap(self.runtime, batch_size=batch_size))
+
+    def read(self, path: Path) -> Image | LargeTiff:
+        """An image file as `predict` takes it: whole, or to be read by parts where it is tiled.
+
+        Raises:
+            UnreadableImageError: it cannot be read.
+        """
+        large = open_large_tiff(path) if isinstance(self.runtime, TiledRuntime) else None
+        return decode_image(path) if large is None else large
 
 
 def _checked_threshold(threshold: float) -> float:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from retina.errors import UserError
+import numpy as np
+
+from retina.datasets.large_tiff import LargeTiff
+from retina.errors import UnreadableImageError, UserError
 from retina.prediction.drawing import Picture
 from retina.prediction.inputs import Shot
 from retina.prediction.outputs.images import ImageOutput, Later, Place, PredictedImage
@@ -14,7 +17,7 @@ from retina.prediction.picture_size import size_of
 from retina.prediction.pipeline import Behind, in_batches, map_ahead, num_threads, read_ahead
 from retina.prediction.predictor import Predictor
 from retina.runtime.detection_log import DetectionLog, LoggedImage, no_detections
-from retina.structures import Detections
+from retina.structures import Detections, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class _Decoded:
 
     item: int
     shot: Shot
-    image: Picture | None
+    image: Picture | LargeTiff | None
     failure: str = ""
 
 
@@ -69,7 +72,7 @@ class Share:
         """
         threads, batch_size = num_threads(), self._batch_size
         shots = read_ahead(self._shots(items), depth=2)
-        decoded = map_ahead(_decode, shots, threads=threads, ahead=batch_size + threads)
+        decoded = map_ahead(self._decode, shots, threads=threads, ahead=batch_size + threads)
         with ExitStack() as stack:
             for output in self._outputs:
                 stack.callback(output.close)
@@ -78,27 +81,48 @@ class Share:
             behind = Behind(self._write, self._finish, threads=threads, depth=batch_size)
             stack.enter_context(behind)
             for batch in in_batches(decoded, batch_size):
-                for pair in zip(batch, self._detect(batch), strict=True):
+                for pair in self._detect(batch):
                     behind.put(pair)
 
     def _shots(self, items: Iterable[int]) -> Iterator[tuple[int, Shot]]:
         return ((item, shot) for item in items for shot in self._inputs[item].shots())
 
-    def _detect(self, batch: Sequence[_Decoded]) -> list[Detections]:
+    def _decode(self, numbered: tuple[int, Shot]) -> _Decoded:
+        item, shot = numbered
+        try:
+            image = shot.read() if shot.file is None else self._predictor.read(shot.file)
+        except UserError as error:
+            return _Decoded(item, shot, None, str(error))
+        return _Decoded(item, shot, image)
+
+    def _detect(self, batch: Sequence[_Decoded]) -> Iterator[tuple[_Decoded, Detections]]:
         """What is in each image; nothing in those that could not be read."""
-        images = [one.image for one in batch if one.image is not None]
-        found = self._predictor.predict(
-            images, self._score_threshold, batch_size=max(1, len(images))
+        images = [one.image for one in batch if isinstance(one.image, np.ndarray)]
+        found = iter(
+            self._predictor.predict(images, self._score_threshold, batch_size=max(1, len(images)))
         )
-        every = iter(found)
-        return [no_detections() if one.image is None else next(every) for one in batch]
+        for one in batch:
+            if one.image is None:
+                yield one, no_detections()
+            elif isinstance(one.image, LargeTiff):
+                yield self._detect_in_file(one, one.image)
+            else:
+                yield one, next(found)
+
+    def _detect_in_file(self, one: _Decoded, image: LargeTiff) -> tuple[_Decoded, Detections]:
+        """What is in a file that is read part by part, each of which may turn out to be broken."""
+        try:
+            (found,) = self._predictor.predict([image], self._score_threshold)
+        except UnreadableImageError as error:
+            return replace(one, image=None, failure=str(error)), no_detections()
+        return one, found
 
     def _write(self, pair: tuple[_Decoded, Detections]) -> tuple[LoggedImage, list[Later]]:
         """Write about one image; whatever fails, what was found is worth more."""
         one, found = pair
         logged = LoggedImage(
             item=one.item,
-            size=(0, 0) if one.image is None else size_of(one.image),
+            size=_size(one.image),
             found=found,
             failure=one.failure,
             frame=one.shot.frame,
@@ -135,9 +159,7 @@ class Share:
         return replace(logged, failure=told)
 
 
-def _decode(numbered: tuple[int, Shot]) -> _Decoded:
-    item, shot = numbered
-    try:
-        return _Decoded(item, shot, shot.read())
-    except UserError as error:
-        return _Decoded(item, shot, None, str(error))
+def _size(image: Picture | LargeTiff | None) -> Size:
+    if image is None:
+        return 0, 0
+    return image.size if isinstance(image, LargeTiff) else size_of(image)

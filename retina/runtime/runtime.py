@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from retina.errors import UserError
 from retina.modeling.preprocess import Preprocess
 from retina.modeling.thresholds import ThresholdsConfig
 from retina.structures import Categories, Detections
@@ -41,3 +42,14 @@ class Runtime(ABC):
         Raises:
             RunError: memory ran out; the message names the size of the batch.
         """
+
+    def at_scale(self, factor: float) -> Runtime:
+        """The same detector with an input that is larger or smaller by a factor.
+
+        Raises:
+            UserError: the input has a fixed size.
+        """
+        raise UserError(
+            f"scale {factor:g}: this detector's input has a fixed size; leave the scales of "
+            "--test-time away"
+        )

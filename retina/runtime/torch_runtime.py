@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -117,6 +118,12 @@ class TorchRuntime(Runtime):
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`."""
         return self.detections(self.forward(images)) if len(images) else []
+
+    def at_scale(self, factor: float) -> Self:
+        """See `Runtime`; the network is shared."""
+        scaled = copy.copy(self)
+        scaled.preprocess = self.preprocess.scaled(factor)
+        return scaled
 
     def forward(self, images: Sequence[Tensor]) -> DenseOutput:
         """Run the network, in evaluation mode and without gradients.

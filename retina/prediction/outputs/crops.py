@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from retina.geometry.tiles import Window
 from retina.prediction.outputs.images import ImageOutput, PredictedImage, frame_name, write_jpeg
-from retina.prediction.picture_size import size_of
 
 
 class Crops(ImageOutput):
@@ -17,16 +17,16 @@ class Crops(ImageOutput):
 
     def write(self, one: PredictedImage) -> None:
         """Write the objects of an image."""
-        height, width = size_of(one.image)
+        height, width = one.size
         stem = frame_name(self.place.stems[one.item], one.frame)
         rows = zip(one.found.boxes.tolist(), one.found.labels.tolist(), strict=True)
         for number, ((x1, y1, x2, y2), label) in enumerate(rows, start=1):
             left, top = min(max(0, int(x1)), width - 1), min(max(0, int(y1)), height - 1)
-            right, bottom = max(left + 1, math.ceil(x2)), max(top + 1, math.ceil(y2))
+            right = min(max(left + 1, math.ceil(x2)), width)
+            bottom = min(max(top + 1, math.ceil(y2)), height)
             folder = self.place.folder / "crops" / _folder_name(self.place.categories.names[label])
-            write_jpeg(
-                folder / f"{stem}_{number}.jpg", one.image[top:bottom, left:right], quality=95
-            )
+            crop = one.cut_out(Window(left, top, right, bottom))
+            write_jpeg(folder / f"{stem}_{number}.jpg", crop, quality=95)
 
 
 def _folder_name(class_name: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from retina.datasets.large_tiff import LargeTiff
+from retina.geometry.tiles import Window
 from retina.prediction.drawing import Picture
 from retina.prediction.inputs import Input
+from retina.prediction.picture_size import size_of
 from retina.storage import replacing
-from retina.structures import Categories, Detections
+from retina.structures import Categories, Detections, Size
 
 Later = Callable[[], None]
 """What is left to be done once it is the image's turn."""
@@ -49,17 +52,39 @@ class PredictedImage:
 
     Attributes:
         item: the number of its input.
-        image: ``(H, W, 3)`` uint8 RGB.
+        image: ``(H, W, 3)`` uint8 RGB, or a file that is too large to be in memory.
         found: in pixels of the image.
         frame: its number in its video; None for an image.
         time: of the frame, in seconds.
     """
 
     item: int
-    image: Picture
+    image: Picture | LargeTiff
     found: Detections
     frame: int | None = None
     time: float | None = None
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the image."""
+        return self.image.size if isinstance(self.image, LargeTiff) else size_of(self.image)
+
+    def shown(self) -> tuple[Picture, Detections]:
+        """An image to draw on, and what was found in pixels of that: of a large file an overview.
+
+        Raises:
+            UnreadableImageError: the file is broken.
+        """
+        if not isinstance(self.image, LargeTiff):
+            return self.image, self.found
+        boxes = self.found.boxes / self.image.reduction
+        return self.image.overview, replace(self.found, boxes=boxes)
+
+    def cut_out(self, window: Window) -> Picture:
+        """The pixels of a window within the image; errors as in `shown`."""
+        if isinstance(self.image, LargeTiff):
+            return self.image.read(window)
+        return self.image[window.y1 : window.y2, window.x1 : window.x2]
 
 
 class ImageOutput(ABC):
@@ -92,7 +117,7 @@ class ImageFiles(ImageOutput):
 
     def write(self, one: PredictedImage) -> None:
         """Write the image, unless its input is a file."""
-        if self.place.inputs[one.item].file is None:
+        if not isinstance(one.image, LargeTiff) and self.place.inputs[one.item].file is None:
             write_jpeg(self.place.image_file(one.item, one.frame), one.image, quality=95)
 
 

@@ -33,7 +33,7 @@ class Pictures(ImageOutput):
     def write(self, one: PredictedImage) -> Later | None:
         """Draw the picture, and write it; one of a video at its turn."""
         if one.frame is not None:
-            picture = draw_detections(one.image, one.found, self.place.categories)
+            picture = draw_detections(*one.shown(), self.place.categories)
             return partial(self._append, one.item, picture, one.time or 0.0)
         write_jpeg(self.place.folder / f"{self.place.stems[one.item]}.jpg", self._drawn(one))
         return None
@@ -56,6 +56,7 @@ class Pictures(ImageOutput):
         self._videos[item].add(picture, time)
 
     def _drawn(self, one: PredictedImage) -> Picture:
-        ground = scaled(one.image, smallest_side=SMALLEST_PICTURE, longest_side=WRITTEN_SIDE)
-        found = one.found.rescaled(size_of(one.image), size_of(ground))
+        image, found = one.shown()
+        ground = scaled(image, smallest_side=SMALLEST_PICTURE, longest_side=WRITTEN_SIDE)
+        found = found.rescaled(size_of(image), size_of(ground))
         return draw_detections(ground, found, self.place.categories)
