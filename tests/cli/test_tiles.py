@@ -16,7 +16,8 @@ from retina.datasets import large_tiff
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
-from retina.prediction.files import predict_files
+from retina.prediction.files import PredictionOptions, predict_files
+from retina.prediction.inputs import ImageFile
 from retina.structures import Categories
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 
@@ -135,9 +136,23 @@ def test_a_large_tiff_is_read_by_parts_and_found_in_the_same(
     content = bytearray(broken.read_bytes())
     content[400:9000] = bytes(8600)
     broken.write_bytes(content)
-    run = predict_files(predictor, [broken, path, other], tmp_path / "out", score_threshold=0.0)
+    run = predict_files(
+        predictor,
+        [ImageFile(one) for one in (broken, path, other)],
+        tmp_path / "out",
+        options=PredictionOptions(save=("pictures", "json", "crops"), score_threshold=0.0),
+    )
+    assert run is not None
     assert run.num_images == 2
     assert len(run.failures) == 1
     assert str(broken) in run.failures[0]
     with PIL.Image.open(tmp_path / "out/a.jpg") as picture:
         assert picture.size == (520, 400)  # half the size, enlarged until its side is 320
+    rows = json.loads((tmp_path / "out/detections.json").read_text())
+    best = next(row for row in rows if row["file_name"] == str(path))
+    assert best["bbox"] == pytest.approx(
+        (found.boxes[0] - torch.tensor([0, 0, *found.boxes[0, :2]])).tolist()
+    )
+    (crop,) = (tmp_path / "out" / "crops").glob("*/a_1.jpg")
+    with PIL.Image.open(crop) as cut:
+        assert cut.width == pytest.approx(best["bbox"][2], abs=2)  # in pixels of the image itself
