@@ -47,6 +47,7 @@ COMMANDS = (
     Command(("thresholds",), "retina.cli.thresholds"),
     Command(("info",), "retina.cli.info"),
     Command(("predict",), "retina.cli.predict"),
+    Command(("serve",), "retina.cli.serve"),
     Command(("data", "synth"), "retina.cli.data_synth"),
     Command(("data", "check"), "retina.cli.data_check"),
     Command(("data", "stats"), "retina.cli.data_stats"),

@@ -133,14 +133,21 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in PilImage.OPEN)
 
 
-def identify(file: IO[bytes], path: Path) -> PilImage.Image | None:
+def identify(
+    file: IO[bytes], path: Path | str, formats: tuple[str, ...] | None = None
+) -> PilImage.Image | None:
     """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format.
+
+    Args:
+        file: the image.
+        path: for messages.
+        formats: by Pillow's names, all others are not known; None is `FORMATS`.
 
     Raises:
         UnreadableImageError: by its head it has too many pixels.
     """
     try:
-        opened = PilImage.open(file, formats=_known_formats())
+        opened = PilImage.open(file, formats=formats or _known_formats())
     except UnidentifiedImageError:
         file.seek(0)
         return None

@@ -129,6 +129,26 @@ def decode_image(path: Path, expected_size: Size | None = None) -> Image:
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
+def decode_identified(opened: PilImage.Image, data: bytes, name: str) -> Image:
+    """The pixels of an image that `identify` has looked at, by the rules for files.
+
+    Args:
+        opened: what `identify` gave of ``data``.
+        data: the whole file.
+        name: for messages.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB, the EXIF orientation applied.
+
+    Raises:
+        UnreadableImageError: it is broken or cut off.
+    """
+    with one_clear_error(name):
+        orientation = _header(opened, name).orientation
+        pixels = _oriented(_pixels(opened, data, name), orientation)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
 def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path) -> int:
     """The EXIF orientation to turn an image by, so that it has its annotated size.
 
@@ -163,7 +183,7 @@ def _header(opened: PilImage.Image, path: Path | str) -> ImageHeader:
     return ImageHeader((opened.height, opened.width), orientation if valid else 1)
 
 
-def _pixels(opened: PilImage.Image, data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+def _pixels(opened: PilImage.Image, data: bytes, path: Path | str) -> npt.NDArray[np.uint8]:
     """``(h, w, 3)`` uint8 RGB as stored, not turned."""
     if opened.format in ("JPEG", "MPO"):
         whole = whole_jpeg(data)
@@ -188,7 +208,7 @@ def _pixels_of_pillow(opened: PilImage.Image, path: Path | str) -> npt.NDArray[n
     return np.asarray(opened.convert("RGB"))
 
 
-def _decode_jpeg(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, path: Path | str) -> npt.NDArray[np.uint8]:
     pixels = cv2.imdecode(
         np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     )
@@ -233,7 +253,7 @@ def _decode_other(data: bytes, path: Path) -> npt.NDArray[np.generic]:
     return _decode_unchanged(data, path)
 
 
-def _decode_unchanged(data: bytes, path: Path) -> npt.NDArray[np.generic]:
+def _decode_unchanged(data: bytes, path: Path | str) -> npt.NDArray[np.generic]:
     """The samples as stored: grey ``(h, w)``, or BGR or BGRA ``(h, w, 3 | 4)``."""
     # Or it prints its own account of a damaged file beside our message.
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -10,7 +10,7 @@ from retina.datasets.image_files import broken
 _END = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 
 
-def png_of_pixels(data: bytes, path: Path) -> bytes:
+def png_of_pixels(data: bytes, path: Path | str) -> bytes:
     """A PNG of its pixels alone, with an end.
 
     The decoder prints what it thinks of other chunks (colour profiles, animations), and some files

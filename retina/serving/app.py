@@ -1,0 +1,177 @@
+"""The routes of the service and their description, its OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from retina.serving.access import Access
+from retina.serving.answers import (
+    DetectAnswer,
+    HealthAnswer,
+    ModelAnswer,
+    Problem,
+    model_answer,
+)
+from retina.serving.body import FORM_TYPE, PART, PICTURE_TYPES
+from retina.serving.limits import Refusal
+from retina.serving.metrics import CONTENT_TYPE
+from retina.serving.page import page
+from retina.serving.responses import Guard, Refused
+from retina.serving.service import DetectOptions, Service
+
+_BINARY = {"type": "string", "format": "binary"}
+_BODY = {
+    "required": True,
+    "description": "The bytes of a JPEG, PNG, WebP, BMP or TIFF picture, or a form with it.",
+    "content": {
+        **{kind: {"schema": _BINARY} for kind in PICTURE_TYPES},
+        FORM_TYPE: {
+            "schema": {
+                "type": "object",
+                "properties": {PART: _BINARY},
+                "required": [PART],
+                "additionalProperties": False,
+            }
+        },
+    },
+}
+_PROBLEMS = {
+    400: "The body is empty, breaks off, or is no form as it should be.",
+    401: "The key is missing or wrong.",
+    403: "Without a key, only this machine and its own page are served.",
+    408: "The body came too slowly.",
+    413: "Too many bytes or pixels.",
+    415: "No picture of a format that is taken.",
+    422: "The query is wrong, or the picture cannot be decoded.",
+    429: "Too many requests are waiting.",
+    500: "The detector failed.",
+    503: "The service is stopping, or out of memory.",
+    504: "No answer in time.",
+}
+
+
+def make_app(service: Service, *, api_key: str | None = None) -> ASGIApp:
+    """The service as an ASGI application.
+
+    Args:
+        service: answers.
+        api_key: what requests must give; None serves only this machine.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="Retina",
+        version=service.version,
+        description=f"Finds objects in pictures with the detector {service.name}.",
+        lifespan=lifespan,
+        docs_url=None,  # its pages would load scripts from elsewhere
+        redoc_url=None,
+    )
+    _add_detect(app, service)
+    _add_facts(app, service)
+    _add_page(app)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RequestValidationError, _wrong_query)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(Exception, _failed)
+    paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    return Guard(app, access=Access(api_key), metrics=service.metrics, paths=paths)
+
+
+def _add_detect(app: FastAPI, service: Service) -> None:
+    pictures = {kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png")}
+
+    @app.post(
+        "/v1/detect",
+        summary="Find objects in a picture",
+        response_model=DetectAnswer,
+        responses=_problems(*_PROBLEMS) | {200: {"content": pictures}},
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def detect(request: Request, options: Annotated[DetectOptions, Query()]) -> Response:
+        answer = await service.detect(request, options)
+        if isinstance(answer, bytes):
+            return Response(answer, media_type=f"image/{options.output}")
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    facts = model_answer(service.runtime, service.name, service.version, service.limits)
+
+    @app.get("/v1/model", summary="The detector", responses=_problems(401, 403))
+    async def model() -> ModelAnswer:
+        return facts
+
+    @app.get("/health/live", summary="Whether the process answers", responses=_problems(403))
+    async def live() -> HealthAnswer:
+        return HealthAnswer(status="alive")
+
+    @app.get(
+        "/health/ready",
+        summary="Whether requests are taken",
+        response_model=HealthAnswer,
+        responses=_problems(403) | {503: {"model": HealthAnswer, "description": "Not any more."}},
+    )
+    async def ready() -> JSONResponse:
+        stopping = service.admission.is_stopping
+        answer = HealthAnswer(status="stopping" if stopping else "ready")
+        return JSONResponse(answer.model_dump(), status_code=503 if stopping else 200)
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses=_problems(401, 403) | {200: {"content": {"text/plain": {}}}},
+    )
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    html, policy = page()
+
+    @app.get("/", include_in_schema=False)
+    async def show() -> HTMLResponse:
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {"model": Problem, "description": _PROBLEMS[status]} for status in sorted(statuses)
+    }
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return Refused(error)
+
+
+async def _wrong_query(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the query"
+    return Refused(Refusal(422, f"{where}: {first['msg']}"))
+
+
+async def _no_such_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = Refused(Refusal(error.status_code, f"{error.detail}; see /openapi.json"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """The traceback goes to the log by itself."""
+    return Refused(Refusal(500, "the detector failed on this picture; the log says why"))
