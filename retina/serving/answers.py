@@ -20,6 +20,8 @@ from retina.structures import Categories, Detections, OriginalId
 
 PictureFormat = Literal["jpeg", "png"]
 
+HealthStatus = Literal["alive", "broken", "ready", "stopping"]
+
 _JPEG_QUALITY = 92
 
 
@@ -87,7 +89,7 @@ class ModelAnswer(_Answer):
 class HealthAnswer(_Answer):
     """How the service is."""
 
-    status: Literal["alive", "ready", "stopping"]
+    status: HealthStatus
 
 
 class Problem(_Answer):

@@ -16,6 +16,7 @@ from retina.serving.access import Access
 from retina.serving.answers import (
     DetectAnswer,
     HealthAnswer,
+    HealthStatus,
     ModelAnswer,
     Problem,
     model_answer,
@@ -81,6 +82,7 @@ def make_app(service: Service, *, api_key: str | None = None) -> ASGIApp:
     )
     _add_detect(app, service)
     _add_facts(app, service)
+    _add_health(app, service)
     _add_page(app)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _wrong_query)
@@ -114,21 +116,6 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def model() -> ModelAnswer:
         return facts
 
-    @app.get("/health/live", summary="Whether the process answers", responses=_problems(403))
-    async def live() -> HealthAnswer:
-        return HealthAnswer(status="alive")
-
-    @app.get(
-        "/health/ready",
-        summary="Whether requests are taken",
-        response_model=HealthAnswer,
-        responses=_problems(403) | {503: {"model": HealthAnswer, "description": "Not any more."}},
-    )
-    async def ready() -> JSONResponse:
-        stopping = service.admission.is_stopping
-        answer = HealthAnswer(status="stopping" if stopping else "ready")
-        return JSONResponse(answer.model_dump(), status_code=503 if stopping else 200)
-
     @app.get(
         "/metrics",
         summary="Counters for Prometheus",
@@ -137,6 +124,32 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     )
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    responses = _problems(403) | {503: {"model": HealthAnswer, "description": "Not any more."}}
+
+    def told(holds: bool, status: HealthStatus, otherwise: HealthStatus) -> JSONResponse:
+        answer = HealthAnswer(status=status if holds else otherwise)
+        return JSONResponse(answer.model_dump(), status_code=200 if holds else 503)
+
+    @app.get(
+        "/health/live",
+        summary="Whether the process works; if not, start it anew",
+        response_model=HealthAnswer,
+        responses=responses,
+    )
+    async def live() -> JSONResponse:
+        return told(service.is_alive, "alive", "broken")
+
+    @app.get(
+        "/health/ready",
+        summary="Whether requests are taken",
+        response_model=HealthAnswer,
+        responses=responses,
+    )
+    async def ready() -> JSONResponse:
+        return told(not service.admission.is_stopping, "ready", "stopping")
 
 
 def _add_page(app: FastAPI) -> None:

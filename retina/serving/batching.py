@@ -26,7 +26,7 @@ Shape = tuple[int, int, int, int]
 Outcome = Detections | Exception
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     image: Tensor
     shape: Shape

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import torch
 from PIL import Image as PilImage
 from torch import Tensor
 
 from retina.datasets.image_files import identify, one_clear_error
 from retina.datasets.images import decode_identified
-from retina.errors import UnreadableImageError
+from retina.errors import TooManyPixelsError, UnreadableImageError
 from retina.serving.limits import Limits, Refusal
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
@@ -45,9 +46,11 @@ def decode_picture(data: bytes, limits: Limits) -> Tensor:
             )
         _refuse_bombs(opened, data, limits)
         pixels = decode_identified(opened, data, _NAME)
+    except TooManyPixelsError:
+        raise _too_large(limits) from None
     except UnreadableImageError as error:
         raise Refusal(422, str(error).removesuffix(_FIX)) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)
 
 
 _FIX = "; copy it again, or remove it from the set"
@@ -56,10 +59,13 @@ _FIX = "; copy it again, or remove it from the set"
 
 def _refuse_bombs(opened: PilImage.Image, data: bytes, limits: Limits) -> None:
     if opened.width * opened.height > limits.max_pixels:
-        raise Refusal(
-            413,
-            f"the picture has {opened.width} × {opened.height} pixels, more than "
-            f"{limits.max_pixels} in all; make it smaller, or send tiles",
-        )
+        raise _too_large(limits)
     if opened.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise Refusal(422, f"the JPEG has more than {MAX_SCANS} scans; save it anew")
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(
+        413,
+        f"the picture has more than {limits.max_pixels} pixels; make it smaller, or send tiles",
+    )

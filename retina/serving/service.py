@@ -88,12 +88,18 @@ class Service:
         self._batcher = Batcher(
             runtime, batch_size=batch_size, max_wait=max_wait, metrics=self.metrics
         )
+        self._batches: asyncio.Task[None] | None = None
         # Decoded pictures are large: those of the batch that runs, and those of the next one.
         self._slots = asyncio.Semaphore(2 * batch_size)
         self._pool = ThreadPoolExecutor(
             max_workers=min(_MOST_DECODERS, os.cpu_count() or 1),
             thread_name_prefix=PICTURE_THREADS,
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether batches are run; where they are not any more, only a new process helps."""
+        return self._batches is not None and not self._batches.done()
 
     def warm_up(self) -> None:
         """Run the detector once: the first picture takes longer, and nobody shall wait for that.
@@ -106,11 +112,11 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Ready for requests, for the ``with`` block."""
-        batches = asyncio.create_task(self._batcher.run())
+        self._batches = asyncio.create_task(self._batcher.run())
         try:
             yield
         finally:
-            batches.cancel()
+            self._batches.cancel()
             self._batcher.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
