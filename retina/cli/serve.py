@@ -118,7 +118,8 @@ def _check_packages() -> None:
 
     needed = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
     missing = [name for name in needed if find_spec(name) is None]
+    noun = "package" if len(missing) == 1 else "packages"
     if missing:
         raise UserError(
-            f"retina serve needs the packages {', '.join(missing)}; pip install 'retina[serve]'"
+            f"retina serve needs the {noun} {', '.join(missing)}; pip install 'retina[serve]'"
         )

@@ -1,9 +1,8 @@
-"""Bombs, slow and broken bodies, too much of everything: each is refused, and the rest is served."""
+"""Bombs, slow and broken bodies, too much of all: each is refused, and the rest is served."""
 
 from __future__ import annotations
 
 import http.client
-import resource
 import socket
 import struct
 import threading
@@ -164,17 +163,14 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(served: Run
     connection.close()
 
 
-def test_a_body_of_200_megabytes_is_refused_and_never_held(served: Running) -> None:
-    """Whether it says its size or not; who sends all of it can still read the answer."""
+def test_who_sends_all_of_a_body_that_is_too_large_can_read_the_answer(served: Running) -> None:
+    """Whether it says the size of it or not; 200 MB are sent in `test_command.py`."""
     piece = bytes(1_000_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for headers in ({}, {"Content-Length": "200000000"}):
-        pieces = (piece for _ in range(200))
+    for headers in ({}, {"Content-Length": "20000000"}):
+        pieces = (piece for _ in range(20))
         answer = served.ask("/v1/detect", pieces, "image/png", headers=headers)
         assert answer.status == 413
         assert "200000 bytes" in answer.json()["detail"]
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert after - before < 50_000  # kilobytes
 
 
 def raw(served: Running, *pieces: bytes, pause: float = 0.0) -> bytes:
