@@ -41,9 +41,8 @@ def decode_picture(data: bytes, limits: Limits) -> Tensor:
         with one_clear_error(_NAME):
             opened = identify(io.BytesIO(data), _NAME, FORMATS)
         if opened is None:
-            raise Refusal(
-                415, f"the body is no picture of {', '.join(FORMAT_NAMES)}, or badly damaged"
-            )
+            *most, last = FORMAT_NAMES
+            raise Refusal(415, f"this is no {', '.join(most)} or {last}, or it is badly damaged")
         _refuse_bombs(opened, data, limits)
         pixels = decode_identified(opened, data, _NAME)
     except TooManyPixelsError:

@@ -8,6 +8,8 @@ const make = (tag, properties = {}, ...children) => {
 
 const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** Black or white, whichever is read more easily on a colour. */
 const textOn = (color) => {
   const [red, green, blue] = [1, 3, 5].map((at) => {
@@ -20,9 +22,13 @@ const textOn = (color) => {
 
 const show = (id, isShown = true) => { byId(id).hidden = !isShown; };
 
-const tell = (text) => { byId("status").textContent = text; };
+/** Say how it stands, beside the buttons. */
+const tell = (text) => {
+  byId("status").textContent = text;
+  show("tools", text !== "" || !byId("copy").hidden);
+};
 
 const complain = (text) => {
-  byId("problem").textContent = text;
+  byId("problem").textContent = sentence(text);
   show("problem", text !== "");
 };

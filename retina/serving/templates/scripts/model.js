@@ -24,7 +24,7 @@ const loadModel = async () => {
   state.thresholds = ownThresholds();
   document.title = `${name} – Retina`;
   byId("name").textContent = name;
-  byId("about").textContent = `${categories.length === 1 ? "1 class" : `${categories.length} classes`} · Retina ${version}`;
+  byId("about").textContent = `${counted(categories.length, "class")} · Retina ${version}`;
   byId("accepted").textContent = `${formats.join(", ")}; up to ${limits.max_bytes / 1e6} MB, ${limits.max_pixels / 1e6} megapixels`;
   const key = state.key === "" ? "" : ' -H "X-API-Key: $RETINA_API_KEY"';
   byId("example").textContent = `curl -F file=@photo.jpg${key} ${location.origin}/v1/detect`;

@@ -28,7 +28,8 @@ const take = async (file) => {
     update();
   } catch (error) {
     if (turn !== state.turn) return;
-    tell("");
+    if (state.answer === null) tell("");
+    else update(); // what is seen is still the picture before
     complain(error.message);
     if (error.status === 401) show("key-form");
   } finally {
@@ -89,5 +90,9 @@ addEventListener("drop", (event) => {
   takeFirst(event.dataTransfer.files);
 });
 addEventListener("paste", (event) => takeFirst(event.clipboardData.files));
-addEventListener("resize", fitPicture);
+addEventListener("resize", () => {
+  if (state.answer === null) return;
+  fitPicture();
+  drawBoxes(shownDetections());
+});
 begin();

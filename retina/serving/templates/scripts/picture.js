@@ -1,4 +1,5 @@
 const CROWDED = 40; // more boxes than this show their names only under the pointer
+const NARROW = 76; // pixels of the screen; a narrower box shows only its score
 
 const colorOf = (id) => state.model.categories.find((one) => one.id === id).color;
 
@@ -26,7 +27,6 @@ const detect = (file, query) => {
 
 /** Make the picture as large as there is room for; a small one at most four times its size. */
 const fitPicture = () => {
-  if (state.answer === null) return;
   const { width, height } = state.answer.size;
   const style = getComputedStyle(byId("stage"));
   const room = byId("stage").clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
@@ -39,8 +39,9 @@ const fitPicture = () => {
 const boxOf = (detection) => {
   const { width, height } = state.answer.size;
   const [x, y, w, h] = detection.bbox;
-  const name = make("span", { textContent: `${detection.category_name} ${detection.score.toFixed(2)}` });
+  const name = make("span", {}, make("b", { textContent: `${detection.category_name} ` }), detection.score.toFixed(2));
   const box = make("div", { className: "box" }, name);
+  if ((w / width) * byId("frame").clientWidth < NARROW) box.classList.add("narrow");
   if (y / height < 0.06) box.classList.add("inside");
   if (x / width > 0.7) box.classList.add("leftward");
   const places = { left: x / width, top: y / height, width: w / width, height: h / height };

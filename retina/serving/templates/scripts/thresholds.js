@@ -27,10 +27,11 @@ const layThresholds = () => {
   const { categories } = state.model;
   byId("classes").replaceChildren(...categories.filter((one) => found.has(one.id)).map(rowOf));
   const rest = categories.filter((one) => !found.has(one.id)).map((one) => one.name);
-  byId("rest-title").textContent = `nothing found of ${rest.length === 1 ? "1 class" : `${rest.length} classes`}`;
+  byId("rest-title").textContent = `${counted(rest.length, "class")} without a detection`;
   byId("rest-names").textContent = rest.join(", ");
   show("rest", rest.length > 0);
   show("common", found.size > 1);
+  byId("hint").textContent = found.size > 0 ? "Each class is shown from its score on." : "";
 };
 
 const updateThresholds = (shown) => {
@@ -44,7 +45,7 @@ const updateThresholds = (shown) => {
     row.querySelector("input").value = threshold;
   }
   const own = ownThresholds();
-  byId("reset").disabled = [...own].every(([id, value]) => state.thresholds.get(id) === value);
+  show("reset", [...own].some(([id, value]) => state.thresholds.get(id) !== value));
   const values = new Set(state.thresholds.values());
   const [common] = values;
   byId("all-value").textContent = values.size === 1 ? common.toFixed(2) : "each its own";
