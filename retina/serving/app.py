@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from retina.serving.access import Access
+from retina.serving.access import OPEN_PATHS, Access
 from retina.serving.answers import (
     DetectAnswer,
     HealthAnswer,
@@ -88,6 +88,8 @@ def make_app(service: Service, *, api_key: str | None = None) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _wrong_query)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(Exception, _failed)
+    if api_key is not None:
+        _describe_key(app)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     return Guard(app, access=Access(api_key), metrics=service.metrics, paths=paths)
 
@@ -158,6 +160,18 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def show() -> HTMLResponse:
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+
+def _describe_key(app: FastAPI) -> None:
+    description = app.openapi()  # it is made once
+    description.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    for path, operations in description["paths"].items():
+        if path not in OPEN_PATHS:
+            for operation in operations.values():
+                operation["security"] = [{"bearer": []}, {"header": []}]
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
