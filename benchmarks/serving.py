@@ -9,8 +9,9 @@ all requests are made. A client that is answered asks again at once, so the numb
 load. Before them, two requests for each client warm up and do not count.
 
 Prints the median and the 99th percentile of the time from a request to the end of its answer, the
-pictures per second, the mean size of a batch, and how many requests were lost: those that were not
-answered with 200.
+pictures per second, the mean size of a batch, the time on a core that a picture takes the service
+(which other work on the machine hardly changes), and how many requests were lost: not answered with
+200.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import argparse
 import http.client
 import os
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -102,15 +102,19 @@ def ask_all(port: int, pictures: Sequence[bytes], num_requests: int, num_clients
     return Load(tuple(seconds), len(lost), wall)
 
 
-def batches_so_far(port: int) -> tuple[float, float]:
-    """Pictures that have run in batches so far, and batches."""
-    text = get(port, "/metrics")
-    found = [re.search(rf"^retina_batch_pictures_{name} (\S+)$", text, re.M) for name in _COUNTS]
-    pictures, batches = (float(one.group(1)) for one in found if one is not None)
-    return pictures, batches
+def counts_so_far(port: int) -> tuple[float, float, float]:
+    """Pictures that have run, the batches that they ran in, and the seconds of the cores."""
+    rows = (line.rpartition(" ") for line in get(port, "/metrics").splitlines())
+    values = {name: value for name, _, value in rows}
+    pictures, batches, cores = (float(values[name]) for name in _COUNTS)
+    return pictures, batches, cores
 
 
-_COUNTS = ("sum", "count")
+_COUNTS = (
+    "retina_batch_pictures_sum",
+    "retina_batch_pictures_count",
+    "process_cpu_seconds_total",
+)
 
 
 def get(port: int, path: str) -> str:
@@ -163,21 +167,21 @@ def main() -> None:
         f"{torch.__version__}, {torch.get_num_threads()} threads, {given.precision}; "
         f"{len(pictures)} pictures of {sum(map(len, pictures)) / len(pictures) / 1000:.0f} kB"
     )
-    print("| clients | batch size | p50 | p99 | pictures/s | mean batch | lost |")
-    print("|---|---|---|---|---|---|---|")
+    print("| clients | batch size | p50 | p99 | pictures/s | mean batch | on a core | lost |")
+    print("|---|---|---|---|---|---|---|---|")
     options = ("--max-wait-ms", str(given.max_wait_ms), "--precision", given.precision)
     for num_clients in given.clients:
         for batch_size in given.batch_sizes:
             with serving(given.detector, batch_size, options) as port:
                 ask_all(port, pictures, 2 * num_clients, num_clients)
-                before = batches_so_far(port)
+                before = counts_so_far(port)
                 load = ask_all(port, pictures, given.requests, num_clients)
-                ran, batches = (
-                    now - was for now, was in zip(batches_so_far(port), before, strict=True)
-                )
+                after = counts_so_far(port)
+            ran, batches, cores = (now - was for now, was in zip(after, before, strict=True))
             print(
                 f"| {num_clients} | {batch_size} | {load.percentile(50):.0f} ms | "
                 f"{load.percentile(99):.0f} ms | {load.per_second:.1f} | {ran / batches:.1f} | "
+                f"{1000 * cores / ran:.0f} ms | "
                 f"{load.num_lost} of {given.requests} |",
                 flush=True,
             )

@@ -38,9 +38,10 @@ def test_a_thousand_requests_are_all_answered(served: Running) -> None:
     assert load.num_lost == 0
     assert len(load.seconds) == 1000
     assert 0 < load.percentile(50) <= load.percentile(99) < 10_000
-    pictures, batches = benchmark.batches_so_far(served.port)
+    pictures, batches, cores = benchmark.counts_so_far(served.port)
     assert pictures == 1000
     assert 125 <= batches < 1000
+    assert cores > 0
 
 
 def test_what_is_refused_is_lost(served: Running) -> None:

@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be tried without a container runtime: read, and held against the package."""
+"""The Dockerfile, as far as it can be tried without containers: read, and beside the package."""
 
 from __future__ import annotations
 

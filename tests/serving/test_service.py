@@ -203,7 +203,7 @@ def test_without_a_key_other_pages_in_the_browser_are_refused(served: Running) -
         ("?max_detections=0", "max_detections"),
         ("?output=gif", "output"),
         ("?image_id=-1", "image_id"),
-        ("?treshold=0.5", "treshold"),
+        ("?threshold=0.5", "threshold"),
     ],
 )
 def test_a_wrong_query_is_told(query: str, what: str, served: Running) -> None:

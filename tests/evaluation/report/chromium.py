@@ -64,7 +64,7 @@ class Browser:
     def open(
         self, page: Path | str, *, width: int = 1440, height: int = 900, color_scheme: str = "light"
     ) -> None:
-        """Open a page, a file or an address, that says it is ready by ``data-ready`` on its root."""
+        """Open a page (a file or an address) that sets ``data-ready`` on its root when it is."""
         self.events.clear()
         self.send(
             "Emulation.setDeviceMetricsOverride",
