@@ -5,7 +5,7 @@
 #
 #   docker build --tag retina .
 #   docker run --rm --init --read-only --cap-drop ALL --security-opt no-new-privileges \
-#       --stop-timeout 15 --memory 4g --publish 127.0.0.1:8000:8000 --env RETINA_API_KEY \
+#       --stop-timeout 15 --memory 8g --publish 127.0.0.1:8000:8000 --env RETINA_API_KEY \
 #       --volume "$PWD/best.safetensors:/detector.safetensors:ro" retina
 
 FROM python:3.11-slim-bookworm AS build

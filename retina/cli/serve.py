@@ -40,7 +40,10 @@ def command(
         int, typer.Option("--queue", min=1, help="Requests held at a time; more are refused.")
     ] = 64,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds for a request, at most.")
+        float,
+        typer.Option(
+            "--timeout", min=0.1, help="Seconds for a request, half of them for its body."
+        ),
     ] = 30.0,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -77,7 +80,7 @@ def command(
         runtime,
         name=name,
         version=__version__,
-        limits=Limits(queue=queue, timeout=timeout),
+        limits=Limits(queue=queue, timeout=timeout, body_timeout=timeout / 2),
         batch_size=batch_size,
         max_wait=max_wait_ms / 1000,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -26,7 +26,9 @@ from retina.structures import Detections
 
 PICTURE_THREADS = "retina-serve-picture"
 
-_MOST_DECODERS = 4
+_DECODERS = 2
+"""Pictures that are decoded or drawn at a time: decoding a large one takes up to 2 GB."""
+
 _WARM_UP_SIDE = 64
 
 Result = TypeVar("Result")
@@ -91,10 +93,7 @@ class Service:
         self._batches: asyncio.Task[None] | None = None
         # Decoded pictures are large: those of the batch that runs, and those of the next one.
         self._slots = asyncio.Semaphore(2 * batch_size)
-        self._pool = ThreadPoolExecutor(
-            max_workers=min(_MOST_DECODERS, os.cpu_count() or 1),
-            thread_name_prefix=PICTURE_THREADS,
-        )
+        self._pool = ThreadPoolExecutor(max_workers=_DECODERS, thread_name_prefix=PICTURE_THREADS)
 
     @property
     def is_alive(self) -> bool:
@@ -113,6 +112,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Ready for requests, for the ``with`` block."""
         self._batches = asyncio.create_task(self._batcher.run())
+        self._batches.add_done_callback(_log_end)
         try:
             yield
         finally:
@@ -171,6 +171,13 @@ class Service:
 
     async def _in_pool(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _log_end(batches: asyncio.Task[None]) -> None:
+    if not batches.cancelled():
+        logging.getLogger(__name__).error(
+            "no batches are run any more", exc_info=batches.exception()
+        )
 
 
 async def _unless_gone(request: Request, answer: Awaitable[Result]) -> Result:

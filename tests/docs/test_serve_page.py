@@ -103,7 +103,7 @@ def test_the_limits_are_those_of_the_code(served: Running) -> None:
         f"| bytes of all bodies that are held | {limits.max_held_bytes / 1e6:.0f} MB",
         f"coming in, waiting or running | {limits.queue} | `--queue`",
         f"| seconds for a request | {limits.timeout:.0f} | `--timeout`",
-        f"| seconds for its body; for its head | {limits.body_timeout:.0f}; {HEAD_SECONDS:.0f} |",
+        f"for its body; for its head | {limits.body_timeout:.0f}; {HEAD_SECONDS:.0f} | `--timeout`",
         f"| detections of an answer | {limits.max_detections} |",
     ):
         assert row in PAGE

@@ -22,7 +22,7 @@ from tests.serving.running import (  # type: ignore[import-not-found]
 KEY = "the-key-of-the-service"
 PNG = encoded(scene())
 BOUNDED = settings(
-    max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 
@@ -74,7 +74,7 @@ def test_who_makes_up_a_key_is_refused_as_described(locked: Running) -> None:
         answered.append(case.call_and_validate(excluded_checks=WITHOUT).status_code)
 
     check(locked, ask, "/v1/detect", "/v1/model", "/metrics")
-    assert len(answered) >= 30
+    assert len(answered) >= 20
     assert set(answered) == {401}
 
 
@@ -88,5 +88,5 @@ def test_a_picture_is_answered_as_described_whatever_else_is_asked(served: Runni
         answered.append(response.status_code)
 
     check(served, ask, "/v1/detect")
-    assert answered.count(200) >= 10
+    assert answered.count(200) >= 6
     assert set(answered) <= {200, 400, 415, 422}

@@ -323,7 +323,7 @@ class Broken(BaseException):
     """What no detector raises; nothing else ends the task that runs the batches."""
 
 
-def test_a_service_that_runs_no_batches_any_more_says_so() -> None:
+def test_a_service_that_runs_no_batches_any_more_says_so(caplog: pytest.LogCaptureFixture) -> None:
     runtime = RectangleRuntime()
 
     def detect(images: Sequence[Tensor]) -> list[Detections]:
@@ -335,6 +335,7 @@ def test_a_service_that_runs_no_batches_any_more_says_so() -> None:
         assert service.detect(PNG).status == 504
         answer = service.ask("/health/live")
         assert (answer.status, answer.json()) == (503, {"status": "broken"})
+    assert "no batches are run any more" in caplog.text
 
 
 def test_a_connection_answers_many_requests(served: Running) -> None:
