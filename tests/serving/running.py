@@ -26,7 +26,7 @@ from retina.serving.server import Server, bind
 from retina.serving.service import Service
 from retina.structures import Categories, Detections
 
-PATIENCE = 30.0
+PATIENCE = 120.0  # seconds: a machine may be busy
 RED, GREEN = 0, 1
 SCORES = {RED: 0.75, GREEN: 0.5}
 

@@ -88,7 +88,7 @@ def ask(port: int, path: str, body: object = None, kind: str = "image/png") -> A
 @contextmanager
 def launched(port: int, process: Launched) -> Iterator[Launched]:
     """A process that answers at a port; it is ended in any case."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 2 * PATIENCE
     try:
         while True:
             try:

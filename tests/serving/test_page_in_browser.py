@@ -20,6 +20,7 @@ from tests.evaluation.report.chromium import (  # type: ignore[import-not-found]
 )
 from tests.serving.running import (  # type: ignore[import-not-found]
     GREEN_BOX,
+    PATIENCE,
     RED_BOX,
     RectangleRuntime,
     Running,
@@ -64,7 +65,7 @@ def open_page(browser: Browser, served: Running, *, width: int = 1440) -> None:
 
 
 def wait_for(browser: Browser, script: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not browser.run(script):
         assert time.monotonic() < deadline, script
         time.sleep(0.02)
