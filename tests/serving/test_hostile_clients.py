@@ -30,7 +30,7 @@ from tests.serving.running import (  # type: ignore[import-not-found]
 )
 
 PNG = encoded(scene())
-SMALL = Limits(max_bytes=200_000, max_pixels=10_000, body_timeout=0.4, queue=8)
+SMALL = Limits(max_bytes=200_000, max_pixels=10_000, queue=8)
 
 
 @pytest.fixture(scope="module")
@@ -192,27 +192,24 @@ def head(length: int, kind: str = "image/png") -> bytes:
     ).encode()
 
 
-def test_a_body_that_comes_too_slowly_is_given_up(
-    served: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retina.serving.responses.LINGER_SECONDS", 0.2)
-    started = time.monotonic()
-    assert raw(served, head(len(PNG)), PNG[:20]).startswith(b"HTTP/1.1 408 ")
-    assert raw(served, head(len(BODY), FORM), BODY[:20]).startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - started < 5
+    with running(RectangleRuntime(), limits=Limits(body_timeout=0.4)) as service:
+        assert raw(service, head(len(PNG)), PNG[:20]).startswith(b"HTTP/1.1 408 ")
+        assert raw(service, head(len(BODY), FORM), BODY[:20]).startswith(b"HTTP/1.1 408 ")
+        assert service.service.admission.num_inside == 0
+        assert service.service.admission.held_bytes == 0
 
 
 def test_a_head_that_comes_too_slowly_is_given_up(
     served: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.3)
-    started = time.monotonic()
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.8)
     assert raw(served) == b""
     dripping = [b"GET / HTTP/1.1\r\n", *(f"X-{n}: y\r\n".encode() for n in range(4))]
-    assert raw(served, *dripping, pause=0.06) == b""
+    assert raw(served, *dripping, pause=0.1) == b""
     after_an_answer = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert raw(served, after_an_answer, b"GET /hea", pause=0.05).count(b"HTTP/1.1") == 1
-    assert time.monotonic() - started < 4
 
 
 def test_what_is_no_http_is_refused(served: Running) -> None:
@@ -235,7 +232,7 @@ def test_a_client_that_goes_while_it_sends_leaves_nothing(served: Running) -> No
 def shut() -> Iterator[Running]:
     """A service of two places whose detector waits for its gate."""
     runtime = RectangleRuntime()
-    limits = Limits(queue=2, timeout=1.0, max_held_bytes=300_000)
+    limits = Limits(queue=2, timeout=PATIENCE, body_timeout=PATIENCE, max_held_bytes=300_000)
     with running(runtime, limits=limits, batch_size=1) as service:
         runtime.gate.clear()
         try:
@@ -263,12 +260,16 @@ def gate_of(service: Running) -> threading.Event:
     return runtime.gate
 
 
-def test_who_waits_too_long_is_told(shut: Running) -> None:
-    started = time.monotonic()
-    answer = shut.detect(PNG)
-    assert answer.status == 504
-    assert "1 s" in answer.json()["detail"]
-    assert 0.9 < time.monotonic() - started < 5
+def test_who_waits_too_long_is_told() -> None:
+    runtime = RectangleRuntime()
+    with running(runtime, limits=Limits(timeout=0.5)) as service:
+        runtime.gate.clear()
+        started = time.monotonic()
+        answer = service.detect(PNG)
+        runtime.gate.set()
+        assert answer.status == 504
+        assert "0.5 s" in answer.json()["detail"]
+        assert 0.5 <= time.monotonic() - started < PATIENCE / 2
 
 
 def test_many_large_bodies_at_a_time_are_refused(shut: Running) -> None:
@@ -306,7 +307,7 @@ def test_a_picture_that_the_detector_fails_on_takes_no_other_down(
 ) -> None:
     runtime = RectangleRuntime()
     with (
-        running(runtime, batch_size=4, max_wait=PATIENCE) as service,
+        running(runtime, limits=Limits(timeout=PATIENCE), max_wait=PATIENCE / 2) as service,
         ThreadPoolExecutor(4) as pool,
     ):
         pictures = [PNG, with_corner(255), PNG, with_corner(254)]
