@@ -129,6 +129,14 @@ def result(browser: Browser) -> Any:
     return json.loads(text(browser, "#text"))
 
 
+STAYS_INSIDE = """(() => {
+  const inner = document.querySelector("INNER");
+  const outer = inner.closest("section, aside").getBoundingClientRect();
+  const { left, right } = inner.getBoundingClientRect();
+  return left >= outer.left && right <= outer.right;
+})()"""
+
+
 def times(box: list[float]) -> list[float]:
     return [SCALE * side for side in box]
 
@@ -148,6 +156,9 @@ def test_a_picture_is_dropped_and_its_boxes_lie_on_it(
     shown = drawn(browser)
     assert shown[f"{NASTY} 0.50"] == pytest.approx(times(GREEN_BOX), abs=1.5)
     assert len(shown) == 2
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    for inner in ("#frame", "#text", "#example", "#copy"):
+        assert browser.run(STAYS_INSIDE.replace("INNER", inner)), inner
     assert browser.run("document.documentElement.scrollWidth") == width
     assert browser.complaints() == []
     assert not [one for one in browser.events if "javascriptDialog" in one.get("method", "")]

@@ -1,5 +1,8 @@
-const resultText = () =>
-  JSON.stringify({ detections: shownDetections(), size: state.answer.size }, null, 1);
+/** What the service answers at these thresholds, a detection a line. */
+const resultText = () => {
+  const rows = shownDetections().map((one) => `\n  ${JSON.stringify(one)}`);
+  return `{"detections": [${rows.join(",")}\n], "size": ${JSON.stringify(state.answer.size)}}`;
+};
 
 const copyResult = async () => {
   try {
