@@ -15,6 +15,7 @@ from retina.prediction.palette import color_of
 from retina.prediction.picture_size import WRITTEN_SIDE, scaled
 from retina.prediction.picture_size import size_of as size_of_picture
 from retina.runtime import Runtime
+from retina.serving.decoding import FORMAT_NAMES
 from retina.serving.limits import Limits
 from retina.structures import Categories, Detections, OriginalId
 
@@ -127,8 +128,6 @@ def detect_answer(
 
 def model_answer(runtime: Runtime, name: str, version: str, limits: Limits) -> ModelAnswer:
     """The detector for who asks."""
-    from retina.serving.decoding import FORMAT_NAMES
-
     categories = runtime.categories
     return ModelAnswer(
         name=name,
