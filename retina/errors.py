@@ -26,6 +26,10 @@ class UnreadableImageError(UserError):
     """One image file is missing, damaged, refused, or not the image that was annotated."""
 
 
+class TooManyPixelsError(UnreadableImageError):
+    """By its head, an image has more pixels than are decoded."""
+
+
 class RunError(RuntimeError):
     """A fault of the machine or of the run (disk full, out of memory, non-finite loss).
 

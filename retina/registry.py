@@ -48,6 +48,7 @@ COMMANDS = (
     Command(("info",), "retina.cli.info"),
     Command(("predict",), "retina.cli.predict"),
     Command(("export",), "retina.cli.export"),
+    Command(("serve",), "retina.cli.serve"),
     Command(("data", "synth"), "retina.cli.data_synth"),
     Command(("data", "check"), "retina.cli.data_check"),
     Command(("data", "stats"), "retina.cli.data_stats"),

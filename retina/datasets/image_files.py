@@ -17,7 +17,7 @@ import cv2
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
-from retina.errors import UnreadableImageError, UserError
+from retina.errors import TooManyPixelsError, UnreadableImageError, UserError
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused, since a small file can claim to hold any number of pixels: Pillow's
@@ -137,20 +137,27 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow can read."""
+def _known_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that this build of Pillow can read."""
     PilImage.init()
-    return tuple(name for name in FORMATS if name in PilImage.OPEN)
+    return tuple(name for name in formats if name in PilImage.OPEN)
 
 
-def identify(file: IO[bytes], path: Path | str) -> PilImage.Image | None:
+def identify(
+    file: IO[bytes], path: Path | str, formats: tuple[str, ...] = FORMATS
+) -> PilImage.Image | None:
     """The image as Pillow knows it, not decoded yet; None if Pillow does not know its format.
 
+    Args:
+        file: the image.
+        path: for messages.
+        formats: some of `FORMATS`; all others are not known.
+
     Raises:
-        UnreadableImageError: by its head it has too many pixels.
+        TooManyPixelsError: by its head it has too many pixels.
     """
     try:
-        opened = PilImage.open(file, formats=_known_formats())
+        opened = PilImage.open(file, formats=_known_formats(formats))
     except UnidentifiedImageError:
         file.seek(0)
         return None
@@ -166,9 +173,9 @@ def _about(path: Path | str, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror, str(path))
 
 
-def too_large(path: Path | str) -> UnreadableImageError:
+def too_large(path: Path | str) -> TooManyPixelsError:
     """The error of an image with more than `MAX_PIXELS`."""
-    return UnreadableImageError(
+    return TooManyPixelsError(
         f"{path}: the image claims to hold more than {MAX_PIXELS} pixels; where it is not broken, "
         f"{SMALLER}"
     )

@@ -148,6 +148,26 @@ def decode_data(
     return _oriented(_pixels(opened, data, path), orientation)
 
 
+def decode_identified(opened: PilImage.Image, data: bytes, name: str) -> Image:
+    """The pixels of an image that `identify` has looked at, by the rules for files.
+
+    Args:
+        opened: what `identify` gave of ``data``.
+        data: the whole file.
+        name: for messages.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB, the EXIF orientation applied.
+
+    Raises:
+        UnreadableImageError: it is broken or cut off.
+    """
+    with one_clear_error(name):
+        orientation = _header(opened, name).orientation
+        pixels = _oriented(_pixels(opened, data, name), orientation)
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
 def orientation_to_apply(header: ImageHeader, expected_size: Size | None, path: Path | str) -> int:
     """The EXIF orientation to turn an image by, so that it has its annotated size.
 

@@ -62,9 +62,9 @@ class Browser:
         return json.loads(message)
 
     def open(
-        self, path: Path, *, width: int = 1440, height: int = 900, color_scheme: str = "light"
+        self, page: Path | str, *, width: int = 1440, height: int = 900, color_scheme: str = "light"
     ) -> None:
-        """Open a page that says when it is ready by ``data-ready`` on its root."""
+        """Open a page (a file or an address) that sets ``data-ready`` on its root when it is."""
         self.events.clear()
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -75,10 +75,10 @@ class Browser:
         )
         features = [{"name": "prefers-color-scheme", "value": color_scheme}]
         self.send("Emulation.setEmulatedMedia", media="", features=features)
-        self.send("Page.navigate", url=path.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         deadline = time.monotonic() + TIMEOUT
         while self.run("document.documentElement?.dataset.ready") is None:
-            assert time.monotonic() < deadline, f"{path} is not ready: {self.complaints()}"
+            assert time.monotonic() < deadline, f"{page} is not ready: {self.complaints()}"
             time.sleep(0.02)
 
     def run(self, script: str) -> Any:

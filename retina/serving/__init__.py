@@ -1,0 +1,1 @@
+"""A detector behind HTTP: the service of ``retina serve``, and its page."""
