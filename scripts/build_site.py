@@ -4,7 +4,7 @@
 
 The pages lie where they are read on a code host, too: docs/, benchmarks/ and the files beside them.
 They are copied to build/pages as they lie, so that every link between them holds, and Zensical makes
-the site of mkdocs.yml. The result opens from a folder, a USB stick or any web server, and asks no
+the site of mkdocs.yml. The pages open from a folder or any web server (which the search needs), and ask no
 other host for anything.
 """
 
@@ -46,9 +46,16 @@ def stage(folder: Path) -> None:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
     for name in FILES:
         shutil.copy(REPOSITORY / name, folder / name)
+    for page in folder.rglob("*.md"):
+        page.write_text(_piped(page.read_text(encoding="utf-8")), encoding="utf-8")
     for notebook in folder.rglob("*.ipynb"):
         page = notebook_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
         notebook.with_suffix(".md").write_text(page, encoding="utf-8")
+
+
+def _piped(page: str) -> str:
+    """A page whose code in tables has bare pipes: code hosts want them escaped, Zensical does not."""
+    return re.sub(r"`[^`\n]*`", lambda code: code[0].replace("\\|", "|"), page)
 
 
 def notebook_page(notebook: dict[str, Any], name: str) -> str:
