@@ -2,10 +2,10 @@
 
     python scripts/build_site.py [--output build/site]
 
-The pages lie where they are read on a code host, too: docs/, benchmarks/ and the files beside them.
-They are copied to build/pages as they lie, so that every link between them holds, and Zensical makes
-the site of mkdocs.yml. The pages open from a folder or any web server (which the search needs), and ask no
-other host for anything.
+The pages lie where they are read on a code host, too: docs/, benchmarks/ and the files beside
+them. They are copied to build/pages as they lie, so that every link between them holds, and
+Zensical makes the site of mkdocs.yml. The pages open from a folder or any web server (which the
+search needs), and ask no other host for anything.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ def stage(folder: Path) -> None:
     for name in FILES:
         shutil.copy(REPOSITORY / name, folder / name)
     for page in folder.rglob("*.md"):
-        page.write_text(_piped(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(_for_the_site(page.read_text(encoding="utf-8")), encoding="utf-8")
     for notebook in folder.rglob("*.ipynb"):
         page = notebook_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
         notebook.with_suffix(".md").write_text(page, encoding="utf-8")
 
 
-def _piped(page: str) -> str:
-    """A page whose code in tables has bare pipes: code hosts want them escaped, Zensical does not."""
-    return re.sub(r"`[^`\n]*`", lambda code: code[0].replace("\\|", "|"), page)
+def _for_the_site(page: str) -> str:
+    """A page with what differs from a code host: bare pipes in code, and pages for notebooks."""
+    bare = re.sub(r"`[^`\n]*`", lambda code: code[0].replace("\\|", "|"), page)
+    return bare.replace(".ipynb)", ".md)")
 
 
 def notebook_page(notebook: dict[str, Any], name: str) -> str:
@@ -99,7 +100,9 @@ def menu(config: Path) -> set[str]:
 def _leaves(node: Any) -> Iterator[str]:
     if isinstance(node, str):
         yield node
-    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+    for inner in (
+        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    ):
         yield from _leaves(inner)
 
 

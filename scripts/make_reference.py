@@ -1,4 +1,4 @@
-"""Write what is made from the schema of the config: configs/schema.json and docs/config-reference.md.
+"""Write what is made from the configs: configs/schema.json and docs/config-reference.md.
 
     python scripts/make_reference.py
 
@@ -30,9 +30,9 @@ EXTENDS = {
 }
 INTRODUCTION = """# Every key of a config
 
-Made from the schema that every config is checked against, by `scripts/make_reference.py`. How files,
-presets and overrides are laid over each other is told in [configuration](configuration.md), which also
-says when to use which.
+Made from the schema that every config is checked against, by `scripts/make_reference.py`. How
+files, presets and overrides are laid over each other, and when to use which key, is told in
+[configuration](configuration.md).
 
 - A key is written as its dotted path on the command line, `training.epochs=3`, and nested in YAML.
 - Sizes are in pixels, times in the unit that the key names, fractions from 0 to 1.
@@ -40,16 +40,16 @@ says when to use which.
 - Of several types, or words, that stand side by side a key takes any.
 - A mapping with several kinds takes the kind of its default where none is said.
 
-Editors that know JSON schemas complete these keys and check them while you type, if the first line of
-a config says where the schema is; `retina init` writes it:
+Editors that know JSON schemas complete these keys and check them while you type, if the first line
+of a config says where the schema is; `retina init` writes it:
 
 ```yaml
 # yaml-language-server: $schema=/…/retina/configs/schema.json
 ```
 
-VS Code does so with the YAML extension of Red Hat, and so do the editors with `yaml-language-server`. The
-schema demands no key, since each may come from a preset or from the file that `extends` names; what is
-missing is told by `retina train` and `retina doctor`.
+VS Code does so with the YAML extension of Red Hat, and so do the editors with
+`yaml-language-server`. The schema demands no key, since each may come from a preset or from the
+file that `extends` names; what is missing is told by `retina train` and `retina doctor`.
 """
 
 
