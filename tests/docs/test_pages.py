@@ -118,6 +118,18 @@ def test_the_api_pages_name_what_is_public() -> None:
     assert not missing
 
 
+def test_the_defaults_of_the_losses_are_as_told() -> None:
+    text = (REPOSITORY / "docs" / "api-losses.md").read_text()
+    values = {"focal_parameters": (0.25, 2.0), "equalized_focal": (8.0,), "quality": (2.0,)}
+    values |= {"box": (1 / 9,), "class_balance": (0.999,)}
+    for name, expected in values.items():
+        module = importlib.import_module(f"retina.losses.{name}")
+        found = {value for key, value in vars(module).items() if key.startswith("DEFAULT_")}
+        assert {*expected} <= found, name
+    told = ("`DEFAULT_ALPHA` is 0.25", "`DEFAULT_GAMMA` 2.0", "`DEFAULT_SCALE` 8.0", "1/9", "0.999")
+    assert all(words in text for words in told)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_threads_are_cited_by_their_number(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
