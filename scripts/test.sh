@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check, from a fresh checkout: makes .venv, installs, then style, types, structure, spelling
-# and tests. `scripts/test.sh --all` runs the slow tests too; further arguments go to pytest.
+# Every check, from a fresh checkout: makes .venv, installs, then style, types, structure, spelling,
+# documentation and tests. `scripts/test.sh --all` runs the slow tests too; further arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,6 +23,8 @@ echo "== import-linter"
 "$bin/lint-imports" --no-logo
 echo "== codespell"
 "$bin/codespell"
+echo "== documentation"
+"$bin/python" scripts/build_site.py
 echo "== pytest"
 # A process for each core, up to eight; one that has done its part of the tests takes of the others.
 cores=$(getconf _NPROCESSORS_ONLN)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -49,9 +49,20 @@ class SmallBackboneConfig(BackboneConfig):
         return SmallBackbone()
 
 
-@contextmanager
-def small_backbone_listed() -> Iterator[None]:
+def small_backbone_listed() -> AbstractContextManager[None]:
     """Let configs name the small backbone."""
+    return _backbones(lambda kinds: (*kinds, SmallBackboneConfig))
+
+
+def small_backbone_unlisted() -> AbstractContextManager[None]:
+    """Let configs name only what is shipped, also where the small backbone is listed."""
+    return _backbones(lambda kinds: tuple(one for one in kinds if one is not SmallBackboneConfig))
+
+
+@contextmanager
+def _backbones(
+    change: Callable[[tuple[type[Config], ...]], tuple[type[Config], ...]],
+) -> Iterator[None]:
     (mark,) = (
         mark for mark in ModelConfig.model_fields["backbone"].metadata if isinstance(mark, OneOf)
     )
@@ -68,7 +79,7 @@ def small_backbone_listed() -> Iterator[None]:
         ):
             model.model_rebuild(force=True)
 
-    rebuild((*before, SmallBackboneConfig))
+    rebuild(change(before))
     try:
         yield
     finally:

@@ -19,7 +19,13 @@ from retina.configuration.composition import apply_override, merge, read_preset,
 from retina.configuration.errors import ConfigError
 from retina.configuration.loading import compose, load_config, to_yaml, validate
 from retina.configuration.schema import Config, OneOf, Tree
-from retina.configuration.shipped import PRESETS, find_config, preset_names, shipped_configs
+from retina.configuration.shipped import (
+    PRESETS,
+    find_config,
+    preset_names,
+    schema_line,
+    shipped_configs,
+)
 from retina.configuration.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
@@ -41,6 +47,7 @@ __all__ = [
     "preset_names",
     "read_preset",
     "read_tree",
+    "schema_line",
     "shipped_configs",
     "to_yaml",
     "validate",

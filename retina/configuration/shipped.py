@@ -30,3 +30,8 @@ def find_config(name: Path, *, beside: Path = Path()) -> Path:
 def preset_names(folder: Path = PRESETS) -> list[str]:
     """What ``preset: NAME`` may name."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def schema_line() -> str:
+    """The first line of a config that editors complete and check: where its JSON schema lies."""
+    return f"# yaml-language-server: $schema={(shipped_configs() / 'schema.json').as_uri()}\n"

@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from retina.configuration import PRESETS, Config, load_config
 from retina.datasets import AnyDatasetConfig, DatasetConfig, SourceConfig
@@ -57,6 +64,7 @@ StartSource = Annotated[
     DetectorSource,
     PlainValidator(partial(detector_given, argument="a detector")),
     PlainSerializer(as_text, when_used="json"),
+    WithJsonSchema({"type": "string"}, mode="validation"),
 ]
 """`DetectorSource` as a key of a config."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from retina.configuration import Tree, apply_override
+from retina.configuration import Tree, apply_override, schema_line
 from retina.errors import UserError
 from retina.experiment.recipe.choices import Recipe
 from retina.experiment.recipe.choosing import choose_recipe
@@ -67,4 +67,4 @@ def write_recipe(recipe: Recipe, facts: Facts, path: Path, command: str) -> None
         *(f"{line}." for line in facts.left_out),
         f"Change what you know better, then: {command}",
     )
-    write_text(path, text)
+    write_text(path, schema_line() + text)

@@ -27,6 +27,7 @@ class ResNetConfig(BackboneConfig):
 
     kind: Literal["resnet"] = "resnet"
     name: ResNetName = "resnet50"
+    """torchvision's name of the network."""
 
     classifier: ClassVar[str] = "fc."
 
