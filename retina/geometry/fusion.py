@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from retina.geometry.boxes import pairwise_iou
 from retina.geometry.suppression import suppress
@@ -13,8 +14,8 @@ from retina.structures import Detections
 Merge = Literal["nms", "weighted"]
 """How boxes of one object become one: see `fuse`."""
 
-_PAIRS = 2**22
-"""Overlaps that are computed at a time."""
+_AT_A_TIME = 128
+"""Boxes whose overlaps are computed together."""
 
 
 def fuse(
@@ -62,12 +63,15 @@ def _with_means(
     return Detections(boxes[order], scores[order], best.labels[order])
 
 
-def _nearest(
-    boxes: torch.Tensor, centers: torch.Tensor, iou_threshold: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each box the best it overlaps most, and whether that is more than the threshold."""
-    parts = torch.split(boxes, max(1, _PAIRS // max(1, len(centers))))
-    overlaps, group = zip(
-        *(pairwise_iou(part.double(), centers.double()).max(dim=1) for part in parts), strict=True
-    )
-    return torch.cat(group), torch.cat(overlaps) > iou_threshold
+def _nearest(boxes: Tensor, centers: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+    """Of each box the centre it overlaps most, and whether that is more than the threshold."""
+    group = torch.zeros(len(boxes), dtype=torch.int64)
+    overlap = torch.zeros(len(boxes), dtype=torch.float64)
+    # From left to right, so that a few boxes at a time meet only the centres around them.
+    for rows in torch.split(boxes[:, 0].argsort(stable=True), _AT_A_TIME):
+        left, right = boxes[rows, 0].min(), boxes[rows, 2].max()
+        near = ((centers[:, 2] > left) & (centers[:, 0] < right)).nonzero().flatten()
+        if len(near):
+            best = pairwise_iou(boxes[rows].double(), centers[near].double()).max(dim=1)
+            group[rows], overlap[rows] = near[best.indices], best.values
+    return group, overlap > iou_threshold

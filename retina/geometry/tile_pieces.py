@@ -210,10 +210,13 @@ def _members(object_of: IntArray) -> Iterator[tuple[int, IntArray]]:
 def _covered(seen: _Seen, boxes: FloatArray, is_alone: BoolArray, is_whole: BoolArray) -> BoolArray:
     """``(N,)``, which lone pieces lie in a better whole detection of their class."""
     covered = np.zeros(len(boxes), dtype=np.bool_)
-    whole = np.flatnonzero(is_whole)
-    for row in np.flatnonzero(is_alone):
-        is_better = seen.scores[whole] >= seen.scores[row]
-        better = whole[is_better & (seen.labels[whole] == seen.labels[row])]
-        inside = _areas(_intersection(boxes[row], boxes[better]))
-        covered[row] = (inside >= COVERED * _areas(boxes[row])).any()
+    whole, alone = np.flatnonzero(is_whole), np.flatnonzero(is_alone)
+    for view in np.unique(seen.view[alone]):
+        rows = alone[seen.view[alone] == view]
+        near = whole[_areas(_intersection(seen.windows[view], boxes[whole])) > 0]
+        is_better = seen.scores[near] >= seen.scores[rows][:, None]
+        is_better &= seen.labels[near] == seen.labels[rows][:, None]
+        inside = _areas(_intersection(boxes[rows][:, None], boxes[near]))  # (P, N)
+        is_inside = inside >= COVERED * _areas(boxes[rows])[:, None]
+        covered[rows] = (is_better & is_inside).any(axis=1)
     return covered
