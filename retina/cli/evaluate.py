@@ -297,13 +297,16 @@ def _run_detector(
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import file_of, load_runtime, taken_for
     from retina.runtime.detection_log import UNFINISHED, DetectionLog, file_sha256
+    from retina.runtime.files import is_export
 
     source = detector_given(name, "DETECTOR")
+    # An export gives as many as it gives, in each tile.
+    as_it_is = running.views.tile is not None and isinstance(source, Path) and is_export(source)
     runtime = load_runtime(
         source,
         device=running.device,
         precision=chosen_precision(running.precision),
-        max_detections=options.made_detections,
+        max_detections=None if as_it_is else options.made_detections,
     )
     print_lines(console, *taken_for(source))
     resolved = _resolved(source, runtime.categories, named)
@@ -311,7 +314,7 @@ def _run_detector(
     evaluator = build_evaluator(
         runtime,
         data.dataset,
-        max_detections=options.made_detections,
+        max_detections=options.coco_cap,
         batch_size=running.batch_size,
         num_workers=running.num_workers,
         backend=options.backend,
@@ -321,6 +324,7 @@ def _run_detector(
         "precision": chosen_precision(running.precision),
         "detections per image": options.made_detections,
         "views": running.views.to_json(),
+        "batch size": running.batch_size,  # images of several sizes are padded to one
     }
     looking = running.views.wrap(runtime, batch_size=running.batch_size)
     with sharing_processes(pick_device(running.device).type):
@@ -358,8 +362,7 @@ def _run_detector(
             overlap=overlap_with_training(training_config(source), data.dataset),
             speed=None if running.views else measured_speed(runtime, data.dataset),
         )
-    coco = result.metrics if result.metrics.max_detections == options.coco_cap else None
-    return _Scored(data.images, data.arrays(result), about, coco, plain)
+    return _Scored(data.images, data.arrays(result), about, result.metrics, plain)
 
 
 def _gain(views: Views, with_them: DetectionMetrics, without: DetectionMetrics) -> str:

@@ -129,6 +129,7 @@ def command(
                 "detector": file_sha256(file_of(source)),
                 "precision": precision,
                 "views": views.to_json(),
+                "batch size": batch_size,  # images of several sizes are padded to one
             },
         )
         with progress(console, "predicting", len(found.inputs)) as advance:

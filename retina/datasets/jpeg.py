@@ -9,6 +9,7 @@ import re
 from PIL import Image as PilImage
 
 _END = b"\xff\xd9"
+_SCAN_MARKER = b"\xff\xda"
 _FRAME, _SCAN = "frame", "scan"
 _KINDS = {
     **{n: _FRAME for n in range(0xC0, 0xD0) if n not in (0xC4, 0xC8, 0xCC)},
@@ -35,6 +36,15 @@ def whole_jpeg(data: bytes) -> bytes | None:
         return None
     # Compressed pixels never contain that marker.
     return data if data.find(_END, first_scan) >= 0 else _ended(data)
+
+
+def num_scans(data: bytes) -> int:
+    """How many scans a JPEG has; what cameras append behind its end is no part of it."""
+    first = _first_scan(data)
+    if first is None:
+        return data.count(_SCAN_MARKER)
+    end = data.find(_END, first)
+    return data.count(_SCAN_MARKER, first, end if end >= 0 else len(data))
 
 
 def _first_scan(data: bytes) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retina.distributed import barrier, done_by_main, is_main_process, rank, world_size
-from retina.errors import UserError
+from retina.errors import RunError, UserError
 from retina.prediction.inputs import Input, free_stems
 from retina.prediction.outputs import (
     DATA_SETS,
@@ -24,6 +24,7 @@ from retina.prediction.share import Share
 from retina.runtime.detection_log import UNFINISHED, DetectionLog
 from retina.storage import make_folder
 from retina.structures import OriginalId
+from retina.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +127,28 @@ def predict_files(
     remaining = [item for item in range(len(inputs)) if item not in log.done]
     try:
         share.predict(remaining[rank() :: world_size()])
+        log.close()  # for those who read it on another machine
         barrier()
     except BaseException:
         log.close()
         if is_main_process() and "json" in options.save:
             RUN_OUTPUTS["json"](results)
         raise
-    log.close()
     return _write_all(results, options.save) if is_main_process() else None
 
 
 def _write_all(results: Results, save: Sequence[str]) -> PredictionRun:
-    """Write what is about all images, and take away what was kept to go on with."""
+    """Write what is about all images, and take away what was kept to go on with.
+
+    Raises:
+        RunError: what another process has found has not arrived here.
+    """
+    num_lost = len(results.place.inputs) - len(results.log.items_known())
+    if num_lost:
+        raise RunError(
+            f"{results.log.folder}: another process should have written there about "
+            f"{counted(num_lost, 'input')}, and nothing has arrived; go on with --resume"
+        )
     for name in save:
         if name in RUN_OUTPUTS:
             RUN_OUTPUTS[name](results)
@@ -152,15 +163,15 @@ def _write_all(results: Results, save: Sequence[str]) -> PredictionRun:
 
 
 def _prepare(place: Place, options: PredictionOptions) -> None:
-    sources = {one.file.resolve() for one in place.inputs if one.file is not None}
-    pictures = (place.folder / f"{stem}.jpg" for stem in place.stems)
+    sources = {one.source.resolve() for one in place.inputs if one.source is not None}
+    pictures = (place.folder / f"{stem}{end}" for stem in place.stems for end in (".jpg", ".mp4"))
     if "pictures" in options.save and any(path.resolve() in sources for path in pictures):
         raise UserError(
-            f"{place.folder}: the pictures would replace the images; choose another folder"
+            f"{place.folder}: what is written would replace what is read; choose another folder"
         )
     make_folder(place.folder)
     there = [name for name in options.save if name in DATA_SETS and (place.folder / name).exists()]
-    if there and not options.resume:
+    if there and not (options.resume and DetectionLog(place.work).is_there):
         raise UserError(
             f"{place.folder}: holds {', '.join(there)} already, and data sets are not mixed; "
             "choose another folder, or remove what is there"

@@ -53,6 +53,11 @@ class Input(ABC):
         """The image file that it is, else None."""
         return None
 
+    @property
+    def source(self) -> Path | None:
+        """The file that it is read from, which nothing may be written over."""
+        return self.file
+
     @abstractmethod
     def shots(self) -> Iterator[Shot]:
         """Its images, in their order, at least one."""

@@ -98,24 +98,34 @@ class Share:
     def _detect(self, batch: Sequence[_Decoded]) -> Iterator[tuple[_Decoded, Detections]]:
         """What is in each image; nothing in those that could not be read."""
         images = [one.image for one in batch if isinstance(one.image, np.ndarray)]
-        found = iter(
-            self._predictor.predict(images, self._score_threshold, batch_size=max(1, len(images)))
-        )
-        for one in batch:
-            if one.image is None:
-                yield one, no_detections()
-            elif isinstance(one.image, LargeTiff):
-                yield self._detect_in_file(one, one.image)
-            else:
-                yield one, next(found)
-
-    def _detect_in_file(self, one: _Decoded, image: LargeTiff) -> tuple[_Decoded, Detections]:
-        """What is in a file that is read part by part, each of which may turn out to be broken."""
         try:
-            (found,) = self._predictor.predict([image], self._score_threshold)
-        except UnreadableImageError as error:
+            found = iter(self._predict(images))
+        except UserError:  # a detector may refuse an image for its size: the others are found
+            yield from (self._detect_one(one) for one in batch)
+            return
+        for one in batch:
+            if isinstance(one.image, np.ndarray):
+                yield one, next(found)
+            else:
+                yield self._detect_one(one)
+
+    def _detect_one(self, one: _Decoded) -> tuple[_Decoded, Detections]:
+        """What is in an image by itself, or in a file of which each part may prove to be broken."""
+        if one.image is None:
+            return one, no_detections()
+        try:
+            (found,) = self._predict([one.image])
+        except UnreadableImageError as error:  # names its file
             return replace(one, image=None, failure=str(error)), no_detections()
+        except UserError as error:
+            failure = f"{self._inputs[one.item].name}: {error}"
+            return replace(one, image=None, failure=failure), no_detections()
         return one, found
+
+    def _predict(self, images: Sequence[Picture | LargeTiff]) -> list[Detections]:
+        return self._predictor.predict(
+            list(images), self._score_threshold, batch_size=max(1, len(images))
+        )
 
     def _write(self, pair: tuple[_Decoded, Detections]) -> tuple[LoggedImage, list[Later]]:
         """Write about one image; whatever fails, what was found is worth more."""
@@ -155,7 +165,7 @@ class Share:
     def _with_failure(self, logged: LoggedImage, error: Exception) -> LoggedImage:
         reason = " ".join(str(error).split()) or type(error).__name__
         name = self._inputs[logged.item].name
-        told = f"{name}: no picture of it (its objects are in detections.json): {reason}"
+        told = f"{name}: it could not be written about, but what was found in it is kept: {reason}"
         return replace(logged, failure=told)
 
 

@@ -70,6 +70,11 @@ class Video(Input):
         return self.path.stem
 
     @property
+    def source(self) -> Path:
+        """Its path."""
+        return self.path
+
+    @property
     def identity(self) -> str:
         """Its path and the stride."""
         return f"{self.path.absolute()} by {self.stride}"

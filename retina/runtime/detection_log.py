@@ -93,6 +93,15 @@ class DetectionLog:
 
         return cls(folder, done_by_main(prepare))
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.folder / _SETTINGS).is_file()
+
+    def items_known(self) -> frozenset[int]:
+        """The items that something is known of by now, be it that they cannot be read."""
+        return frozenset(item for item, _ in self._places())
+
     def items_done(self) -> frozenset[int]:
         """The items that are done by now."""
         return frozenset(item for item, frame in self._places() if frame == _LAST)
@@ -168,6 +177,11 @@ def _prepare(folder: Path, settings: Mapping[str, object], *, resume: bool) -> N
                 "to go on, or leave --resume away to begin anew"
             )
         return
+    if folder.is_dir() and any(folder.iterdir()) and not file.is_file():
+        raise UserError(
+            f"{folder}: is where a run keeps what it has found, and something else is in it; "
+            "choose another --output"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     write_text(file, json.dumps(wanted, indent=2) + "\n")
@@ -182,8 +196,12 @@ def _settings_in(file: Path) -> dict[str, Any]:
 
 
 def stopped_run(folder: Path, *, resume: bool) -> list[str]:
-    """A line on the log that is in a folder before a run begins there; none without one."""
-    done = len(DetectionLog(folder).items_done()) if (folder / _SETTINGS).is_file() else 0
+    """A line on the log that is in a folder before a run begins there; none without one.
+
+    All processes together: the next that comes may begin anew.
+    """
+    log = DetectionLog(folder)
+    done = done_by_main(lambda: len(log.items_done()) if log.is_there else 0)
     if not done:
         return []
     what = "going on" if resume else "beginning anew (--resume would go on)"

@@ -120,7 +120,7 @@ class TiledRuntime(Runtime):
         sizes = [_size_of(image) for image in images]
         tiles = [tile_windows(size, self.tile, self.overlap) for size in sizes]
         whole_views = [
-            _View(row, whole_window(sizes[row]), is_whole=True)
+            _View(row, whole_window(sizes[row]), is_whole=len(windows) > 1)
             for row, windows in enumerate(tiles)
             if self.full_image or len(windows) == 1
         ]

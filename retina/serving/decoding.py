@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retina.datasets.image_files import identify, one_clear_error
 from retina.datasets.images import decode_identified
+from retina.datasets.jpeg import num_scans
 from retina.errors import TooManyPixelsError, UnreadableImageError
 from retina.serving.limits import Limits, Refusal
 
@@ -24,7 +25,6 @@ MAX_SCANS = 64
 """Of a JPEG: a progressive one has about ten, and each costs a pass over all pixels, though it may
 be a few bytes long."""
 
-_START_OF_SCAN = b"\xff\xda"
 _NAME = "the picture"
 
 
@@ -59,7 +59,7 @@ _FIX = "; copy it again, or remove it from the set"
 def _refuse_bombs(opened: PilImage.Image, data: bytes, limits: Limits) -> None:
     if opened.width * opened.height > limits.max_pixels:
         raise _too_large(limits)
-    if opened.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > MAX_SCANS:
+    if opened.format in ("JPEG", "MPO") and num_scans(data) > MAX_SCANS:
         raise Refusal(422, f"the JPEG has more than {MAX_SCANS} scans; save it anew")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Literal, TypeVar
 
 import torch
@@ -106,7 +106,8 @@ class Service:
         Raises:
             RunError: memory ran out.
         """
-        self.runtime.detect([torch.zeros(3, _WARM_UP_SIDE, _WARM_UP_SIDE, dtype=torch.uint8)])
+        with suppress(UserError):  # an export may take images of one shape only
+            self.runtime.detect([torch.zeros(3, _WARM_UP_SIDE, _WARM_UP_SIDE, dtype=torch.uint8)])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,8 +130,11 @@ class Service:
             Refusal: there is none, and why.
         """
         async with self.admission.enter() as held:
-            data = await read_picture(request, self.limits, held)
-            return await _unless_gone(request, self._answer(data, held.release, options))
+            # No name here keeps the bytes once they are decoded.
+            answer = self._answer(
+                await read_picture(request, self.limits, held), held.release, options
+            )
+            return await _unless_gone(request, answer)
 
     async def _answer(
         self, data: bytes, release: Callable[[], None], options: DetectOptions

@@ -273,3 +273,35 @@ def test_what_is_no_evaluation_is_refused(
         assert done.code == 2, words
         assert told in done.err
         assert done.err.startswith("error: ")
+
+
+def test_one_truth_whose_formats_number_the_classes_otherwise(
+    run: Run, truth: Path, tmp_path: Path
+) -> None:
+    tree = json.loads(truth.read_text())
+    tree["categories"] = [{"id": 1, "name": "b"}, {"id": 2, "name": "a"}]
+    for one in tree["annotations"]:
+        one["category_id"] = 1 + one["id"] % 2
+    found = [{"image_id": i, "category_id": 1 + i % 2} for i in range(NUM_IMAGES)]
+    rows = [one | {"bbox": [10, 10, 40, 40], "score": 0.8} for one in found]
+    folders = []
+    for name, new_id in (("as", {1: 1, 2: 2}), ("swapped", {1: 2, 2: 1})):
+        changed = json.loads(json.dumps(tree))
+        for one in changed["categories"]:
+            one["id"] = new_id[one["id"]]
+        for one in changed["annotations"]:
+            one["category_id"] = new_id[one["category_id"]]
+        (tmp_path / f"{name}.json").write_text(json.dumps(changed))
+        swapped = [row | {"category_id": new_id[int(row["category_id"])]} for row in rows]
+        (tmp_path / f"{name}_found.json").write_text(json.dumps(swapped))
+        folders.append(tmp_path / name)
+        done = run(
+            "evaluate", "--detections", tmp_path / f"{name}_found.json", "--annotations",
+            tmp_path / f"{name}.json", "--output", folders[-1], "--no-report",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    done = run("compare", *folders, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    (pair,) = json.loads((tmp_path / "out/comparison.json").read_text())["pairs"]
+    assert pair["numbers"]["AP"]["change"] == 0
+    assert "they are not of one evaluation" not in done.out

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retina.errors import RunError
+from retina.errors import RunError, UserError
 from retina.modeling.preprocess import PreprocessConfig
 from retina.runtime import Runtime
 from retina.structures import Categories, Detections
@@ -82,7 +82,7 @@ def test_a_picture_that_fails_loses_no_result(tmp_path: Path) -> None:
     run = predict(files, tmp_path / "out", WholeImage(), batch_size=2)
     assert run.num_images == 4
     assert set(results(tmp_path / "out")) == {"a.png", "b.png", "c.png", long.name}
-    without = "no picture of it (its objects are in detections.json): "
+    without = "it could not be written about, but what was found in it is kept: "
     expected = (f"{paths[1]}: {without}", f"{long}: {without}", f"{tmp_path}/broken.png: is no")
     for failure, start in zip(run.failures, expected, strict=True):
         assert failure.startswith(start)
@@ -101,3 +101,20 @@ def test_what_was_found_before_the_run_broke_off_is_kept(tmp_path: Path) -> None
     with pytest.raises(RunError, match="out of memory"):
         predict(paths, tmp_path / "out", WholeImage(fatal=50), batch_size=2)
     assert set(results(tmp_path / "out")) == {"30.png", "40.png"}
+
+
+class OneShape(WholeImage):
+    """As an export that takes images of one shape only."""
+
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        for image in images:
+            if image.shape[1:] != (20, 30):
+                raise UserError("takes images of 20 × 30")
+        return super().detect(images)
+
+
+def test_an_image_that_the_detector_refuses_is_a_failure(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{number}.png", 20, 30 + number % 2) for number in range(4)]
+    run = predict(paths, tmp_path / "out", OneShape())
+    assert run.failures == tuple(f"{paths[n]}: takes images of 20 × 30" for n in (1, 3))
+    assert set(results(tmp_path / "out")) == {"0.png", "2.png"}

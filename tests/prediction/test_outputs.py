@@ -94,3 +94,18 @@ def test_a_data_set_that_is_there_is_not_mixed_with(found: Path, tmp_path: Path)
     with pytest.raises(UserError, match=r"holds yolo already, and data sets are not mixed"):
         predict([path], found, save=("json", "yolo"))
     assert not (found / "detections.json").exists()
+
+
+def test_sources_with_dots_lie_in_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "other/a.png", 31, 53)
+    save_image(tmp_path / "here/photos/b.png", 31, 53)
+    monkeypatch.chdir(tmp_path / "here")
+    predict([Path("photos/b.png"), Path("../other/a.png")], Path("out"), save=("coco", "csv"))
+    for name in ("coco", "csv"):
+        source = find_source(tmp_path / "here/out" / name)
+        dataset = (source.whole or source.splits["train"]).build()
+        paths = [Path(dataset.file_path(row)) for row in range(len(dataset))]
+        assert all(path.is_file() and ".." not in path.parts for path in paths)
+        assert {path.name for path in paths} == {"a.png", "b.png"}

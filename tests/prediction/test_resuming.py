@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from retina.errors import RunError, UserError
-from retina.runtime.detection_log import DetectionLog
+from retina.runtime.detection_log import UNFINISHED, DetectionLog
 from retina.structures import Detections
 from tests.prediction.fixed_runtime import (  # type: ignore[import-not-found]
     TwoObjects,
@@ -139,3 +139,33 @@ def test_two_processes_share_the_images_and_go_on_together(
     assert "rank 1 saw" in done.stdout
     assert done.stdout.count("gave None") == 1
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_data_sets_of_a_finished_run_are_not_taken_for_those_of_this_one(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict(photos[:2], out, save=("json", "csv"))
+    with pytest.raises(UserError, match="holds csv already"):
+        predict(photos[:3], out, save=("json", "csv"), resume=True)
+
+
+def test_a_folder_of_the_users_own_is_not_taken_for_a_log(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    own = save_image(tmp_path / "out" / UNFINISHED / "mine.png", 20, 30)
+    with pytest.raises(UserError, match="something else is in it; choose another --output"):
+        predict(photos, tmp_path / "out")
+    assert own.is_file()
+
+
+def test_what_another_process_has_not_written_is_missed(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if this were one of two machines, and the files of the other had not arrived."""
+    monkeypatch.setattr("retina.prediction.files.world_size", lambda: 2)
+    with pytest.raises(RunError, match=r"about 3 inputs, and nothing has arrived; go on with"):
+        predict(photos, tmp_path / "out")
+    monkeypatch.undo()
+    run = predict(photos, tmp_path / "out", resume=True)
+    assert run.num_images == len(photos)

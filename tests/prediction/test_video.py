@@ -151,3 +151,12 @@ def test_videos_are_found_by_their_suffix(
     with pytest.raises(UserError, match=r"not installed: pip install 'retina\[video\]'"):
         find_images([str(clip)])
     assert cv2.imread(str(photo)) is not None
+
+
+def test_a_video_is_not_written_over_itself(clip: Path, tmp_path: Path) -> None:
+    own = tmp_path / "clips" / "street.mp4"
+    own.parent.mkdir()
+    own.write_bytes(clip.read_bytes())
+    with pytest.raises(UserError, match=r"clips: what is written would replace what is read"):
+        predict([Video(own)], own.parent)
+    assert own.read_bytes() == clip.read_bytes()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from retina.datasets.jpeg import num_scans
 from retina.serving import server as server_module
 from retina.serving.limits import Limits
 from retina.structures import Detections
@@ -72,6 +73,13 @@ def jpeg_of_many_scans() -> bytes:
     data = encoded(scene(), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * 200 + data[-2:]
+
+
+def test_what_phones_append_to_a_photo_is_no_scan() -> None:
+    photo = encoded(scene(), "JPEG")
+    film = b"ftyp" + b"\xff\xda" * 100
+    assert num_scans(photo + film) == num_scans(photo) == 1
+    assert num_scans(jpeg_of_many_scans() + film) > 200
 
 
 BOMBS = {

@@ -86,13 +86,13 @@ def image_folder(dataset: DetectionDataset) -> Path:
 def common_folder(dataset: DetectionDataset) -> Path:
     """The innermost folder that holds all images."""
     folders = {str(Path(dataset.file_path(index)).parent) for index in range(len(dataset))}
-    return Path(os.path.commonpath([Path(folder).absolute() for folder in folders]))
+    return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))  # noqa: PTH100
 
 
 def names_below(dataset: DetectionDataset) -> list[str]:
     """The paths of the image files below `image_folder`."""
-    folder = image_folder(dataset).absolute()
-    paths = (Path(dataset.file_path(index)).absolute() for index in range(len(dataset)))
+    folder = os.path.abspath(image_folder(dataset))  # noqa: PTH100 - without "..", links stay
+    paths = (Path(os.path.abspath(dataset.file_path(row))) for row in range(len(dataset)))  # noqa: PTH100
     return [path.relative_to(folder).as_posix() for path in paths]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -25,6 +25,7 @@ from retina.evaluation.folder import (
 )
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.scored_images import taken_detections
+from retina.structures import Categories, GroundTruth
 from retina.wording import counted
 
 _FIX = "say where it is with --annotations FILE or --data SOURCE"
@@ -262,11 +263,28 @@ def read_sides(
     return tuple(sides)
 
 
+def _in_words_of(source: SideSource, truth: GroundTruth) -> GroundTruth:
+    """The truth with the category ids of the data set that a side was scored on.
+
+    They are of one truth where their classes have the same names; another format numbers them
+    otherwise.
+    """
+    if source.truth is None:
+        return truth
+    own = {category.name: category.id for category in source.truth.categories}
+    if set(own) != set(truth.categories.names) or len(own) != len(truth.categories):
+        return truth
+    ids = tuple(own[name] for name in truth.categories.names)
+    if ids == truth.categories.dataset_ids:
+        return truth
+    return replace(truth, categories=Categories(truth.categories.names, ids))
+
+
 def _read_side(source: SideSource, dataset: DetectionDataset, max_detections: int) -> Side:
     truth = dataset.ground_truth()
     whole = dataset.whole if isinstance(dataset, SubsetDataset) else dataset
     table = whole.table if isinstance(whole, FolderDataset) else None
-    found = read_results(source.results, whole.ground_truth(), table)
+    found = read_results(source.results, _in_words_of(source, whole.ground_truth()), table)
     found = taken_detections(found, truth)
     scoring = CocoMetrics(truth, max_detections=max_detections)
     scoring.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)

@@ -55,7 +55,8 @@ def _write_whole(results: Results, name: str, write: Callable[[Path], object]) -
 def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
     """The images with their objects as annotations, and the ``(G,)`` scores of these."""
     place, pairs = results.place, list(results.images())
-    paths = [place.image_file(one.item, one.frame).absolute() for _, one in pairs]
+    # Without "..", which no path below a folder may have.
+    paths = [Path(os.path.abspath(place.image_file(one.item, one.frame))) for _, one in pairs]  # noqa: PTH100
     folder = Path(os.path.commonpath([path.parent for path in paths])) if paths else place.folder
     ids, _ = Ids.of([image_id for image_id, _ in pairs])
     counts = [len(one.found) for _, one in pairs]
