@@ -39,7 +39,6 @@ _BODY = {
                 "type": "object",
                 "properties": {PART: _BINARY},
                 "required": [PART],
-                "additionalProperties": False,
             }
         },
     },

@@ -130,7 +130,7 @@ def test_the_run_that_a_detector_lies_in(tiny_config: Path, tmp_path: Path) -> N
         ({"source": "a.yaml", "images": "b"}, "give either a config or --annotations with"),
         ({"config": "a.yaml", "annotations": "b"}, "give either a config or --annotations with"),
         ({"images": "b"}, "--images needs --annotations"),
-        ({"annotations": "a.json"}, "a.json: say where its images are with --images FOLDER"),
+        ({"annotations": "a.json"}, "a.json: no such annotation file or folder"),
         ({"annotations": "a.json", "images": "b"}, "a.json: no such annotation file or folder"),
         ({"source": "nowhere"}, "nowhere: no such file or folder"),
         ({"source": "."}, "holds no data set that can be read"),

@@ -62,6 +62,7 @@ def end(agent: subprocess.Popen[str]) -> None:
     agent.wait(30)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_given_up(tiny_config: Path, tmp_path: Path) -> None:
     run, output = tmp_path / "run", tmp_path / "output"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -124,6 +124,7 @@ def test_a_killed_worker_ends_the_training_and_its_checkpoint_is_gone_on_with(
     assert load_state(folder / "checkpoints" / "last.pt").step == 180
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_worker_that_hangs_is_noticed_and_killed(tiny_config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -181,6 +182,7 @@ def test_shared_memory_that_fills_up_is_named(tiny_config: Path, tmp_path: Path)
     assert load_state(folder / "checkpoints" / "last.pt").step >= 1
 
 
+@pytest.mark.slow
 def test_shared_memory_that_is_full_from_the_start(tiny_config: Path, tmp_path: Path) -> None:
     launcher = own_shared_memory(0.125)
     arguments = ["train", str(tiny_config), f"output_dir={tmp_path / 'run'}", *TERMS]

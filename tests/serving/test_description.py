@@ -22,7 +22,11 @@ from tests.serving.running import (  # type: ignore[import-not-found]
 KEY = "the-key-of-the-service"
 PNG = encoded(scene())
 BOUNDED = settings(
-    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    derandomize=True,
 )
 
 

@@ -35,6 +35,7 @@ def test_1000_objects_are_matched_with_max_iou_a_block_at_a_time() -> None:
     assert bound < 4 * IMAGES * 1000 * NUM_ANCHORS * (1 + 2 + 2)
 
 
+@pytest.mark.slow
 def test_1000_objects_are_matched_with_atss_by_their_candidates() -> None:
     many = taken(1000, "atss")
     candidates = IMAGES * 1000 * 5 * 9 * 9  # of five levels, nine cells of nine anchors

@@ -54,6 +54,7 @@ def assert_no_new_objects(late: list[Holdings], *, most: int) -> None:
         assert late[-1].objects.get(name, 0) - late[0].objects.get(name, 0) <= limit, name
 
 
+@pytest.mark.slow
 def test_300_steps_leave_no_object_and_no_tensor(tiny_config: Path, tmp_path: Path) -> None:
     # One padded size: the anchors of each are kept.
     late = watch(tiny_config, tmp_path, 300, "preprocess.pad_to=[64, 64]")

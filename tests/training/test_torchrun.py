@@ -100,7 +100,7 @@ def train_on(processes: int, config: Path, folder: Path, *options: str) -> list[
 @pytest.mark.parametrize(
     ("batch_size", "num_empty", "epochs"),
     [
-        (4, 0, 4),
+        pytest.param(4, 0, 4, marks=pytest.mark.slow),
         # One image for each rank, mostly without an object.
         pytest.param(2, 15, 2, marks=pytest.mark.slow),
     ],
