@@ -105,7 +105,8 @@ def verify(
         bounds: what may change in another precision.
 
     Raises:
-        RunError: it finds something else; names the worst images.
+        RunError: it finds something else, and the worst images are named; or in another precision
+            nothing could be measured.
     """
     ours, theirs = _run(_OneSizeAtATime(source), examples), _run(exported, examples)
     shifts = _score_shifts(ours.detections, theirs.detections, source.thresholds)
@@ -212,6 +213,12 @@ def _check_bounds(
     about: Verification,
     bounds: Bounds,
 ) -> None:
+    if not about.source_ap and about.score_shift is None:
+        raise RunError(
+            "nothing is written, since nothing could be measured: the detector shows nothing in "
+            f"{counted(about.num_images, 'image')} ({about.images}); name annotated images with "
+            "--data, or write it unproven with --no-verify"
+        )
     faults = []
     if about.source_ap is not None and about.ap is not None:
         drop = about.source_ap - about.ap

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from retina.artifact import Artifact
 from retina.errors import RunError, UserError
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
@@ -16,6 +17,7 @@ from retina.export.gate import Bounds, Examples, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
 from retina.runtime import TorchRuntime
+from retina.runtime.exported import ExportedRuntime
 from retina.runtime.files import load_export
 from retina.runtime.onnx_runtime import OnnxRuntime
 from retina.structures import Detections
@@ -88,6 +90,24 @@ def test_the_mean_change_of_score_is_bounded(exports: Exports, tmp_path: Path) -
         verify(other, load_export(path), BATCHES, precision="int8", bounds=Bounds(0.1, 0.001))
     same = verify(source, load_export(path), BATCHES, precision="int8", bounds=Bounds(0, 1e-4))
     assert same.score_shift == pytest.approx(0, abs=1e-5)
+
+
+def test_what_has_measured_nothing_is_not_passed(exports: Exports) -> None:
+    """A detector that shows nothing, on images without annotations: neither AP nor a score."""
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    source, exported = quiet_pair(exports.artifact, path)
+    empty = Examples("empty", dataset=MemoryDataset([[], []], names=source.categories.names))
+    for examples in (BATCHES, empty):
+        with pytest.raises(RunError, match=r"nothing could be measured.* --data, or .*--no-verify"):
+            verify(source, exported, examples, precision="bf16", bounds=Bounds())
+
+
+def quiet_pair(artifact: Artifact, path: Path) -> tuple[TorchRuntime, ExportedRuntime]:
+    """A detector and its export that show nothing, for all that they find."""
+    source = TorchRuntime.from_artifact(artifact, device=torch.device("cpu"))
+    exported = load_export(path)
+    source.thresholds = exported.thresholds = torch.full_like(source.thresholds, 2.0)
+    return source, exported
 
 
 def test_ap_is_measured_where_there_are_annotations(exports: Exports) -> None:
