@@ -186,24 +186,40 @@ def _check_same(
 def _score_shifts(
     ours: Sequence[Detections], theirs: Sequence[Detections], shown_from: Tensor
 ) -> list[tuple[float, int]]:
-    """Of each image: the sum of the changes of score of what the source shows, and how many."""
-    return [_score_shift(*pair, shown_from) for pair in zip(ours, theirs, strict=True)]
+    """Of each image: the sum of the changes of score of what is shown, and how many."""
+    return [score_shift(*pair, shown_from) for pair in zip(ours, theirs, strict=True)]
 
 
-def _score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tuple[float, int]:
-    """The export's detection of the same object is its best overlapping one; none is a score of 0.
+def score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tuple[float, int]:
+    """The sum of the changes of score of what either side shows in an image, and how many.
 
-    So an object that is no longer found counts with all of its score.
+    The other side's detection of the same object is its best overlapping one; none is a score of 0.
+    So an object that is no longer found counts with all of its score, and so does a new one. What
+    the export shows counts unless it was the other of something that the source shows.
+
+    Args:
+        ours: of the source.
+        theirs: of the export.
+        shown_from: ``(K,)``, of each class.
     """
     shown = ours.at_least(shown_from)
-    if not len(shown):
-        return 0.0, 0
-    if not len(theirs):
-        return float(shown.scores.sum()), len(shown)
-    overlaps = pairwise_iou(shown.boxes, theirs.boxes)
-    fits = (overlaps >= _SAME_OBJECT) & (shown.labels[:, None] == theirs.labels[None])
-    scores = torch.where(fits, theirs.scores[None], 0.0).amax(dim=1)
-    return float((scores - shown.scores).abs().sum()), len(shown)
+    scores, partners = _best_overlapping(shown, theirs)
+    is_new = theirs.scores >= shown_from[theirs.labels]
+    is_new[partners[scores > 0]] = False
+    new = Detections(theirs.boxes[is_new], theirs.scores[is_new], theirs.labels[is_new])
+    new_scores, _ = _best_overlapping(new, ours)
+    change = (scores - shown.scores).abs().sum() + (new_scores - new.scores).abs().sum()
+    return float(change), len(shown) + len(new)
+
+
+def _best_overlapping(some: Detections, others: Detections) -> tuple[Tensor, Tensor]:
+    """Of each the score of the other's best detection of the same object, 0 without, and its row."""
+    if not len(others):
+        return torch.zeros(len(some)), torch.zeros(len(some), dtype=torch.int64)
+    overlaps = pairwise_iou(some.boxes, others.boxes)
+    fits = (overlaps >= _SAME_OBJECT) & (some.labels[:, None] == others.labels[None])
+    best = torch.where(fits, others.scores[None], 0.0).max(dim=1)
+    return best.values, best.indices
 
 
 def _check_bounds(

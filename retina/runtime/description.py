@@ -49,7 +49,7 @@ class Verification(Config):
     num_ties: int = 0
     """How many there are; of many, `ties` holds the first."""
     score_shift: float | None = None
-    """The mean change of the score of what the detector shows; null where nothing is shown."""
+    """The mean change of the score of what either of them shows; null where nothing is shown."""
     source_ap: float | None = None
     """AP of the detector on these images; null without annotations."""
     ap: float | None = None

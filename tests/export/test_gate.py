@@ -13,7 +13,7 @@ from retina.artifact import Artifact
 from retina.errors import RunError, UserError
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
-from retina.export.gate import Bounds, Examples, verify
+from retina.export.gate import Bounds, Examples, score_shift, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
 from retina.runtime import TorchRuntime
@@ -90,6 +90,28 @@ def test_the_mean_change_of_score_is_bounded(exports: Exports, tmp_path: Path) -
         verify(other, load_export(path), BATCHES, precision="int8", bounds=Bounds(0.1, 0.001))
     same = verify(source, load_export(path), BATCHES, precision="int8", bounds=Bounds(0, 1e-4))
     assert same.score_shift == pytest.approx(0, abs=1e-5)
+
+
+def test_what_either_side_shows_alone_counts() -> None:
+    shown_from = torch.tensor([0.3, 0.3])
+
+    def found(*rows: tuple[float, float, int]) -> Detections:
+        """Boxes of 10 × 10 pixels at x, their scores and labels."""
+        boxes = torch.tensor([[x, 0, x + 10, 10] for x, _, _ in rows]).reshape(-1, 4)
+        return Detections(
+            boxes,
+            torch.tensor([score for _, score, _ in rows]),
+            torch.tensor([label for _, _, label in rows], dtype=torch.int64),
+        )
+
+    both = found((0.0, 0.9, 0), (50.0, 0.2, 1))
+    assert score_shift(both, both, shown_from) == (0.0, 1)
+    assert score_shift(both, found(), shown_from) == (pytest.approx(0.9), 1)
+    assert score_shift(found(), both, shown_from) == (pytest.approx(0.9), 1)
+    risen = found((0.0, 0.9, 0), (50.0, 0.4, 1), (80.0, 0.5, 0), (90.0, 0.1, 0))
+    assert score_shift(both, risen, shown_from) == (pytest.approx(0.2 + 0.5), 3)
+    assert score_shift(risen, both, shown_from) == (pytest.approx(0.2 + 0.5), 3)
+    assert score_shift(found(), found(), shown_from) == (0.0, 0)
 
 
 def test_what_has_measured_nothing_is_not_passed(exports: Exports) -> None:
