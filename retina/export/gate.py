@@ -204,7 +204,7 @@ def score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tup
     """
     shown = ours.at_least(shown_from)
     scores, partners = _best_overlapping(shown, theirs)
-    is_new = theirs.scores >= shown_from[theirs.labels]
+    is_new = theirs.scores.double() >= shown_from[theirs.labels]  # as `Detections.at_least`
     is_new[partners[scores > 0]] = False
     new = Detections(theirs.boxes[is_new], theirs.scores[is_new], theirs.labels[is_new])
     new_scores, _ = _best_overlapping(new, ours)
