@@ -54,6 +54,7 @@ from retina.modeling.importers.published import (
     official_norm_eps,
     published,
 )
+from retina.modeling.preprocess import PreprocessConfig
 from retina.prediction.detectors import torchvision_artifact
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.files import load_export
@@ -297,7 +298,8 @@ def main() -> None:
     about = published("coco_v1")
     known = [(i, name) for i, name in enumerate(about.categories) if name not in UNUSED]
     categories = Categories(tuple(name for _, name in known), tuple(i for i, _ in known))
-    dataset, images = None, [image for batch in paint_batches() for image in batch]
+    rule = PreprocessConfig(min_size=options.min_size, max_size=options.max_size).build()
+    dataset, images = None, [image for batch in paint_batches(rule) for image in batch]
     if options.data is not None:
         dataset = read_data(options.data, options.split, options.images, categories)
         images = [

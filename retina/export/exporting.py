@@ -68,7 +68,7 @@ class ExportJob:
             UserError: a package is missing, or the file may not be written.
             RunError: the export finds something else than its source; nothing was written.
         """
-        check_form(self.form, self.output, self.artifact.config.preprocess)
+        check_form(self.form, self.output)
         make_folder(self.output.parent)
         model = self._convert()
         description = self.describe(None)
@@ -138,7 +138,7 @@ def write(model: ConvertedModel, path: Path, description: ExportDescription) -> 
                 shutil.copyfile(made.with_suffix(suffix), aside)
 
 
-def check_form(form: ExportForm, output: Path, preprocess: PreprocessConfig) -> None:
+def check_form(form: ExportForm, output: Path) -> None:
     """Refuse what cannot be, before anything is computed.
 
     Raises:
@@ -156,18 +156,20 @@ def check_form(form: ExportForm, output: Path, preprocess: PreprocessConfig) -> 
             f"--output {output}: --format {form.format} writes a {known.suffix} file; name it "
             f"{output.with_suffix(known.suffix).name}"
         )
-    if form.size is not None:
-        _check_size(form.size, preprocess.build())
 
 
-def _check_size(size: Size, preprocess: Preprocess) -> None:
-    if preprocess.input_size(size) != size:
-        height, width = preprocess.input_size(size)
-        raise UserError(
-            f"--size {size[0]}x{size[1]}: this detector resizes no image to that; images of this "
-            f"shape become {height}x{width} (height x width)"
-        )
-    preprocess.input_shape([size])
+def fixed_size(images: Size, preprocess: Preprocess) -> Size:
+    """What a graph is fixed to that takes only images of one size, as those of a camera.
+
+    Args:
+        images: their height and width.
+        preprocess: of the detector.
+
+    Raises:
+        UserError: resized they are larger than ``pad_to``.
+    """
+    preprocess.input_shape([images])
+    return preprocess.input_size(images)
 
 
 def _prepared(image: Tensor, preprocess: Preprocess, form: ExportForm) -> Tensor:

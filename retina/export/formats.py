@@ -26,7 +26,7 @@ class ExportForm:
         precision: of the network's arithmetic.
         raw: end at the candidates, before the suppression.
         batch: images of a call; None for any number.
-        size: (height, width) of the images; None for any.
+        size: (height, width) of the resized images; None for any.
     """
 
     format: str

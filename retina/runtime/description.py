@@ -76,7 +76,7 @@ class ExportDescription(Config):
     batch: int | None
     """Images of a call; null: any number."""
     size: Size | None
-    """(height, width) of the images; null: any."""
+    """(height, width) of the resized images; null: any."""
     inputs: dict[str, TensorDescription]
     """By name."""
     outputs: dict[str, TensorDescription]

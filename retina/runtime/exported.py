@@ -72,7 +72,9 @@ class ExportedRuntime(Runtime):
         """
         found: dict[int, Detections] = {}
         for size, rows in rows_by_input_size(self.preprocess, images).items():
-            self._check(size)
+            refuse_other_size(
+                self.path, self.description.size, self.preprocess, size_of(images[rows[0]])
+            )
             for some in self._calls(rows):
                 pixels = torch.stack([self.preprocess.resize(images[row]) for row in some])
                 for row, one in zip(some, self._detections(pixels), strict=True):
@@ -112,17 +114,30 @@ class ExportedRuntime(Runtime):
         for start in range(0, len(rows), step):
             yield rows[start : start + step]
 
-    def _check(self, size: Size) -> None:
-        fixed = self.description.size
-        if fixed is not None and size != fixed:
-            raise UserError(
-                f"{self.path}: takes images of {fixed[0]} × {fixed[1]} (height × width), this one "
-                f"is resized to {size[0]} × {size[1]}; export without --size, or with this one"
-            )
-
     def _too_large(self, pixels: Tensor) -> str:
         shape = " × ".join(map(str, pixels.shape))
         return f"{self.path}: out of memory with a batch of {shape}; lower the batch size"
+
+
+def refuse_other_size(path: Path, fixed: Size | None, preprocess: Preprocess, size: Size) -> None:
+    """Refuse an image that is not resized to the one size that a graph takes.
+
+    Args:
+        path: of the export.
+        fixed: (height, width) that its graph takes; None for any.
+        preprocess: of the detector.
+        size: of the image as it is.
+
+    Raises:
+        UserError: the graph takes no such image.
+    """
+    resized = preprocess.input_size(size)
+    if fixed is not None and resized != fixed:
+        raise UserError(
+            f"{path}: takes only images that are resized to {fixed[0]} × {fixed[1]} (height × "
+            f"width), one of {size[0]} × {size[1]} is resized to {resized[0]} × {resized[1]}; "
+            f"export without --size, or with --size {size[0]}x{size[1]}"
+        )
 
 
 def rows_by_input_size(preprocess: Preprocess, images: Sequence[Tensor]) -> dict[Size, list[int]]:

@@ -16,6 +16,7 @@ from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.gate import Bounds, Examples, score_shift, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
+from retina.modeling.preprocess import PreprocessConfig, size_of
 from retina.runtime import TorchRuntime
 from retina.runtime.exported import ExportedRuntime
 from retina.runtime.files import load_export
@@ -205,13 +206,24 @@ def test_int8_keeps_what_reads_the_network_in_float(exports: Exports, tmp_path: 
 
 
 def test_pictures_are_of_several_sizes_and_batches() -> None:
-    batches = paint_batches()
+    preprocess = PreprocessConfig(min_size=96, max_size=160).build()
+    batches = paint_batches(preprocess)
     assert sorted({len(batch) for batch in batches}) == [1, 2, 3]
     assert len({image.shape for batch in batches for image in batch}) == len(batches)
     assert all(image.dtype == torch.uint8 for batch in batches for image in batch)
-    assert {tuple(image.shape) for batch in paint_batches((64, 80)) for image in batch} == {
-        (3, 64, 80)
-    }
+    camera = paint_batches(preprocess, (618, 800))
+    assert {size_of(image) for batch in camera for image in batch} == {(618, 800)}
+
+
+def test_pictures_fit_into_what_the_detector_pads_to() -> None:
+    landscape = PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 160)).build()
+    batches = paint_batches(landscape)
+    assert len(batches) == 5
+    landscape.input_shape([size_of(image) for batch in batches for image in batch])
+    nearly_square = PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 130)).build()
+    assert [size_of(one[0]) for one in paint_batches(nearly_square)] == [(191, 257), (97, 131)]
+    with pytest.raises(UserError, match=r"pad_to can hold none of .*; name images with --data"):
+        paint_batches(PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 96)).build())
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,6 @@ def test_pictures_are_of_several_sizes_and_batches() -> None:
         (ExportForm("onnx", precision="bf16"), "a.onnx", "--format openvino"),
         (ExportForm("torch", precision="int8"), "a.pt2", "torch is written in fp32"),
         (ExportForm("onnx"), "a.pt2", "writes a .onnx file; name it a.onnx"),
-        (ExportForm("onnx", size=(97, 131)), "a.onnx", "become 96x129"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(
