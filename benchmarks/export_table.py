@@ -44,7 +44,8 @@ from retina.datasets.subset import SubsetDataset
 from retina.devices import autocast
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment import DataOptions, resolve_data
-from retina.export.exporting import ExportJob, calibration_images
+from retina.export.calibration import calibration_images
+from retina.export.exporting import ExportJob
 from retina.export.formats import ExportForm
 from retina.export.pictures import paint_batches
 from retina.modeling.importers.published import (

@@ -22,7 +22,7 @@ from retina.cli.output import make_console, print_lines
 from retina.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -85,7 +85,8 @@ def command(
     --output model.xml`
     """
     from retina.errors import UserError, one_of
-    from retina.export.exporting import ExportJob, calibration_images, check_form, fixed_size
+    from retina.export.calibration import calibration_images
+    from retina.export.exporting import ExportJob, check_form, fixed_size
     from retina.export.formats import FORMATS, ExportForm
     from retina.export.gate import Bounds, Examples
     from retina.export.pictures import paint_batches
@@ -109,7 +110,8 @@ def command(
     if image_size is not None:
         form = replace(form, size=fixed_size(image_size, preprocess))
     named = _Named(data, annotations, images, config, split)
-    calibration: Iterable[Tensor] = ()
+    calibration: Sequence[Tensor] = ()
+    examples: Examples | None = None
     if named.is_given:
         dataset, name = _read(source, artifact.categories, named, max_images)
         examples = Examples(name, dataset=dataset)
@@ -120,7 +122,7 @@ def command(
             "--precision int8: say on which images to calibrate and verify: --data SOURCE, "
             "--annotations FILE --images FOLDER, or --config CONFIG --split NAME"
         )
-    else:
+    elif not no_verify:
         examples = Examples("painted pictures", batches=paint_batches(preprocess, image_size))
     job = ExportJob(
         artifact=artifact,

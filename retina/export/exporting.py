@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from retina.artifact import Artifact
-from retina.datasets.dataset import DetectionDataset
 from retina.devices import pick_device
 from retina.errors import UserError
+from retina.export.calibration import ImagesOnDemand
 from retina.export.formats import FORMATS, ConvertedModel, ExportForm
 from retina.export.gate import Bounds, Examples, verify
 from retina.export.graph import CandidateGraph, DetectionGraph
 from retina.export.tracing import trace
-from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.modeling.preprocess import Preprocess, PreprocessConfig, size_of
 from retina.modeling.pretrained import UNKNOWN
 from retina.runtime.description import ExportDescription, TensorDescription, Verification
-from retina.runtime.files import load_export
-from retina.runtime.splits import spread_indices
+from retina.runtime.exported import missing_package, refuse_other_size
+from retina.runtime.files import check_device, load_export
 from retina.runtime.torch_runtime import TorchRuntime
 from retina.storage import make_folder, replacing
 from retina.structures import Size
 from retina.wording import program_version
-
-CALIBRATION_IMAGES = 300
-"""Images that INT8 is calibrated on, at most, spread over the data."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class ExportJob:
     form: ExportForm
     output: Path
     examples: Examples | None
-    calibration: Iterable[Tensor] = ()
+    calibration: Sequence[Tensor] = ()
     bounds: Bounds = field(default_factory=Bounds)
     device: str = "cpu"
 
@@ -65,10 +62,15 @@ class ExportJob:
             What the file says about itself, with what the verification found.
 
         Raises:
-            UserError: a package is missing, or the file may not be written.
+            UserError: a package or the device is missing, an image is of a size that the graph
+                does not take, or the file may not be written.
             RunError: the export finds something else than its source; nothing was written.
         """
         check_form(self.form, self.output)
+        if self.examples is not None:
+            check_device(self.output, self.device)
+            self._check_sizes(self.examples)
+        _check_packages(self.form)
         make_folder(self.output.parent)
         model = self._convert()
         description = self.describe(None)
@@ -100,9 +102,28 @@ class ExportJob:
     def _convert(self) -> ConvertedModel:
         graph = (CandidateGraph if self.form.raw else DetectionGraph)(self.artifact)
         program = trace(graph, batch=self.form.batch, size=self.form.size)
-        preprocess = graph.preprocess
-        calibration = (_prepared(image, preprocess, self.form) for image in self.calibration)
-        return FORMATS[self.form.format].load().convert(program, self.form, calibration)
+        converter = FORMATS[self.form.format].load()
+        return converter.convert(program, self.form, self.calibration_inputs())
+
+    def calibration_inputs(self) -> ImagesOnDemand:
+        """The images for INT8, ``(B, 3, H, W)`` float32, as a runtime gives them to the graph."""
+        preprocess = self.artifact.config.preprocess.build()
+
+        def prepared(number: int) -> Tensor:
+            image = self.calibration[number]
+            refuse_other_size(self.output, self.form.size, preprocess, size_of(image))
+            preprocess.input_shape([size_of(image)])  # refuses what is too large
+            return preprocess.resize(image).expand(self.form.batch or 1, -1, -1, -1).contiguous()
+
+        return ImagesOnDemand(len(self.calibration), prepared)
+
+    def _check_sizes(self, examples: Examples) -> None:
+        """Refuse an image that the graph will not take, by its size in the annotations."""
+        if self.form.size is None or examples.dataset is None:
+            return
+        preprocess = self.artifact.config.preprocess.build()
+        for height, width in examples.dataset.image_sizes.tolist():
+            refuse_other_size(self.output, self.form.size, preprocess, (height, width))
 
     def _verified(
         self, model: ConvertedModel, description: ExportDescription, examples: Examples
@@ -119,12 +140,6 @@ class ExportJob:
                 )
             finally:
                 del exported  # some hold their file open
-
-
-def calibration_images(dataset: DetectionDataset) -> Iterator[Tensor]:
-    """uint8 ``(3, h, w)`` images of a data set for INT8, spread over it."""
-    for index in spread_indices(len(dataset), CALIBRATION_IMAGES):
-        yield torch.from_numpy(dataset.load(index).image).permute(2, 0, 1)
 
 
 def write(model: ConvertedModel, path: Path, description: ExportDescription) -> None:
@@ -158,6 +173,14 @@ def check_form(form: ExportForm, output: Path) -> None:
         )
 
 
+def _check_packages(form: ExportForm) -> None:
+    packages = FORMATS[form.format].packages
+    for package in (*packages, "nncf") if form.precision == "int8" else packages:
+        if find_spec(package) is None:
+            what = "--precision int8" if package == "nncf" else f"--format {form.format}"
+            raise missing_package(package, what)
+
+
 def fixed_size(images: Size, preprocess: Preprocess) -> Size:
     """What a graph is fixed to that takes only images of one size, as those of a camera.
 
@@ -170,11 +193,6 @@ def fixed_size(images: Size, preprocess: Preprocess) -> Size:
     """
     preprocess.input_shape([images])
     return preprocess.input_size(images)
-
-
-def _prepared(image: Tensor, preprocess: Preprocess, form: ExportForm) -> Tensor:
-    """``(B, 3, H, W)``, as a runtime gives images to the graph."""
-    return preprocess.resize(image).expand(form.batch or 1, -1, -1, -1).contiguous()
 
 
 def _inputs(form: ExportForm) -> dict[str, TensorDescription]:

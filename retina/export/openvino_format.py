@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,6 @@ from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.onnx_format import OnnxModel
 from retina.export.tracing import quiet
 from retina.runtime.description import METADATA_KEY, ExportDescription
-from retina.runtime.exported import missing_package
 
 _NETWORK = ("Convolution", "GroupConvolution", "MatMul")
 """The operations at which the network ends and the reading of its outputs begins."""
@@ -35,18 +34,14 @@ class OpenVinoModel(ConvertedModel):
 
     @classmethod
     def convert(
-        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+        cls, program: ExportedProgram, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """See `ConvertedModel`; by way of ONNX, where the suppression has a meaning of its own."""
-        try:
-            import openvino  # noqa: F401  # before the ONNX graph is made
-        except ImportError:
-            raise missing_package("openvino", "--format openvino") from None
         return cls.of_onnx(OnnxModel.convert(program, form, calibration), form, calibration)
 
     @classmethod
     def of_onnx(
-        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]
+        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """Make it of an ONNX graph; arguments as in `convert`."""
         import openvino
@@ -65,24 +60,17 @@ class OpenVinoModel(ConvertedModel):
         openvino.serialize(self.model, str(path), str(path.with_suffix(".bin")))
 
 
-def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
-    """The model with INT8 convolutions; what reads their outputs stays in float.
-
-    Raises:
-        UserError: NNCF is missing.
-    """
-    try:
-        with quiet():
-            import nncf
-    except ImportError:
-        raise missing_package("nncf", "--precision int8") from None
-    images = [image.numpy() for image in calibration]
+def _quantised(model: Any, calibration: Sequence[Tensor]) -> Any:
+    """The model with INT8 convolutions; what reads their outputs stays in float."""
+    with quiet():
+        import nncf
+    count = len(calibration)
     nncf.set_log_level(logging.ERROR)
     with quiet():
         return nncf.quantize(
             model,
-            nncf.Dataset(images),
-            subset_size=len(images),
+            nncf.Dataset(range(count), lambda number: calibration[number].numpy()),
+            subset_size=count,
             ignored_scope=nncf.IgnoredScope(names=_behind_the_network(model), validate=False),
         )
 

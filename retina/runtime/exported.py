@@ -64,6 +64,11 @@ class ExportedRuntime(Runtime):
     def load(cls, path: Path, *, device: str = "auto", max_detections: int | None = None) -> Self:
         """Read the file; see `retina.runtime.files.load_export`."""
 
+    @classmethod
+    @abstractmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `retina.runtime.files.check_device`."""
+
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`.
 

@@ -37,6 +37,23 @@ def load_export(
     """
     if not os.path.isfile(path):  # noqa: PTH113  # no error where the name is too long
         raise UserError(f"{path}: no such file; 'retina export' writes one")
+    return _runtime_of(path).load(path, device=device, max_detections=max_detections)
+
+
+def check_device(path: Path, device: str) -> None:
+    """Refuse, before there is a file, a device on which it could not be run.
+
+    Args:
+        path: of the file to come.
+        device: where to compute.
+
+    Raises:
+        UserError: it cannot run there, or a package that runs it is missing.
+    """
+    _runtime_of(path).check_device(path, device)
+
+
+def _runtime_of(path: Path) -> type[ExportedRuntime]:
     module, name = _RUNTIMES[path.suffix.lower()]
     runtime: type[ExportedRuntime] = getattr(import_module(module), name)
-    return runtime.load(path, device=device, max_detections=max_detections)
+    return runtime

@@ -50,14 +50,12 @@ class OnnxRuntime(ExportedRuntime):
         Raises:
             UserError: ONNX Runtime is missing, or cannot read the file or use the device.
         """
-        try:
-            import onnxruntime
-        except ImportError:
-            raise missing_package("onnxruntime", f"{path}: an ONNX file") from None
+        providers = _providers(path, device)
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors; its warnings are about its own optimisations
-        providers = _providers(onnxruntime.get_available_providers(), device)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # of a kind for each cause, with no base of their own
@@ -66,6 +64,11 @@ class OnnxRuntime(ExportedRuntime):
             ) from None
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return cls(path, read_description(text, path), session, max_detections=max_detections)
+
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        _providers(path, device)
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""
@@ -78,8 +81,17 @@ class OnnxRuntime(ExportedRuntime):
         return tuple(torch.from_numpy(output) for output in outputs)
 
 
-def _providers(present: list[str], device: str) -> list[Any]:
-    """What computes, first choice first."""
+def _providers(path: Path, device: str) -> list[Any]:
+    """What computes, first choice first.
+
+    Raises:
+        UserError: ONNX Runtime is missing, or cannot use the device.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_package("onnxruntime", f"{path}: an ONNX file") from None
+    present = onnxruntime.get_available_providers()
     if device == "cpu" or (device == "auto" and "CUDAExecutionProvider" not in present):
         return ["CPUExecutionProvider"]
     where = pick_device(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,12 +48,9 @@ class OpenVinoRuntime(ExportedRuntime):
         Raises:
             UserError: OpenVINO is missing, cannot read the file, or was asked for another device.
         """
-        try:
-            import openvino
-        except ImportError:
-            raise missing_package("openvino", f"{path}: OpenVINO's IR") from None
-        if device not in ("auto", "cpu"):
-            raise UserError(f"device: OpenVINO runs {path} on the cpu here, not on '{device}'")
+        cls.check_device(path, device)
+        import openvino
+
         if not path.with_suffix(".bin").is_file():
             raise UserError(f"{path}: the weights are missing; {path.stem}.bin belongs beside it")
         core = openvino.Core()
@@ -73,6 +71,14 @@ class OpenVinoRuntime(ExportedRuntime):
             },
         )
         return cls(path, description, compiled, max_detections=max_detections)
+
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        if device not in ("auto", "cpu"):
+            raise UserError(f"device: OpenVINO runs {path} on the cpu here, not on '{device}'")
+        if find_spec("openvino") is None:
+            raise missing_package("openvino", f"{path}: OpenVINO's IR")
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""

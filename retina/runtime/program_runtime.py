@@ -52,7 +52,7 @@ class ProgramRuntime(ExportedRuntime):
         Raises:
             UserError: this version of torch cannot read the file.
         """
-        where = pick_device(device)
+        where = _pick(path, device)
         extra = {DESCRIPTION_FILE: ""}
         try:
             with warnings.catch_warnings():
@@ -70,8 +70,27 @@ class ProgramRuntime(ExportedRuntime):
         description = read_description(extra[DESCRIPTION_FILE] or None, path)
         return cls(path, description, program.module(), where, max_detections=max_detections)
 
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        _pick(path, device)
+
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""
         with torch.no_grad():
             outputs: tuple[Tensor, ...] = self._module(images.to(self._device))
         return tuple(output.cpu() for output in outputs)
+
+
+def _pick(path: Path, device: str) -> torch.device:
+    """The device of a name; ``auto`` leaves Apple's out, which has no float64 as programs need it.
+
+    Raises:
+        UserError: the device is unknown, not there, or Apple's.
+    """
+    where = pick_device(device)
+    if where.type != "mps":
+        return where
+    if device == "auto":
+        return torch.device("cpu")
+    raise UserError(f"device: {path} computes in float64, which '{device}' cannot; take cpu")

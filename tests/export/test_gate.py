@@ -11,6 +11,7 @@ import torch
 
 from retina.artifact import Artifact
 from retina.errors import RunError, UserError
+from retina.export.calibration import ImagesOnDemand, calibration_images
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.gate import Bounds, Examples, score_shift, verify
@@ -174,6 +175,31 @@ def test_too_many_ties_are_no_chance(exports: Exports) -> None:
 
     with pytest.raises(RunError, match="differ where the last digits decide, too many"):
         verify(source, Sloppy.load(path), BATCHES, precision="fp32", bounds=Bounds())
+
+
+def test_images_that_a_graph_will_not_take_are_told_first(exports: Exports, tmp_path: Path) -> None:
+    """Of 64 × 96, where the graph is fixed to another size; nothing is there to be converted."""
+    data = MemoryDataset([[]], names=exports.artifact.categories.names)
+    job = dataclasses.replace(
+        exports.job("torch", ".pt2", size=(96, 96)),
+        output=tmp_path / "a.pt2",
+        examples=Examples("memory", dataset=data),
+        calibration=calibration_images(data),
+    )
+    told = r"a.pt2: takes only images .* 96 × 96 .*, one of 64 × 96 is resized to 96 × 144; .*64x96"
+    with pytest.raises(UserError, match=told):
+        job.run()
+    with pytest.raises(UserError, match=told):
+        job.calibration_inputs()[0]
+
+
+def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:
+    data = MemoryDataset([[]] * 3)
+    made = calibration_images(data)
+    assert len(made) == 3
+    assert [size_of(image) for image in made] == [(64, 96)] * 3
+    read = ImagesOnDemand(2, lambda number: torch.full((1,), number))
+    assert [int(one) for one in (*read, *read)] == [0, 1, 0, 1]
 
 
 @pytest.mark.slow
