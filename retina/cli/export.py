@@ -182,9 +182,9 @@ def _read(
 
 def _told(description: ExportDescription, output: Path) -> list[str]:
     """What was written, and how it was proven."""
-    size = output.stat().st_size
-    if description.format == "openvino":
-        size += output.with_suffix(".bin").stat().st_size
+    from retina.runtime.files import files_of
+
+    size = sum(file.stat().st_size for file in files_of(output))
     lines = [f"{output}: {description.format}, {description.precision}, {size / 1e6:.1f} MB"]
     if description.size is not None:
         height, width = description.size

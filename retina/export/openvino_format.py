@@ -15,6 +15,7 @@ from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.onnx_format import OnnxModel
 from retina.export.tracing import quiet
 from retina.runtime.description import METADATA_KEY, ExportDescription
+from retina.runtime.detection_log import file_sha256
 
 _NETWORK = ("Convolution", "GroupConvolution", "MatMul")
 """The operations at which the network ends and the reading of its outputs begins."""
@@ -53,11 +54,17 @@ class OpenVinoModel(ConvertedModel):
         return cls(_quantised(model, calibration) if form.precision == "int8" else model)
 
     def save(self, path: Path, description: ExportDescription) -> None:
-        """See `ConvertedModel`."""
+        """See `ConvertedModel`.
+
+        The description names the ``.bin`` by its hash, so that no other one is taken for it.
+        """
         import openvino
 
-        self.model.set_rt_info(description.to_json(), [METADATA_KEY])
-        openvino.serialize(self.model, str(path), str(path.with_suffix(".bin")))
+        weights = path.with_suffix(".bin")
+        openvino.serialize(self.model, str(path), str(weights))
+        told = description.model_copy(update={"weights_sha256": file_sha256(weights)})
+        self.model.set_rt_info(told.to_json(), [METADATA_KEY])
+        openvino.serialize(self.model, str(path), str(weights))
 
 
 def _quantised(model: Any, calibration: Sequence[Tensor]) -> Any:

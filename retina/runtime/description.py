@@ -85,6 +85,8 @@ class ExportDescription(Config):
     """How an image becomes the graph's input, for people; exactly: ``detector.preprocess``."""
     verification: Verification | None
     """null: the file was written unverified, as asked for by ``--no-verify``."""
+    weights_sha256: str | None = None
+    """Of the second file, in hexadecimal, where the format has one for the weights."""
     detector: ArtifactConfig
     """Classes, network, mean and deviation, sizes, postprocessing, thresholds."""
     training: dict[str, Any]

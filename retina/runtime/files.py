@@ -22,6 +22,11 @@ def is_export(path: Path) -> bool:
     return path.suffix.lower() in _RUNTIMES
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a detector's file is, itself first: OpenVINO's IR has its weights beside it."""
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
+
+
 def load_export(
     path: Path, *, device: str = "auto", max_detections: int | None = None
 ) -> ExportedRuntime:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retina.errors import UserError
 from retina.runtime.description import METADATA_KEY, ExportDescription, read_description
+from retina.runtime.detection_log import file_sha256
 from retina.runtime.exported import ExportedRuntime, missing_package
 from retina.wording import first_line
 
@@ -51,17 +52,24 @@ class OpenVinoRuntime(ExportedRuntime):
         cls.check_device(path, device)
         import openvino
 
-        if not path.with_suffix(".bin").is_file():
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
             raise UserError(f"{path}: the weights are missing; {path.stem}.bin belongs beside it")
         core = openvino.Core()
         try:
             model = core.read_model(path)
         except Exception as error:
             raise UserError(
-                f"{path}: not a model that OpenVINO can read ({first_line(error)})"
+                f"{path}: not a model that OpenVINO can read, with {weights.name} as its weights "
+                f"({first_line(error)})"
             ) from None
         text = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
         description = read_description(text, path)
+        if description.weights_sha256 not in (None, file_sha256(weights)):
+            raise UserError(
+                f"{path}: {weights.name} beside it is damaged, or of another export; copy both "
+                "files anew, or export again"
+            )
         compiled = core.compile_model(
             model,
             "CPU",

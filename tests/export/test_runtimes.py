@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from retina.export.agreement import compare_detections
 from retina.export.openvino_format import OpenVinoModel
 from retina.modeling.preprocess import size_of
 from retina.runtime import Runtime, TorchRuntime
+from retina.runtime.detection_log import file_sha256
 from retina.runtime.exported import rows_by_input_size
-from retina.runtime.files import load_export
+from retina.runtime.files import files_of, load_export
 from retina.structures import Detections
 from tests.export.conftest import Exports, random_images  # type: ignore[import-not-found]
 
@@ -76,6 +78,21 @@ def test_classes_and_thresholds_come_with_the_file(runtime: Runtime, exports: Ex
     (found,) = predictor.predict(image, 0.5)
     (wanted,) = expected(exports.artifact, [image])
     assert len(found) == int((wanted.scores >= 0.5).sum()) > 0
+
+
+def test_other_weights_beside_a_file_are_refused(path: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copy(file, tmp_path)) for file in files_of(path)]
+    description = load_export(copies[0]).description
+    assert description.weights_sha256 == (file_sha256(copies[1]) if copies[1:] else None)
+    for weights in copies[1:]:
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(UserError, match=r"model.bin beside it is damaged, or of another"):
+            load_export(copies[0])
+        weights.unlink()
+        with pytest.raises(UserError, match=r"weights are missing; model.bin belongs beside it"):
+            load_export(copies[0])
 
 
 def test_fewer_detections_are_the_best_ones(exports: Exports) -> None:
