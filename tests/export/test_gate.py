@@ -14,7 +14,7 @@ from retina.errors import RunError, UserError
 from retina.export.calibration import ImagesOnDemand, calibration_images
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
-from retina.export.gate import Bounds, Examples, score_shift, verify
+from retina.export.gate import Bounds, Examples, last_candidates, score_shift, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
 from retina.modeling.preprocess import PreprocessConfig, size_of
@@ -158,6 +158,17 @@ def found_by(runtime: TorchRuntime) -> MemoryDataset:
         for one in runtime.detect([image])
     ]
     return MemoryDataset(boxes, names=names)
+
+
+def test_the_gate_knows_the_last_candidates(exports: Exports) -> None:
+    """Which detection is at the limit of its level is seen in the candidates that pass it."""
+    source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    (image,) = random_images((97, 131))
+    limit = source.postprocess.candidates_per_level
+    levels = [level.flatten() for level in source.forward([image]).predictions.class_logits]
+    expected = [level.sort().values[-limit].sigmoid() for level in levels if len(level) > limit]
+    assert 0 < len(expected) < len(levels)
+    assert last_candidates(source, image) == pytest.approx([float(one) for one in expected])
 
 
 def test_too_many_ties_are_no_chance(exports: Exports) -> None:
