@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from retina.artifact import Artifact
-from retina.devices import pick_device
-from retina.errors import UserError
+from retina.devices import pick_device, pick_precision
+from retina.errors import RunError, UserError
 from retina.export.calibration import ImagesOnDemand
 from retina.export.formats import FORMATS, ConvertedModel, ExportForm
 from retina.export.gate import Bounds, Examples, verify
@@ -29,6 +29,8 @@ from retina.runtime.torch_runtime import TorchRuntime
 from retina.storage import make_folder, replacing
 from retina.structures import Size
 from retina.wording import program_version
+
+_MEMORY_FIX = "name smaller images (--data), or verify on another device (--device)"
 
 
 @dataclass(frozen=True)
@@ -129,17 +131,38 @@ class ExportJob:
         self, model: ConvertedModel, description: ExportDescription, examples: Examples
     ) -> Verification:
         """Run it from a file, as a user will."""
-        source = TorchRuntime.from_artifact(self.artifact, device=pick_device(self.device))
+        where = pick_device(self.device)
+        source = TorchRuntime.from_artifact(
+            self.artifact,
+            device=where,
+            precision=pick_precision("fp32", where),
+            memory_fix=_MEMORY_FIX,
+        )
         with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".export.") as folder:
             path = Path(folder) / f"model{FORMATS[self.form.format].suffix}"
             model.save(path, description)
-            exported = load_export(path, device=self.device)
-            try:
-                return verify(
-                    source, exported, examples, precision=self.form.precision, bounds=self.bounds
-                )
-            finally:
-                del exported  # some hold their file open
+            with _telling_of(self.output, instead_of=path):
+                exported = load_export(path, device=self.device)
+                exported.memory_fix = _MEMORY_FIX
+                try:
+                    return verify(
+                        source,
+                        exported,
+                        examples,
+                        precision=self.form.precision,
+                        bounds=self.bounds,
+                    )
+                finally:
+                    del exported  # some hold their file open
+
+
+@contextmanager
+def _telling_of(output: Path, *, instead_of: Path) -> Iterator[None]:
+    """Let errors in the block name the file that was asked for, not a temporary one."""
+    try:
+        yield
+    except (UserError, RunError) as error:
+        raise type(error)(str(error).replace(str(instead_of), str(output))) from None
 
 
 def write(model: ConvertedModel, path: Path, description: ExportDescription) -> None:

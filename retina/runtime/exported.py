@@ -5,6 +5,7 @@ Letters: B images of one size, D rows of output.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ class ExportedRuntime(Runtime):
         description: what it says about itself.
         max_detections: of an image; None for as many as the file gives.
 
+    Attributes:
+        memory_fix: what the error says to do where memory runs out.
+
     Raises:
         UserError: the file cannot give so many detections.
     """
@@ -57,6 +61,7 @@ class ExportedRuntime(Runtime):
                 )
             rule = rule.model_copy(update={"max_detections": max_detections})
         self.max_detections = rule.max_detections
+        self.memory_fix = "lower the batch size (--batch-size)"
         self._postprocess = rule.build(config.model.box_coder.build())
 
     @classmethod
@@ -85,6 +90,14 @@ class ExportedRuntime(Runtime):
                 for row, one in zip(some, self._detections(pixels), strict=True):
                     found[row] = one.rescaled(size, size_of(images[row]))
         return [found[row] for row in range(len(images))]
+
+    def at_scale(self, factor: float) -> Runtime:
+        """See `Runtime`; the graph is shared."""
+        if self.description.size is not None:
+            return super().at_scale(factor)
+        scaled = copy.copy(self)
+        scaled.preprocess = self.preprocess.scaled(factor)
+        return scaled
 
     @abstractmethod
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -121,7 +134,7 @@ class ExportedRuntime(Runtime):
 
     def _too_large(self, pixels: Tensor) -> str:
         shape = " × ".join(map(str, pixels.shape))
-        return f"{self.path}: out of memory with a batch of {shape}; lower the batch size"
+        return f"{self.path}: out of memory with a batch of {shape}; {self.memory_fix}"
 
 
 def refuse_other_size(path: Path, fixed: Size | None, preprocess: Preprocess, size: Size) -> None:

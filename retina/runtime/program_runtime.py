@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import retina.runtime.operators  # noqa: F401  # a program names them
-from retina.devices import pick_device
+from retina.devices import pick_device, pick_precision
 from retina.errors import UserError
 from retina.runtime.description import ExportDescription, read_description
 from retina.runtime.exported import ExportedRuntime
@@ -53,6 +53,7 @@ class ProgramRuntime(ExportedRuntime):
             UserError: this version of torch cannot read the file.
         """
         where = _pick(path, device)
+        pick_precision("fp32", where)
         extra = {DESCRIPTION_FILE: ""}
         try:
             with warnings.catch_warnings():

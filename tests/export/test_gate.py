@@ -204,6 +204,21 @@ def test_images_that_a_graph_will_not_take_are_told_first(exports: Exports, tmp_
         job.calibration_inputs()[0]
 
 
+def test_errors_name_the_file_that_was_asked_for(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(self: OnnxRuntime, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise MemoryError
+
+    monkeypatch.setattr(OnnxRuntime, "run", run_out)
+    output = tmp_path / "a.onnx"
+    job = job_of(exports.onnx, exports.job("onnx", ".onnx"), output, examples=BATCHES)
+    with pytest.raises(RunError) as raised:
+        job.run()
+    assert str(raised.value).startswith(f"{output}: out of memory with a batch of 1 × 3 × ")
+    assert str(raised.value).endswith("name smaller images (--data), or verify on another device (--device)")
+
+
 def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:
     data = MemoryDataset([[]] * 3)
     made = calibration_images(data)
