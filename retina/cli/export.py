@@ -46,7 +46,8 @@ def command(
         int | None, typer.Option("--batch", min=1, help="Fix the images of a call (any number).")
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="HEIGHTxWIDTH of all images, as of one camera (any).")
+        str | None,
+        typer.Option("--size", help="HEIGHTxWIDTH of all images, as of one camera (any)."),
     ] = None,
     data: Data = None,
     annotations: Annotations = None,

@@ -1,9 +1,10 @@
 """Whether two lists of detections in one image are the same, and what explains it if not.
 
 Two computations of the same network differ in the last digits. So a detection may be missing on one
-side where a last digit decides: at the score threshold, at the last place of the list, among the
-candidates of a level (`PostprocessConfig.candidates_per_level`) at the last of them, at the overlap that suppresses, or between two boxes of equal score that suppress each other. Such a
-detection is a tie; one that nothing explains is a fault.
+side where a last digit decides: at the score threshold, at the last place of the list, at the last
+of the candidates that are considered of a level, at the overlap that suppresses, or between two
+boxes of equal score that suppress each other. Such a detection is a tie; one that nothing explains
+is a fault.
 """
 
 from __future__ import annotations

@@ -99,9 +99,7 @@ _ONNX = ("onnx", "onnxscript")
 
 FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        "onnx": ExportFormat(
-            ".onnx", ("fp32",), _ONNX, "retina.export.onnx_format", "OnnxModel"
-        ),
+        "onnx": ExportFormat(".onnx", ("fp32",), _ONNX, "retina.export.onnx_format", "OnnxModel"),
         "openvino": ExportFormat(
             ".xml",
             ("fp32", "bf16", "int8"),

@@ -182,9 +182,7 @@ def last_candidates(source: TorchRuntime, image: Tensor) -> list[float]:
     ]
 
 
-def _check_same(
-    ours: _Found, compared: Sequence[Agreement], about: Verification
-) -> Verification:
+def _check_same(ours: _Found, compared: Sequence[Agreement], about: Verification) -> Verification:
     wrong = sorted(
         (one for one in zip(ours.names, compared, strict=True) if one[1].faults),
         key=lambda one: -len(one[1].faults),
@@ -250,7 +248,7 @@ def score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tup
 
 
 def _best_overlapping(some: Detections, others: Detections) -> tuple[Tensor, Tensor]:
-    """Of each the score of the other's best detection of the same object, 0 without, and its row."""
+    """Of each the score of the others' best of the same object, 0 without one, and its row."""
     if not len(others):
         return torch.zeros(len(some)), torch.zeros(len(some), dtype=torch.int64)
     overlaps = pairwise_iou(some.boxes, others.boxes)

@@ -23,7 +23,7 @@ def is_export(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a detector's file is, itself first: OpenVINO's IR has its weights beside it."""
+    """A detector's file, and after it the one with its weights that OpenVINO's IR has beside it."""
     return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
 
 

@@ -14,7 +14,6 @@ from retina.runtime.description import METADATA_KEY, ExportDescription, read_des
 from retina.runtime.exported import ExportedRuntime, missing_package
 from retina.wording import first_line
 
-
 _CUDA = "CUDAExecutionProvider"
 
 
@@ -68,9 +67,8 @@ class OnnxRuntime(ExportedRuntime):
         wants_cuda = providers != ["CPUExecutionProvider"]
         if wants_cuda and device != "auto" and _CUDA not in session.get_providers():
             raise UserError(
-                f"device: ONNX Runtime cannot use '{device}' for {path}, as its libraries for CUDA do "
-                "not fit this machine; take cpu, or install the CUDA and cuDNN that "
-                f"onnxruntime-gpu {onnxruntime.__version__} needs"
+                f"device: ONNX Runtime could not start '{device}' for {path}; take cpu, or install "
+                f"the CUDA and cuDNN that onnxruntime-gpu {onnxruntime.__version__} needs"
             )
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return cls(path, read_description(text, path), session, max_detections=max_detections)

@@ -117,7 +117,10 @@ def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None
         (("--format", "onx"), "--format: 'onx' is none of onnx, openvino, torch, did you mean"),
         (("--precision", "int8"), "take --format openvino"),
         (("--size", "96"), "--size 96: write HEIGHTxWIDTH in pixels"),
-        (("--format", "openvino", "--device", "cuda", "--output", "a.xml"), "runs a.xml on the cpu"),
+        (
+            ("--format", "openvino", "--device", "cuda", "--output", "a.xml"),
+            "runs a.xml on the cpu",
+        ),
         (("--format", "torch"), "writes a .pt2 file; name it a.pt2"),
     ],
 )

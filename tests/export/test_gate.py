@@ -216,7 +216,9 @@ def test_errors_name_the_file_that_was_asked_for(
     with pytest.raises(RunError) as raised:
         job.run()
     assert str(raised.value).startswith(f"{output}: out of memory with a batch of 1 × 3 × ")
-    assert str(raised.value).endswith("name smaller images (--data), or verify on another device (--device)")
+    assert str(raised.value).endswith(
+        "name smaller images (--data), or verify on another device (--device)"
+    )
 
 
 def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:

@@ -70,7 +70,9 @@ def test_the_same_is_found(
         assert agreement.score_difference < 1e-5
 
 
-def test_classes_and_thresholds_come_with_the_file(runtime: ExportedRuntime, exports: Exports) -> None:
+def test_classes_and_thresholds_come_with_the_file(
+    runtime: ExportedRuntime, exports: Exports
+) -> None:
     predictor = retina.Predictor(runtime)
     assert predictor.categories == exports.artifact.categories
     assert predictor.thresholds.tolist() == [0.3] * 3
@@ -223,7 +225,7 @@ def test_onnx_runtime_does_not_fall_back_to_the_cpu_in_silence(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: with_cuda)
     (choice, options), _ = onnx_runtime._providers(path, "cuda")
     assert (choice, options) == ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})
-    with pytest.raises(UserError, match=r"ONNX Runtime cannot use 'cuda' for .*model.onnx"):
+    with pytest.raises(UserError, match=r"could not start 'cuda' for .*model.onnx"):
         load_export(path, device="cuda")
     assert len(load_export(path, device="auto").detect(random_images((97, 131)))) == 1
 
@@ -234,7 +236,7 @@ def test_a_torch_program_keeps_off_apples_gpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(program_runtime, "pick_device", lambda name: apple)
     check_device(Path("a.pt2"), "auto")
     assert program_runtime._pick(Path("a.pt2"), "auto") == torch.device("cpu")
-    with pytest.raises(UserError, match="a.pt2 computes in float64, which 'mps' cannot; take cpu"):
+    with pytest.raises(UserError, match=r"a.pt2 computes in float64, which 'mps' cannot; take cpu"):
         check_device(Path("a.pt2"), "mps")
 
 
