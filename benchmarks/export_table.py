@@ -44,7 +44,8 @@ from retina.datasets.subset import SubsetDataset
 from retina.devices import autocast
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment import DataOptions, resolve_data
-from retina.export.exporting import ExportJob, calibration_images
+from retina.export.calibration import calibration_images
+from retina.export.exporting import ExportJob
 from retina.export.formats import ExportForm
 from retina.export.pictures import paint_batches
 from retina.modeling.importers.published import (
@@ -54,6 +55,7 @@ from retina.modeling.importers.published import (
     official_norm_eps,
     published,
 )
+from retina.modeling.preprocess import PreprocessConfig
 from retina.prediction.detectors import torchvision_artifact
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.files import load_export
@@ -297,7 +299,8 @@ def main() -> None:
     about = published("coco_v1")
     known = [(i, name) for i, name in enumerate(about.categories) if name not in UNUSED]
     categories = Categories(tuple(name for _, name in known), tuple(i for i, _ in known))
-    dataset, images = None, [image for batch in paint_batches() for image in batch]
+    rule = PreprocessConfig(min_size=options.min_size, max_size=options.max_size).build()
+    dataset, images = None, [image for batch in paint_batches(rule) for image in batch]
     if options.data is not None:
         dataset = read_data(options.data, options.split, options.images, categories)
         images = [

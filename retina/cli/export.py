@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
@@ -21,7 +22,7 @@ from retina.cli.output import make_console, print_lines
 from retina.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -45,7 +46,8 @@ def command(
         int | None, typer.Option("--batch", min=1, help="Fix the images of a call (any number).")
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="Fix the resized images' HEIGHTxWIDTH (any).")
+        str | None,
+        typer.Option("--size", help="HEIGHTxWIDTH of all images, as of one camera (any)."),
     ] = None,
     data: Data = None,
     annotations: Annotations = None,
@@ -84,7 +86,8 @@ def command(
     --output model.xml`
     """
     from retina.errors import UserError, one_of
-    from retina.export.exporting import ExportJob, calibration_images, check_form
+    from retina.export.calibration import calibration_images
+    from retina.export.exporting import ExportJob, check_form, fixed_size
     from retina.export.formats import FORMATS, ExportForm
     from retina.export.gate import Bounds, Examples
     from retina.export.pictures import paint_batches
@@ -98,14 +101,18 @@ def command(
         precision=one_of(precision, get_args(ExportPrecision), "--precision"),
         raw=raw,
         batch=batch,
-        size=None if size is None else _parse_size(size),
     )
+    image_size = None if size is None else _parse_size(size)
     source = detector_given(detector, "DETECTOR")
     artifact = load_detector(source)
     print_lines(console, *taken_for(source))
-    check_form(form, output, artifact.config.preprocess)
+    check_form(form, output)
+    preprocess = artifact.config.preprocess.build()
+    if image_size is not None:
+        form = replace(form, size=fixed_size(image_size, preprocess))
     named = _Named(data, annotations, images, config, split)
-    calibration: Iterable[Tensor] = ()
+    calibration: Sequence[Tensor] = ()
+    examples: Examples | None = None
     if named.is_given:
         dataset, name = _read(source, artifact.categories, named, max_images)
         examples = Examples(name, dataset=dataset)
@@ -116,8 +123,8 @@ def command(
             "--precision int8: say on which images to calibrate and verify: --data SOURCE, "
             "--annotations FILE --images FOLDER, or --config CONFIG --split NAME"
         )
-    else:
-        examples = Examples("painted pictures", batches=paint_batches(form.size))
+    elif not no_verify:
+        examples = Examples("painted pictures", batches=paint_batches(preprocess, image_size))
     job = ExportJob(
         artifact=artifact,
         source=file_of(source).name,
@@ -152,7 +159,7 @@ def _parse_size(text: str) -> Size:
 
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UserError(f"--size {text}: write HEIGHTxWIDTH in pixels, say 800x1088")
+        raise UserError(f"--size {text}: write HEIGHTxWIDTH in pixels, say 1080x1920")
     return int(height), int(width)
 
 
@@ -176,10 +183,13 @@ def _read(
 
 def _told(description: ExportDescription, output: Path) -> list[str]:
     """What was written, and how it was proven."""
-    size = output.stat().st_size
-    if description.format == "openvino":
-        size += output.with_suffix(".bin").stat().st_size
+    from retina.runtime.files import files_of
+
+    size = sum(file.stat().st_size for file in files_of(output))
     lines = [f"{output}: {description.format}, {description.precision}, {size / 1e6:.1f} MB"]
+    if description.size is not None:
+        height, width = description.size
+        lines.append(f"only for images that are resized to {height} × {width} (height × width)")
     found = description.verification
     if found is None:
         return [*lines, "not verified, as its description says"]

@@ -30,7 +30,7 @@ def command(
     """
     from retina.modeling.detector_names import detector_given
     from retina.prediction.detectors import file_of, load_detector, taken_for
-    from retina.runtime.files import is_export, load_export
+    from retina.runtime.files import files_of, is_export, load_export
     from retina.tables import Column, Table
 
     console = make_console()
@@ -47,7 +47,9 @@ def command(
         number = sum(tensor.numel() for tensor in artifact.state_dict.values())
         weights = f", {number / 1e6:.1f} M weights and statistics"
     print_lines(console, *taken_for(source))
-    file = ("file", f"{file_of(source)}, {file_of(source).stat().st_size / 1e6:.1f} MB")
+    files = files_of(file_of(source))
+    size = sum(one.stat().st_size for one in files)
+    file = ("file", f"{' and '.join(map(str, files))}, {size / 1e6:.1f} MB")
     rows = [file, *rows, *_described(config, training, weights)]
     facts = Table(
         title="",

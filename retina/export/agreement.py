@@ -1,13 +1,15 @@
 """Whether two lists of detections in one image are the same, and what explains it if not.
 
 Two computations of the same network differ in the last digits. So a detection may be missing on one
-side where a last digit decides: at the score threshold, at the last place of the list, at the
-overlap that suppresses, or between two boxes of equal score that suppress each other. Such a
-detection is a tie; one that nothing explains is a fault.
+side where a last digit decides: at the score threshold, at the last place of the list, at the last
+of the candidates that are considered of a level, at the overlap that suppresses, or between two
+boxes of equal score that suppress each other. Such a detection is a tie; one that nothing explains
+is a fault.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +48,10 @@ class Agreement:
 
 
 def compare_detections(
-    source: Detections, exported: Detections, rule: PostprocessConfig
+    source: Detections,
+    exported: Detections,
+    rule: PostprocessConfig,
+    last_candidates: Sequence[float] = (),
 ) -> Agreement:
     """Compare what two computations of the same detector found in an image.
 
@@ -54,6 +59,8 @@ def compare_detections(
         source: by the detector.
         exported: by the export.
         rule: of the postprocessing.
+        last_candidates: the score of the last candidate of each level that has more of them than
+            are considered; with none the candidates are no place where a last digit decides.
     """
     pairs = _same(source, exported)
     rows, columns = (
@@ -63,7 +70,7 @@ def compare_detections(
     scores = (source.scores[rows] - exported.scores[columns]).abs()
     left = _Side("the detector", source, _others(len(source), rows))
     right = _Side("the export", exported, _others(len(exported), columns))
-    ties = _find_ties(left, right, rule)
+    ties = _find_ties(left, right, _Limits(rule, last_candidates))
     every = [(side, row) for side in (left, right) for row in side.alone]
     return Agreement(
         num_same=len(pairs),
@@ -86,6 +93,23 @@ class _Side:
         box = ", ".join(f"{value:.2f}" for value in self.found.boxes[row].tolist())
         score, label = float(self.found.scores[row]), int(self.found.labels[row])
         return f"only {self.name} has class {label} with score {score:.5f} at ({box})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The scores and the overlap at which last digits decide."""
+
+    rule: PostprocessConfig
+    last_candidates: Sequence[float]
+
+    def is_at_one(self, score: float, other: Detections) -> bool:
+        """Whether a detection with this score may be missing among others for its score alone."""
+        if score <= self.rule.score_threshold + SCORE_TOLERANCE:
+            return True
+        if any(abs(score - last) <= SCORE_TOLERANCE for last in self.last_candidates):
+            return True
+        is_full = len(other) == self.rule.max_detections
+        return is_full and score <= float(other.scores.min()) + SCORE_TOLERANCE
 
 
 def _same(source: Detections, exported: Detections) -> list[tuple[int, int]]:
@@ -111,7 +135,7 @@ def _others(count: int, rows: Tensor) -> list[int]:
     return sorted(set(range(count)) - set(rows.tolist()))
 
 
-def _find_ties(left: _Side, right: _Side, rule: PostprocessConfig) -> set[tuple[str, int]]:
+def _find_ties(left: _Side, right: _Side, limits: _Limits) -> set[tuple[str, int]]:
     """Which of the detections that one side alone has hung on the last digits."""
     ties: set[tuple[str, int]] = set()
     before = -1
@@ -119,26 +143,24 @@ def _find_ties(left: _Side, right: _Side, rule: PostprocessConfig) -> set[tuple[
         before = len(ties)
         for side, other in ((left, right), (right, left)):
             for row in side.alone:
-                if _is_tie(side, other, row, rule, ties):
+                if _is_tie(side, other, row, limits, ties):
                     ties.add((side.name, row))
     return ties
 
 
 def _is_tie(
-    side: _Side, other: _Side, row: int, rule: PostprocessConfig, ties: set[tuple[str, int]]
+    side: _Side, other: _Side, row: int, limits: _Limits, ties: set[tuple[str, int]]
 ) -> bool:
     score = float(side.found.scores[row])
-    if score <= rule.score_threshold + SCORE_TOLERANCE:
+    if limits.is_at_one(score, other.found):
         return True
-    is_full = len(other.found) == rule.max_detections
-    if is_full and score <= float(other.found.scores.min()) + SCORE_TOLERANCE:
-        return True
+    iou_threshold = limits.rule.nms_iou_threshold
     same_class = other.found.labels == side.found.labels[row]
     overlaps = pairwise_iou(side.found.boxes[row : row + 1], other.found.boxes)[0]
-    over = (overlaps > rule.nms_iou_threshold - _IOU_TOLERANCE) & same_class
+    over = (overlaps > iou_threshold - _IOU_TOLERANCE) & same_class
     apart = (other.found.boxes - side.found.boxes[row]).abs().amax(dim=1)
     equal = ((other.found.scores - score).abs() <= SCORE_TOLERANCE) & (apart > _SAME_BOX)
-    at_limit = (overlaps - rule.nms_iou_threshold).abs() <= _IOU_TOLERANCE
+    at_limit = (overlaps - iou_threshold).abs() <= _IOU_TOLERANCE
     better = other.found.scores >= score - SCORE_TOLERANCE
     by_tie = torch.tensor([(other.name, one) in ties for one in range(len(other.found))])
     return bool((over & (equal | (better & (at_limit | by_tie.bool())))).any())

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from retina.artifact import Artifact
-from retina.datasets.dataset import DetectionDataset
-from retina.devices import pick_device
-from retina.errors import UserError
+from retina.devices import pick_device, pick_precision
+from retina.errors import RunError, UserError
+from retina.export.calibration import ImagesOnDemand
 from retina.export.formats import FORMATS, ConvertedModel, ExportForm
 from retina.export.gate import Bounds, Examples, verify
 from retina.export.graph import CandidateGraph, DetectionGraph
 from retina.export.tracing import trace
-from retina.modeling.preprocess import Preprocess, PreprocessConfig
+from retina.modeling.preprocess import Preprocess, PreprocessConfig, size_of
 from retina.modeling.pretrained import UNKNOWN
 from retina.runtime.description import ExportDescription, TensorDescription, Verification
-from retina.runtime.files import load_export
-from retina.runtime.splits import spread_indices
+from retina.runtime.exported import missing_package, refuse_other_size
+from retina.runtime.files import check_device, load_export
 from retina.runtime.torch_runtime import TorchRuntime
 from retina.storage import make_folder, replacing
 from retina.structures import Size
 from retina.wording import program_version
 
-CALIBRATION_IMAGES = 300
-"""Images that INT8 is calibrated on, at most, spread over the data."""
+_MEMORY_FIX = "name smaller images (--data), or verify on another device (--device)"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class ExportJob:
     form: ExportForm
     output: Path
     examples: Examples | None
-    calibration: Iterable[Tensor] = ()
+    calibration: Sequence[Tensor] = ()
     bounds: Bounds = field(default_factory=Bounds)
     device: str = "cpu"
 
@@ -65,10 +64,15 @@ class ExportJob:
             What the file says about itself, with what the verification found.
 
         Raises:
-            UserError: a package is missing, or the file may not be written.
+            UserError: a package or the device is missing, an image is of a size that the graph
+                does not take, or the file may not be written.
             RunError: the export finds something else than its source; nothing was written.
         """
-        check_form(self.form, self.output, self.artifact.config.preprocess)
+        check_form(self.form, self.output)
+        if self.examples is not None:
+            check_device(self.output, self.device)
+            self._check_sizes(self.examples)
+        _check_packages(self.form)
         make_folder(self.output.parent)
         model = self._convert()
         description = self.describe(None)
@@ -100,31 +104,65 @@ class ExportJob:
     def _convert(self) -> ConvertedModel:
         graph = (CandidateGraph if self.form.raw else DetectionGraph)(self.artifact)
         program = trace(graph, batch=self.form.batch, size=self.form.size)
-        preprocess = graph.preprocess
-        calibration = (_prepared(image, preprocess, self.form) for image in self.calibration)
-        return FORMATS[self.form.format].load().convert(program, self.form, calibration)
+        converter = FORMATS[self.form.format].load()
+        return converter.convert(program, self.form, self.calibration_inputs())
+
+    def calibration_inputs(self) -> ImagesOnDemand:
+        """The images for INT8, ``(B, 3, H, W)`` float32, as a runtime gives them to the graph."""
+        preprocess = self.artifact.config.preprocess.build()
+
+        def prepared(number: int) -> Tensor:
+            image = self.calibration[number]
+            refuse_other_size(self.output, self.form.size, preprocess, size_of(image))
+            preprocess.input_shape([size_of(image)])  # refuses what is too large
+            return preprocess.resize(image).expand(self.form.batch or 1, -1, -1, -1).contiguous()
+
+        return ImagesOnDemand(len(self.calibration), prepared)
+
+    def _check_sizes(self, examples: Examples) -> None:
+        """Refuse an image that the graph will not take, by its size in the annotations."""
+        if self.form.size is None or examples.dataset is None:
+            return
+        preprocess = self.artifact.config.preprocess.build()
+        for height, width in examples.dataset.image_sizes.tolist():
+            refuse_other_size(self.output, self.form.size, preprocess, (height, width))
 
     def _verified(
         self, model: ConvertedModel, description: ExportDescription, examples: Examples
     ) -> Verification:
         """Run it from a file, as a user will."""
-        source = TorchRuntime.from_artifact(self.artifact, device=pick_device(self.device))
+        where = pick_device(self.device)
+        source = TorchRuntime.from_artifact(
+            self.artifact,
+            device=where,
+            precision=pick_precision("fp32", where),
+            memory_fix=_MEMORY_FIX,
+        )
         with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".export.") as folder:
             path = Path(folder) / f"model{FORMATS[self.form.format].suffix}"
             model.save(path, description)
-            exported = load_export(path, device=self.device)
-            try:
-                return verify(
-                    source, exported, examples, precision=self.form.precision, bounds=self.bounds
-                )
-            finally:
-                del exported  # some hold their file open
+            with _telling_of(self.output, instead_of=path):
+                exported = load_export(path, device=self.device)
+                exported.memory_fix = _MEMORY_FIX
+                try:
+                    return verify(
+                        source,
+                        exported,
+                        examples,
+                        precision=self.form.precision,
+                        bounds=self.bounds,
+                    )
+                finally:
+                    del exported  # some hold their file open
 
 
-def calibration_images(dataset: DetectionDataset) -> Iterator[Tensor]:
-    """uint8 ``(3, h, w)`` images of a data set for INT8, spread over it."""
-    for index in spread_indices(len(dataset), CALIBRATION_IMAGES):
-        yield torch.from_numpy(dataset.load(index).image).permute(2, 0, 1)
+@contextmanager
+def _telling_of(output: Path, *, instead_of: Path) -> Iterator[None]:
+    """Let errors in the block name the file that was asked for, not a temporary one."""
+    try:
+        yield
+    except (UserError, RunError) as error:
+        raise type(error)(str(error).replace(str(instead_of), str(output))) from None
 
 
 def write(model: ConvertedModel, path: Path, description: ExportDescription) -> None:
@@ -138,7 +176,7 @@ def write(model: ConvertedModel, path: Path, description: ExportDescription) -> 
                 shutil.copyfile(made.with_suffix(suffix), aside)
 
 
-def check_form(form: ExportForm, output: Path, preprocess: PreprocessConfig) -> None:
+def check_form(form: ExportForm, output: Path) -> None:
     """Refuse what cannot be, before anything is computed.
 
     Raises:
@@ -156,23 +194,28 @@ def check_form(form: ExportForm, output: Path, preprocess: PreprocessConfig) -> 
             f"--output {output}: --format {form.format} writes a {known.suffix} file; name it "
             f"{output.with_suffix(known.suffix).name}"
         )
-    if form.size is not None:
-        _check_size(form.size, preprocess.build())
 
 
-def _check_size(size: Size, preprocess: Preprocess) -> None:
-    if preprocess.input_size(size) != size:
-        height, width = preprocess.input_size(size)
-        raise UserError(
-            f"--size {size[0]}x{size[1]}: this detector resizes no image to that; images of this "
-            f"shape become {height}x{width} (height x width)"
-        )
-    preprocess.input_shape([size])
+def _check_packages(form: ExportForm) -> None:
+    packages = FORMATS[form.format].packages
+    for package in (*packages, "nncf") if form.precision == "int8" else packages:
+        if find_spec(package) is None:
+            what = "--precision int8" if package == "nncf" else f"--format {form.format}"
+            raise missing_package(package, what)
 
 
-def _prepared(image: Tensor, preprocess: Preprocess, form: ExportForm) -> Tensor:
-    """``(B, 3, H, W)``, as a runtime gives images to the graph."""
-    return preprocess.resize(image).expand(form.batch or 1, -1, -1, -1).contiguous()
+def fixed_size(images: Size, preprocess: Preprocess) -> Size:
+    """What a graph is fixed to that takes only images of one size, as those of a camera.
+
+    Args:
+        images: their height and width.
+        preprocess: of the detector.
+
+    Raises:
+        UserError: resized they are larger than ``pad_to``.
+    """
+    preprocess.input_shape([images])
+    return preprocess.input_size(images)
 
 
 def _inputs(form: ExportForm) -> dict[str, TensorDescription]:

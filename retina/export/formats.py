@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +26,7 @@ class ExportForm:
         precision: of the network's arithmetic.
         raw: end at the candidates, before the suppression.
         batch: images of a call; None for any number.
-        size: (height, width) of the images; None for any.
+        size: (height, width) of the resized images; None for any.
     """
 
     format: str
@@ -50,7 +50,7 @@ class ConvertedModel(ABC):
     @classmethod
     @abstractmethod
     def convert(
-        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+        cls, program: ExportedProgram, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """Make it of a traced detector.
 
@@ -58,10 +58,7 @@ class ConvertedModel(ABC):
             program: the detector.
             form: what is to be written.
             calibration: ``(1, 3, H, W)`` float32 images as the graph takes them, where ``form`` is
-                of a precision that has to see some.
-
-        Raises:
-            UserError: a package is missing.
+                of a precision that has to see some; they may be made one by one.
         """
 
     @abstractmethod
@@ -81,12 +78,14 @@ class ExportFormat:
     Attributes:
         suffix: of its files.
         precisions: that it has.
+        packages: that write it.
         module: its file, imported on use.
         model: the `ConvertedModel` there.
     """
 
     suffix: str
     precisions: tuple[ExportPrecision, ...]
+    packages: tuple[str, ...]
     module: str
     model: str
 
@@ -96,12 +95,18 @@ class ExportFormat:
         return found
 
 
+_ONNX = ("onnx", "onnxscript")
+
 FORMATS: Mapping[str, ExportFormat] = MappingProxyType(
     {
-        "onnx": ExportFormat(".onnx", ("fp32",), "retina.export.onnx_format", "OnnxModel"),
+        "onnx": ExportFormat(".onnx", ("fp32",), _ONNX, "retina.export.onnx_format", "OnnxModel"),
         "openvino": ExportFormat(
-            ".xml", ("fp32", "bf16", "int8"), "retina.export.openvino_format", "OpenVinoModel"
+            ".xml",
+            ("fp32", "bf16", "int8"),
+            (*_ONNX, "openvino"),
+            "retina.export.openvino_format",
+            "OpenVinoModel",
         ),
-        "torch": ExportFormat(".pt2", ("fp32",), "retina.export.torch_format", "TorchProgram"),
+        "torch": ExportFormat(".pt2", ("fp32",), (), "retina.export.torch_format", "TorchProgram"),
     }
 )

@@ -11,9 +11,11 @@ from torch import Tensor
 from retina.datasets.dataset import DetectionDataset
 from retina.errors import RunError
 from retina.evaluation.evaluator import Evaluator
-from retina.export.agreement import BOX_TOLERANCE, SCORE_TOLERANCE, compare_detections
+from retina.export.agreement import BOX_TOLERANCE, SCORE_TOLERANCE, Agreement, compare_detections
+from retina.export.calibration import pixels_of
 from retina.geometry.boxes import pairwise_iou
-from retina.runtime import Runtime
+from retina.modeling.postprocess import PostprocessConfig
+from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.description import ExportPrecision, Verification
 from retina.runtime.exported import ExportedRuntime, rows_by_input_size
 from retina.structures import Detections
@@ -57,6 +59,12 @@ class Examples:
     batches: Sequence[Sequence[Tensor]] = ()
     batch_size: int = 4
 
+    def image(self, row: int) -> Tensor:
+        """One of all, uint8 ``(3, h, w)``, counted from 0."""
+        if self.dataset is not None:
+            return pixels_of(self.dataset, row)
+        return [image for batch in self.batches for image in batch][row]
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -88,7 +96,7 @@ class _OneSizeAtATime(Runtime):
 
 
 def verify(
-    source: Runtime,
+    source: TorchRuntime,
     exported: ExportedRuntime,
     examples: Examples,
     *,
@@ -105,7 +113,8 @@ def verify(
         bounds: what may change in another precision.
 
     Raises:
-        RunError: it finds something else; names the worst images.
+        RunError: it finds something else, and the worst images are named; or in another precision
+            nothing could be measured.
     """
     ours, theirs = _run(_OneSizeAtATime(source), examples), _run(exported, examples)
     shifts = _score_shifts(ours.detections, theirs.detections, source.thresholds)
@@ -122,7 +131,8 @@ def verify(
         ap=theirs.ap,
     )
     if precision == "fp32":
-        return _check_same(ours, theirs, exported, about)
+        rule = exported.description.detector.postprocess
+        return _check_same(ours, _compare(ours, theirs, rule, source, examples), about)
     _check_bounds(ours, theirs, shifts, about, bounds)
     return about
 
@@ -139,14 +149,40 @@ def _run(runtime: Runtime, examples: Examples) -> _Found:
     return _Found(result.detections, names, ap)
 
 
-def _check_same(
-    ours: _Found, theirs: _Found, exported: ExportedRuntime, about: Verification
-) -> Verification:
-    rule = exported.description.detector.postprocess
-    compared = [
-        compare_detections(*pair, rule)
-        for pair in zip(ours.detections, theirs.detections, strict=True)
+def _compare(
+    ours: _Found,
+    theirs: _Found,
+    rule: PostprocessConfig,
+    source: TorchRuntime,
+    examples: Examples,
+) -> list[Agreement]:
+    compared = []
+    for row, pair in enumerate(zip(ours.detections, theirs.detections, strict=True)):
+        agreement = compare_detections(*pair, rule)
+        if agreement.faults:  # only then is it worth running the network again
+            last = last_candidates(source, examples.image(row))
+            agreement = compare_detections(*pair, rule, last)
+        compared.append(agreement)
+    return compared
+
+
+def last_candidates(source: TorchRuntime, image: Tensor) -> list[float]:
+    """The score of the last candidate of each level that has more than are considered.
+
+    Args:
+        source: the detector.
+        image: ``(3, h, w)`` uint8.
+    """
+    limit = source.postprocess.candidates_per_level
+    levels = [level.flatten() for level in source.forward([image]).predictions.class_logits]
+    return [
+        float(level.topk(limit).values[-1].double().sigmoid())
+        for level in levels
+        if len(level) > limit
     ]
+
+
+def _check_same(ours: _Found, compared: Sequence[Agreement], about: Verification) -> Verification:
     wrong = sorted(
         (one for one in zip(ours.names, compared, strict=True) if one[1].faults),
         key=lambda one: -len(one[1].faults),
@@ -185,24 +221,40 @@ def _check_same(
 def _score_shifts(
     ours: Sequence[Detections], theirs: Sequence[Detections], shown_from: Tensor
 ) -> list[tuple[float, int]]:
-    """Of each image: the sum of the changes of score of what the source shows, and how many."""
-    return [_score_shift(*pair, shown_from) for pair in zip(ours, theirs, strict=True)]
+    """Of each image: the sum of the changes of score of what is shown, and how many."""
+    return [score_shift(*pair, shown_from) for pair in zip(ours, theirs, strict=True)]
 
 
-def _score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tuple[float, int]:
-    """The export's detection of the same object is its best overlapping one; none is a score of 0.
+def score_shift(ours: Detections, theirs: Detections, shown_from: Tensor) -> tuple[float, int]:
+    """The sum of the changes of score of what either side shows in an image, and how many.
 
-    So an object that is no longer found counts with all of its score.
+    The other side's detection of the same object is its best overlapping one; none is a score of 0.
+    So an object that is no longer found counts with all of its score, and so does a new one. What
+    the export shows counts unless it was the other of something that the source shows.
+
+    Args:
+        ours: of the source.
+        theirs: of the export.
+        shown_from: ``(K,)``, of each class.
     """
     shown = ours.at_least(shown_from)
-    if not len(shown):
-        return 0.0, 0
-    if not len(theirs):
-        return float(shown.scores.sum()), len(shown)
-    overlaps = pairwise_iou(shown.boxes, theirs.boxes)
-    fits = (overlaps >= _SAME_OBJECT) & (shown.labels[:, None] == theirs.labels[None])
-    scores = torch.where(fits, theirs.scores[None], 0.0).amax(dim=1)
-    return float((scores - shown.scores).abs().sum()), len(shown)
+    scores, partners = _best_overlapping(shown, theirs)
+    is_new = theirs.scores.double() >= shown_from[theirs.labels]  # as `Detections.at_least`
+    is_new[partners[scores > 0]] = False
+    new = Detections(theirs.boxes[is_new], theirs.scores[is_new], theirs.labels[is_new])
+    new_scores, _ = _best_overlapping(new, ours)
+    change = (scores - shown.scores).abs().sum() + (new_scores - new.scores).abs().sum()
+    return float(change), len(shown) + len(new)
+
+
+def _best_overlapping(some: Detections, others: Detections) -> tuple[Tensor, Tensor]:
+    """Of each the score of the others' best of the same object, 0 without one, and its row."""
+    if not len(others):
+        return torch.zeros(len(some)), torch.zeros(len(some), dtype=torch.int64)
+    overlaps = pairwise_iou(some.boxes, others.boxes)
+    fits = (overlaps >= _SAME_OBJECT) & (some.labels[:, None] == others.labels[None])
+    best = torch.where(fits, others.scores[None], 0.0).max(dim=1)
+    return best.values, best.indices
 
 
 def _check_bounds(
@@ -212,6 +264,12 @@ def _check_bounds(
     about: Verification,
     bounds: Bounds,
 ) -> None:
+    if not about.source_ap and about.score_shift is None:
+        raise RunError(
+            "nothing is written, since nothing could be measured: the detector shows nothing in "
+            f"{counted(about.num_images, 'image')} ({about.images}); name annotated images with "
+            "--data, or write it unproven with --no-verify"
+        )
     faults = []
     if about.source_ap is not None and about.ap is not None:
         drop = about.source_ap - about.ap

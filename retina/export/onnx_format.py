@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,6 @@ from torch.export import ExportedProgram
 from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.tracing import quiet
 from retina.runtime.description import METADATA_KEY, ExportDescription
-from retina.runtime.exported import missing_package
 from retina.runtime.operators import NO_CHANCE
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class OnnxModel(ConvertedModel):
 
     @classmethod
     def convert(
-        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+        cls, program: ExportedProgram, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """See `ConvertedModel`."""
         translations = _translations()
@@ -98,16 +97,9 @@ def _tell_shapes(proto: onnx.ModelProto, description: ExportDescription) -> None
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What stands for our operators in ONNX.
-
-    Raises:
-        UserError: a package is missing.
-    """
-    try:
-        import onnx
-        from onnxscript import opset18
-    except ImportError as error:
-        raise missing_package(str(error.name), "--format onnx and openvino") from None
+    """What stands for our operators in ONNX."""
+    import onnx
+    from onnxscript import opset18
 
     op: Any = opset18  # its types are those of single calls, not of results
 

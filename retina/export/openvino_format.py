@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from retina.export.formats import ConvertedModel, ExportForm
 from retina.export.onnx_format import OnnxModel
 from retina.export.tracing import quiet
 from retina.runtime.description import METADATA_KEY, ExportDescription
-from retina.runtime.exported import missing_package
+from retina.runtime.detection_log import file_sha256
 
 _NETWORK = ("Convolution", "GroupConvolution", "MatMul")
 """The operations at which the network ends and the reading of its outputs begins."""
@@ -35,18 +35,14 @@ class OpenVinoModel(ConvertedModel):
 
     @classmethod
     def convert(
-        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+        cls, program: ExportedProgram, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """See `ConvertedModel`; by way of ONNX, where the suppression has a meaning of its own."""
-        try:
-            import openvino  # noqa: F401  # before the ONNX graph is made
-        except ImportError:
-            raise missing_package("openvino", "--format openvino") from None
         return cls.of_onnx(OnnxModel.convert(program, form, calibration), form, calibration)
 
     @classmethod
     def of_onnx(
-        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Iterable[Tensor]
+        cls, onnx_model: OnnxModel, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """Make it of an ONNX graph; arguments as in `convert`."""
         import openvino
@@ -58,31 +54,30 @@ class OpenVinoModel(ConvertedModel):
         return cls(_quantised(model, calibration) if form.precision == "int8" else model)
 
     def save(self, path: Path, description: ExportDescription) -> None:
-        """See `ConvertedModel`."""
+        """See `ConvertedModel`.
+
+        The description names the ``.bin`` by its hash, so that no other one is taken for it.
+        """
         import openvino
 
-        self.model.set_rt_info(description.to_json(), [METADATA_KEY])
-        openvino.serialize(self.model, str(path), str(path.with_suffix(".bin")))
+        weights = path.with_suffix(".bin")
+        openvino.serialize(self.model, str(path), str(weights))
+        told = description.model_copy(update={"weights_sha256": file_sha256(weights)})
+        self.model.set_rt_info(told.to_json(), [METADATA_KEY])
+        openvino.serialize(self.model, str(path), str(weights))
 
 
-def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
-    """The model with INT8 convolutions; what reads their outputs stays in float.
-
-    Raises:
-        UserError: NNCF is missing.
-    """
-    try:
-        with quiet():
-            import nncf
-    except ImportError:
-        raise missing_package("nncf", "--precision int8") from None
-    images = [image.numpy() for image in calibration]
+def _quantised(model: Any, calibration: Sequence[Tensor]) -> Any:
+    """The model with INT8 convolutions; what reads their outputs stays in float."""
+    with quiet():
+        import nncf
+    count = len(calibration)
     nncf.set_log_level(logging.ERROR)
     with quiet():
         return nncf.quantize(
             model,
-            nncf.Dataset(images),
-            subset_size=len(images),
+            nncf.Dataset(range(count), lambda number: calibration[number].numpy()),
+            subset_size=count,
             ignored_scope=nncf.IgnoredScope(names=_behind_the_network(model), validate=False),
         )
 

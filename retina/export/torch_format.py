@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +29,7 @@ class TorchProgram(ConvertedModel):
 
     @classmethod
     def convert(
-        cls, program: ExportedProgram, form: ExportForm, calibration: Iterable[Tensor]
+        cls, program: ExportedProgram, form: ExportForm, calibration: Sequence[Tensor]
     ) -> Self:
         """See `ConvertedModel`."""
         return cls(program)

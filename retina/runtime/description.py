@@ -49,7 +49,7 @@ class Verification(Config):
     num_ties: int = 0
     """How many there are; of many, `ties` holds the first."""
     score_shift: float | None = None
-    """The mean change of the score of what the detector shows; null where nothing is shown."""
+    """The mean change of the score of what either of them shows; null where nothing is shown."""
     source_ap: float | None = None
     """AP of the detector on these images; null without annotations."""
     ap: float | None = None
@@ -76,7 +76,7 @@ class ExportDescription(Config):
     batch: int | None
     """Images of a call; null: any number."""
     size: Size | None
-    """(height, width) of the images; null: any."""
+    """(height, width) of the resized images; null: any."""
     inputs: dict[str, TensorDescription]
     """By name."""
     outputs: dict[str, TensorDescription]
@@ -85,6 +85,8 @@ class ExportDescription(Config):
     """How an image becomes the graph's input, for people; exactly: ``detector.preprocess``."""
     verification: Verification | None
     """null: the file was written unverified, as asked for by ``--no-verify``."""
+    weights_sha256: str | None = None
+    """Of the second file, in hexadecimal, where the format has one for the weights."""
     detector: ArtifactConfig
     """Classes, network, mean and deviation, sizes, postprocessing, thresholds."""
     training: dict[str, Any]

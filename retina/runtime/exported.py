@@ -5,6 +5,7 @@ Letters: B images of one size, D rows of output.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ class ExportedRuntime(Runtime):
         description: what it says about itself.
         max_detections: of an image; None for as many as the file gives.
 
+    Attributes:
+        memory_fix: what the error says to do where memory runs out.
+
     Raises:
         UserError: the file cannot give so many detections.
     """
@@ -57,12 +61,18 @@ class ExportedRuntime(Runtime):
                 )
             rule = rule.model_copy(update={"max_detections": max_detections})
         self.max_detections = rule.max_detections
+        self.memory_fix = "lower the batch size (--batch-size)"
         self._postprocess = rule.build(config.model.box_coder.build())
 
     @classmethod
     @abstractmethod
     def load(cls, path: Path, *, device: str = "auto", max_detections: int | None = None) -> Self:
         """Read the file; see `retina.runtime.files.load_export`."""
+
+    @classmethod
+    @abstractmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `retina.runtime.files.check_device`."""
 
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`.
@@ -72,12 +82,22 @@ class ExportedRuntime(Runtime):
         """
         found: dict[int, Detections] = {}
         for size, rows in rows_by_input_size(self.preprocess, images).items():
-            self._check(size)
+            refuse_other_size(
+                self.path, self.description.size, self.preprocess, size_of(images[rows[0]])
+            )
             for some in self._calls(rows):
                 pixels = torch.stack([self.preprocess.resize(images[row]) for row in some])
                 for row, one in zip(some, self._detections(pixels), strict=True):
                     found[row] = one.rescaled(size, size_of(images[row]))
         return [found[row] for row in range(len(images))]
+
+    def at_scale(self, factor: float) -> Runtime:
+        """See `Runtime`; the graph is shared."""
+        if self.description.size is not None:
+            return super().at_scale(factor)
+        scaled = copy.copy(self)
+        scaled.preprocess = self.preprocess.scaled(factor)
+        return scaled
 
     @abstractmethod
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -112,17 +132,30 @@ class ExportedRuntime(Runtime):
         for start in range(0, len(rows), step):
             yield rows[start : start + step]
 
-    def _check(self, size: Size) -> None:
-        fixed = self.description.size
-        if fixed is not None and size != fixed:
-            raise UserError(
-                f"{self.path}: takes images of {fixed[0]} × {fixed[1]} (height × width), this one "
-                f"is resized to {size[0]} × {size[1]}; export without --size, or with this one"
-            )
-
     def _too_large(self, pixels: Tensor) -> str:
         shape = " × ".join(map(str, pixels.shape))
-        return f"{self.path}: out of memory with a batch of {shape}; lower the batch size"
+        return f"{self.path}: out of memory with a batch of {shape}; {self.memory_fix}"
+
+
+def refuse_other_size(path: Path, fixed: Size | None, preprocess: Preprocess, size: Size) -> None:
+    """Refuse an image that is not resized to the one size that a graph takes.
+
+    Args:
+        path: of the export.
+        fixed: (height, width) that its graph takes; None for any.
+        preprocess: of the detector.
+        size: of the image as it is.
+
+    Raises:
+        UserError: the graph takes no such image.
+    """
+    resized = preprocess.input_size(size)
+    if fixed is not None and resized != fixed:
+        raise UserError(
+            f"{path}: takes only images that are resized to {fixed[0]} × {fixed[1]} (height × "
+            f"width), one of {size[0]} × {size[1]} is resized to {resized[0]} × {resized[1]}; "
+            f"export without --size, or with --size {size[0]}x{size[1]}"
+        )
 
 
 def rows_by_input_size(preprocess: Preprocess, images: Sequence[Tensor]) -> dict[Size, list[int]]:

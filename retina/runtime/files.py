@@ -22,6 +22,11 @@ def is_export(path: Path) -> bool:
     return path.suffix.lower() in _RUNTIMES
 
 
+def files_of(path: Path) -> list[Path]:
+    """A detector's file, and after it the one with its weights that OpenVINO's IR has beside it."""
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
+
+
 def load_export(
     path: Path, *, device: str = "auto", max_detections: int | None = None
 ) -> ExportedRuntime:
@@ -37,6 +42,23 @@ def load_export(
     """
     if not os.path.isfile(path):  # noqa: PTH113  # no error where the name is too long
         raise UserError(f"{path}: no such file; 'retina export' writes one")
+    return _runtime_of(path).load(path, device=device, max_detections=max_detections)
+
+
+def check_device(path: Path, device: str) -> None:
+    """Refuse, before there is a file, a device on which it could not be run.
+
+    Args:
+        path: of the file to come.
+        device: where to compute.
+
+    Raises:
+        UserError: it cannot run there, or a package that runs it is missing.
+    """
+    _runtime_of(path).check_device(path, device)
+
+
+def _runtime_of(path: Path) -> type[ExportedRuntime]:
     module, name = _RUNTIMES[path.suffix.lower()]
     runtime: type[ExportedRuntime] = getattr(import_module(module), name)
-    return runtime.load(path, device=device, max_detections=max_detections)
+    return runtime

@@ -14,6 +14,8 @@ from retina.runtime.description import METADATA_KEY, ExportDescription, read_des
 from retina.runtime.exported import ExportedRuntime, missing_package
 from retina.wording import first_line
 
+_CUDA = "CUDAExecutionProvider"
+
 
 class OnnxRuntime(ExportedRuntime):
     """An ONNX file; other arguments as `ExportedRuntime`.
@@ -50,22 +52,31 @@ class OnnxRuntime(ExportedRuntime):
         Raises:
             UserError: ONNX Runtime is missing, or cannot read the file or use the device.
         """
-        try:
-            import onnxruntime
-        except ImportError:
-            raise missing_package("onnxruntime", f"{path}: an ONNX file") from None
+        providers = _providers(path, device)
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors; its warnings are about its own optimisations
-        providers = _providers(onnxruntime.get_available_providers(), device)
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # of a kind for each cause, with no base of their own
             raise UserError(
                 f"{path}: not an ONNX file that ONNX Runtime can read ({first_line(error)})"
             ) from None
+        wants_cuda = providers != ["CPUExecutionProvider"]
+        if wants_cuda and device != "auto" and _CUDA not in session.get_providers():
+            raise UserError(
+                f"device: ONNX Runtime could not start '{device}' for {path}; take cpu, or install "
+                f"the CUDA and cuDNN that onnxruntime-gpu {onnxruntime.__version__} needs"
+            )
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return cls(path, read_description(text, path), session, max_detections=max_detections)
+
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        _providers(path, device)
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""
@@ -78,16 +89,27 @@ class OnnxRuntime(ExportedRuntime):
         return tuple(torch.from_numpy(output) for output in outputs)
 
 
-def _providers(present: list[str], device: str) -> list[Any]:
-    """What computes, first choice first."""
-    if device == "cpu" or (device == "auto" and "CUDAExecutionProvider" not in present):
+def _providers(path: Path, device: str) -> list[Any]:
+    """What computes, first choice first.
+
+    Raises:
+        UserError: ONNX Runtime is missing, or cannot use the device.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_package("onnxruntime", f"{path}: an ONNX file") from None
+    present = onnxruntime.get_available_providers()
+    if device == "cpu" or (device == "auto" and _CUDA not in present):
         return ["CPUExecutionProvider"]
     where = pick_device(device)
     if where.type == "cpu":
         return ["CPUExecutionProvider"]
-    if where.type != "cuda" or "CUDAExecutionProvider" not in present:
+    if where.type != "cuda" or _CUDA not in present:
         raise UserError(
             f"device: '{device}' is none that this build of ONNX Runtime uses; take cpu, or for "
             "CUDA pip install onnxruntime-gpu"
         )
-    return [("CUDAExecutionProvider", {"device_id": where.index or 0}), "CPUExecutionProvider"]
+    # TF32 has 10 bits, which move scores by a thousandth.
+    cuda = (_CUDA, {"device_id": where.index or 0, "use_tf32": 0})
+    return [cuda, "CPUExecutionProvider"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from retina.errors import UserError
 from retina.runtime.description import METADATA_KEY, ExportDescription, read_description
+from retina.runtime.detection_log import file_sha256
 from retina.runtime.exported import ExportedRuntime, missing_package
 from retina.wording import first_line
 
@@ -47,23 +49,27 @@ class OpenVinoRuntime(ExportedRuntime):
         Raises:
             UserError: OpenVINO is missing, cannot read the file, or was asked for another device.
         """
-        try:
-            import openvino
-        except ImportError:
-            raise missing_package("openvino", f"{path}: OpenVINO's IR") from None
-        if device not in ("auto", "cpu"):
-            raise UserError(f"device: OpenVINO runs {path} on the cpu here, not on '{device}'")
-        if not path.with_suffix(".bin").is_file():
+        cls.check_device(path, device)
+        import openvino
+
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
             raise UserError(f"{path}: the weights are missing; {path.stem}.bin belongs beside it")
         core = openvino.Core()
         try:
             model = core.read_model(path)
         except Exception as error:
             raise UserError(
-                f"{path}: not a model that OpenVINO can read ({first_line(error)})"
+                f"{path}: not a model that OpenVINO can read, with {weights.name} as its weights "
+                f"({first_line(error)})"
             ) from None
         text = model.get_rt_info(METADATA_KEY).value if model.has_rt_info(METADATA_KEY) else None
         description = read_description(text, path)
+        if description.weights_sha256 not in (None, file_sha256(weights)):
+            raise UserError(
+                f"{path}: {weights.name} beside it is damaged, or of another export; copy both "
+                "files anew, or export again"
+            )
         compiled = core.compile_model(
             model,
             "CPU",
@@ -73,6 +79,14 @@ class OpenVinoRuntime(ExportedRuntime):
             },
         )
         return cls(path, description, compiled, max_detections=max_detections)
+
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        if device not in ("auto", "cpu"):
+            raise UserError(f"device: OpenVINO runs {path} on the cpu here, not on '{device}'")
+        if find_spec("openvino") is None:
+            raise missing_package("openvino", f"{path}: OpenVINO's IR")
 
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import retina.runtime.operators  # noqa: F401  # a program names them
-from retina.devices import pick_device
+from retina.devices import pick_device, pick_precision
 from retina.errors import UserError
 from retina.runtime.description import ExportDescription, read_description
 from retina.runtime.exported import ExportedRuntime
@@ -52,7 +52,8 @@ class ProgramRuntime(ExportedRuntime):
         Raises:
             UserError: this version of torch cannot read the file.
         """
-        where = pick_device(device)
+        where = _pick(path, device)
+        pick_precision("fp32", where)
         extra = {DESCRIPTION_FILE: ""}
         try:
             with warnings.catch_warnings():
@@ -70,8 +71,27 @@ class ProgramRuntime(ExportedRuntime):
         description = read_description(extra[DESCRIPTION_FILE] or None, path)
         return cls(path, description, program.module(), where, max_detections=max_detections)
 
+    @classmethod
+    def check_device(cls, path: Path, device: str) -> None:
+        """See `ExportedRuntime`."""
+        _pick(path, device)
+
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `ExportedRuntime`."""
         with torch.no_grad():
             outputs: tuple[Tensor, ...] = self._module(images.to(self._device))
         return tuple(output.cpu() for output in outputs)
+
+
+def _pick(path: Path, device: str) -> torch.device:
+    """The device of a name; ``auto`` leaves Apple's out, which has no float64 as programs need it.
+
+    Raises:
+        UserError: the device is unknown, not there, or Apple's.
+    """
+    where = pick_device(device)
+    if where.type != "mps":
+        return where
+    if device == "auto":
+        return torch.device("cpu")
+    raise UserError(f"device: {path} computes in float64, which '{device}' cannot; take cpu")

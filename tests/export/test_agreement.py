@@ -80,6 +80,14 @@ def test_the_last_place_of_a_full_list_may_be_another() -> None:
     assert len(compare_detections(found(A, B, third), found(A, B, worse), RULE).faults) == 1
 
 
+def test_the_last_candidate_of_a_level_may_be_another() -> None:
+    last: Row = ((20, 20, 30, 30), 0.50004, 0)
+    agreement = compare_detections(found(A, last), found(A), RULE, [0.7, 0.5])
+    assert (len(agreement.ties), agreement.faults) == (1, ())
+    assert compare_detections(found(A, last), found(A), RULE, [0.7, 0.4]).faults
+    assert compare_detections(found(A, last), found(A), RULE).faults
+
+
 def test_of_boxes_of_equal_score_either_may_suppress_the_other() -> None:
     agreement = compare_detections(found(A, B), found(NEAR_A, B), RULE)
     assert (len(agreement.ties), agreement.faults) == (2, ())

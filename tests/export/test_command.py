@@ -11,7 +11,6 @@ import torch
 
 from retina.errors import UserError
 from retina.export.agreement import compare_detections
-from retina.export.onnx_format import OnnxModel
 from retina.runtime import TorchRuntime
 from retina.runtime.files import load_export
 from tests.conftest import Invoke  # type: ignore[import-not-found]
@@ -50,25 +49,27 @@ def test_a_program_is_written_with_its_proof(
 ) -> None:
     output = tmp_path / "model.pt2"
     done = invoke(
-        *("export", detector, "--format", "torch", "--size", "96x96", "--batch", "3"),
+        *("export", detector, "--format", "torch", "--size", "618x800", "--batch", "3"),
         *("--output", output),
     )
     assert done.code == 0, done.err
     assert "model.pt2: torch, fp32" in done.out
+    assert "only for images that are resized to 95 × 124 (height × width)" in done.out
     assert "verified on 9 images (painted pictures)" in done.out
     assert "the same detections: boxes within" in done.out
     told = invoke("info", output)
     assert "of tiny.safetensors" in told.out
-    assert "3 × 3 × 96 × 96 float32" in told.out
+    assert "3 × 3 × 95 × 124 float32" in told.out
     assert "on 9 images (painted pictures)" in told.out
-    # Five images in calls of three: the last one is filled up.
-    images = random_images(*[(96, 96)] * 5)
+    # Five images in calls of three: the last one is filled up. What 618 × 800 is resized to would
+    # itself be resized.
+    images = random_images(*[(618, 800)] * 5)
     runtime = load_export(output)
     wanted = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
     found = zip(wanted.detect(images), runtime.detect(images), strict=True)
     for ours, theirs in found:
         assert not compare_detections(ours, theirs, exports.artifact.config.postprocess).faults
-    with pytest.raises(UserError, match=r"takes images of 96 × 96 .* resized to 96 × 120"):
+    with pytest.raises(UserError, match=r"of 200 × 250 .* 96 × 120; .* --size 200x250"):
         runtime.detect(random_images((200, 250)))
 
 
@@ -116,14 +117,17 @@ def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None
         (("--format", "onx"), "--format: 'onx' is none of onnx, openvino, torch, did you mean"),
         (("--precision", "int8"), "take --format openvino"),
         (("--size", "96"), "--size 96: write HEIGHTxWIDTH in pixels"),
-        (("--size", "96x300"), "images of this shape become 51x160"),
+        (
+            ("--format", "openvino", "--device", "cuda", "--output", "a.xml"),
+            "runs a.xml on the cpu",
+        ),
         (("--format", "torch"), "writes a .pt2 file; name it a.pt2"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(
     detector: Path, tmp_path: Path, invoke: Invoke, options: tuple[str, ...], told: str
 ) -> None:
-    done = invoke("export", detector, *options, "--output", tmp_path / "a.onnx")
+    done = invoke("export", detector, "--output", tmp_path / "a.onnx", *options)
     assert done.code == 2
     assert told in done.err
     assert not list(tmp_path.iterdir())
@@ -161,6 +165,14 @@ def test_a_missing_package_is_named(
     done = invoke("predict", exported, tmp_path, "--output", tmp_path)
     assert done.code == 2
     assert "needs the package onnxruntime; pip install 'retina[export]'" in done.err
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match="needs the package onnxscript; pip install 'retina"):
-        OnnxModel.convert(None, None, ())  # type: ignore[arg-type]
+    for package, options in (
+        ("onnxruntime", ()),
+        ("onnxscript", ()),
+        ("openvino", ("--format", "openvino")),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            suffix = ".xml" if options else ".onnx"
+            done = invoke("export", detector, *options, "--output", tmp_path / f"a{suffix}")
+            assert done.code == 2
+            assert f"needs the package {package}; pip install 'retina[export]'" in done.err

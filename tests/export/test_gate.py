@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from retina.artifact import Artifact
 from retina.errors import RunError, UserError
+from retina.export.calibration import ImagesOnDemand, calibration_images
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
-from retina.export.gate import Bounds, Examples, verify
+from retina.export.gate import Bounds, Examples, last_candidates, score_shift, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
+from retina.modeling.preprocess import PreprocessConfig, size_of
 from retina.runtime import TorchRuntime
+from retina.runtime.exported import ExportedRuntime
 from retina.runtime.files import load_export
 from retina.runtime.onnx_runtime import OnnxRuntime
 from retina.structures import Detections
@@ -90,6 +94,46 @@ def test_the_mean_change_of_score_is_bounded(exports: Exports, tmp_path: Path) -
     assert same.score_shift == pytest.approx(0, abs=1e-5)
 
 
+def test_what_either_side_shows_alone_counts() -> None:
+    shown_from = torch.tensor([0.3, 0.3])
+
+    def found(*rows: tuple[float, float, int]) -> Detections:
+        """Boxes of 10 × 10 pixels at x, their scores and labels."""
+        boxes = torch.tensor([[x, 0, x + 10, 10] for x, _, _ in rows]).reshape(-1, 4)
+        return Detections(
+            boxes,
+            torch.tensor([score for _, score, _ in rows]),
+            torch.tensor([label for _, _, label in rows], dtype=torch.int64),
+        )
+
+    both = found((0.0, 0.9, 0), (50.0, 0.2, 1))
+    assert score_shift(both, both, shown_from) == (0.0, 1)
+    assert score_shift(both, found(), shown_from) == (pytest.approx(0.9), 1)
+    assert score_shift(found(), both, shown_from) == (pytest.approx(0.9), 1)
+    risen = found((0.0, 0.9, 0), (50.0, 0.4, 1), (80.0, 0.5, 0), (90.0, 0.1, 0))
+    assert score_shift(both, risen, shown_from) == (pytest.approx(0.2 + 0.5), 3)
+    assert score_shift(risen, both, shown_from) == (pytest.approx(0.2 + 0.5), 3)
+    assert score_shift(found(), found(), shown_from) == (0.0, 0)
+
+
+def test_what_has_measured_nothing_is_not_passed(exports: Exports) -> None:
+    """A detector that shows nothing, on images without annotations: neither AP nor a score."""
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    source, exported = quiet_pair(exports.artifact, path)
+    empty = Examples("empty", dataset=MemoryDataset([[], []], names=source.categories.names))
+    for examples in (BATCHES, empty):
+        with pytest.raises(RunError, match=r"nothing could be measured.* --data, or .*--no-verify"):
+            verify(source, exported, examples, precision="bf16", bounds=Bounds())
+
+
+def quiet_pair(artifact: Artifact, path: Path) -> tuple[TorchRuntime, ExportedRuntime]:
+    """A detector and its export that show nothing, for all that they find."""
+    source = TorchRuntime.from_artifact(artifact, device=torch.device("cpu"))
+    exported = load_export(path)
+    source.thresholds = exported.thresholds = torch.full_like(source.thresholds, 2.0)
+    return source, exported
+
+
 def test_ap_is_measured_where_there_are_annotations(exports: Exports) -> None:
     path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
     source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
@@ -116,6 +160,17 @@ def found_by(runtime: TorchRuntime) -> MemoryDataset:
     return MemoryDataset(boxes, names=names)
 
 
+def test_the_gate_knows_the_last_candidates(exports: Exports) -> None:
+    """Which detection is at the limit of its level is seen in the candidates that pass it."""
+    source = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    (image,) = random_images((97, 131))
+    limit = source.postprocess.candidates_per_level
+    levels = [level.flatten() for level in source.forward([image]).predictions.class_logits]
+    expected = [level.sort().values[-limit].sigmoid() for level in levels if len(level) > limit]
+    assert 0 < len(expected) < len(levels)
+    assert last_candidates(source, image) == pytest.approx([float(one) for one in expected])
+
+
 def test_too_many_ties_are_no_chance(exports: Exports) -> None:
     """A last place that is another one in every image: each alone would be a tie."""
     path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
@@ -131,6 +186,48 @@ def test_too_many_ties_are_no_chance(exports: Exports) -> None:
 
     with pytest.raises(RunError, match="differ where the last digits decide, too many"):
         verify(source, Sloppy.load(path), BATCHES, precision="fp32", bounds=Bounds())
+
+
+def test_images_that_a_graph_will_not_take_are_told_first(exports: Exports, tmp_path: Path) -> None:
+    """Of 64 × 96, where the graph is fixed to another size; nothing is there to be converted."""
+    data = MemoryDataset([[]], names=exports.artifact.categories.names)
+    job = dataclasses.replace(
+        exports.job("torch", ".pt2", size=(96, 96)),
+        output=tmp_path / "a.pt2",
+        examples=Examples("memory", dataset=data),
+        calibration=calibration_images(data),
+    )
+    told = r"a.pt2: takes only images .* 96 × 96 .*, one of 64 × 96 is resized to 96 × 144; .*64x96"
+    with pytest.raises(UserError, match=told):
+        job.run()
+    with pytest.raises(UserError, match=told):
+        job.calibration_inputs()[0]
+
+
+def test_errors_name_the_file_that_was_asked_for(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(self: OnnxRuntime, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise MemoryError
+
+    monkeypatch.setattr(OnnxRuntime, "run", run_out)
+    output = tmp_path / "a.onnx"
+    job = job_of(exports.onnx, exports.job("onnx", ".onnx"), output, examples=BATCHES)
+    with pytest.raises(RunError) as raised:
+        job.run()
+    assert str(raised.value).startswith(f"{output}: out of memory with a batch of 1 × 3 × ")
+    assert str(raised.value).endswith(
+        "name smaller images (--data), or verify on another device (--device)"
+    )
+
+
+def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:
+    data = MemoryDataset([[]] * 3)
+    made = calibration_images(data)
+    assert len(made) == 3
+    assert [size_of(image) for image in made] == [(64, 96)] * 3
+    read = ImagesOnDemand(2, lambda number: torch.full((1,), number))
+    assert [int(one) for one in (*read, *read)] == [0, 1, 0, 1]
 
 
 @pytest.mark.slow
@@ -163,13 +260,24 @@ def test_int8_keeps_what_reads_the_network_in_float(exports: Exports, tmp_path: 
 
 
 def test_pictures_are_of_several_sizes_and_batches() -> None:
-    batches = paint_batches()
+    preprocess = PreprocessConfig(min_size=96, max_size=160).build()
+    batches = paint_batches(preprocess)
     assert sorted({len(batch) for batch in batches}) == [1, 2, 3]
     assert len({image.shape for batch in batches for image in batch}) == len(batches)
     assert all(image.dtype == torch.uint8 for batch in batches for image in batch)
-    assert {tuple(image.shape) for batch in paint_batches((64, 80)) for image in batch} == {
-        (3, 64, 80)
-    }
+    camera = paint_batches(preprocess, (618, 800))
+    assert {size_of(image) for batch in camera for image in batch} == {(618, 800)}
+
+
+def test_pictures_fit_into_what_the_detector_pads_to() -> None:
+    landscape = PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 160)).build()
+    batches = paint_batches(landscape)
+    assert len(batches) == 5
+    landscape.input_shape([size_of(image) for batch in batches for image in batch])
+    nearly_square = PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 130)).build()
+    assert [size_of(one[0]) for one in paint_batches(nearly_square)] == [(191, 257), (97, 131)]
+    with pytest.raises(UserError, match=r"pad_to can hold none of .*; name images with --data"):
+        paint_batches(PreprocessConfig(min_size=96, max_size=160, pad_to=(96, 96)).build())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +286,6 @@ def test_pictures_are_of_several_sizes_and_batches() -> None:
         (ExportForm("onnx", precision="bf16"), "a.onnx", "--format openvino"),
         (ExportForm("torch", precision="int8"), "a.pt2", "torch is written in fp32"),
         (ExportForm("onnx"), "a.pt2", "writes a .onnx file; name it a.onnx"),
-        (ExportForm("onnx", size=(97, 131)), "a.onnx", "become 96x129"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from retina.errors import UserError
 from retina.export.agreement import compare_detections
 from retina.export.openvino_format import OpenVinoModel
 from retina.modeling.preprocess import size_of
-from retina.runtime import Runtime, TorchRuntime
-from retina.runtime.exported import rows_by_input_size
-from retina.runtime.files import load_export
+from retina.runtime import TorchRuntime, onnx_runtime, program_runtime
+from retina.runtime.detection_log import file_sha256
+from retina.runtime.exported import ExportedRuntime, rows_by_input_size
+from retina.runtime.files import check_device, files_of, load_export
 from retina.structures import Detections
 from tests.export.conftest import Exports, random_images  # type: ignore[import-not-found]
 
@@ -47,13 +49,13 @@ def path(request: pytest.FixtureRequest, exports: Exports) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(path: Path) -> Runtime:
+def runtime(path: Path) -> ExportedRuntime:
     return load_export(path)
 
 
 @pytest.mark.parametrize("sizes", BATCHES, ids=lambda sizes: f"{len(sizes)}x{sizes[0]}")
 def test_the_same_is_found(
-    runtime: Runtime, exports: Exports, sizes: list[tuple[int, int]]
+    runtime: ExportedRuntime, exports: Exports, sizes: list[tuple[int, int]]
 ) -> None:
     images = random_images(*sizes)
     wanted, found = expected(exports.artifact, images), runtime.detect(images)
@@ -68,7 +70,9 @@ def test_the_same_is_found(
         assert agreement.score_difference < 1e-5
 
 
-def test_classes_and_thresholds_come_with_the_file(runtime: Runtime, exports: Exports) -> None:
+def test_classes_and_thresholds_come_with_the_file(
+    runtime: ExportedRuntime, exports: Exports
+) -> None:
     predictor = retina.Predictor(runtime)
     assert predictor.categories == exports.artifact.categories
     assert predictor.thresholds.tolist() == [0.3] * 3
@@ -76,6 +80,32 @@ def test_classes_and_thresholds_come_with_the_file(runtime: Runtime, exports: Ex
     (found,) = predictor.predict(image, 0.5)
     (wanted,) = expected(exports.artifact, [image])
     assert len(found) == int((wanted.scores >= 0.5).sum()) > 0
+
+
+def test_an_open_size_has_other_scales(runtime: ExportedRuntime, exports: Exports) -> None:
+    images = random_images((97, 131), (33, 200))
+    larger = runtime.at_scale(1.5)
+    detector = TorchRuntime.from_artifact(exports.artifact, device=torch.device("cpu"))
+    for image in images:
+        (ours,), (theirs,) = detector.at_scale(1.5).detect([image]), larger.detect([image])
+        assert len(ours) > 5
+        assert not compare_detections(ours, theirs, exports.artifact.config.postprocess).faults
+    assert runtime.preprocess.min_size == 96
+
+
+def test_other_weights_beside_a_file_are_refused(path: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copy(file, tmp_path)) for file in files_of(path)]
+    description = load_export(copies[0]).description
+    assert description.weights_sha256 == (file_sha256(copies[1]) if copies[1:] else None)
+    for weights in copies[1:]:
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(UserError, match=r"model.bin beside it is damaged, or of another"):
+            load_export(copies[0])
+        weights.unlink()
+        with pytest.raises(UserError, match=r"weights are missing; model.bin belongs beside it"):
+            load_export(copies[0])
 
 
 def test_fewer_detections_are_the_best_ones(exports: Exports) -> None:
@@ -175,3 +205,47 @@ def test_damaged_and_foreign_files_are_told(exports: Exports, tmp_path: Path) ->
         load_export(foreign)
     with pytest.raises(UserError, match="no such file; 'retina export' writes one"):
         load_export(tmp_path / "missing.onnx")
+
+
+def test_onnx_runtime_does_not_fall_back_to_the_cpu_in_silence(
+    exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build for CUDA whose libraries do not load: it computes on the CPU, and only logs that."""
+    import onnxruntime
+
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    present = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in present:
+        pytest.skip("this build of ONNX Runtime has CUDA")
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr(onnx_runtime, "pick_device", lambda name: gpu)
+    with pytest.raises(UserError, match="device: 'cuda' is none that this build of ONNX Runtime"):
+        load_export(path, device="cuda")
+    with_cuda = ["CUDAExecutionProvider", *present]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: with_cuda)
+    (choice, options), _ = onnx_runtime._providers(path, "cuda")
+    assert (choice, options) == ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})
+    with pytest.raises(UserError, match=r"could not start 'cuda' for .*model.onnx"):
+        load_export(path, device="cuda")
+    assert len(load_export(path, device="auto").detect(random_images((97, 131)))) == 1
+
+
+def test_a_torch_program_keeps_off_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no float64."""
+    apple = torch.device("mps")
+    monkeypatch.setattr(program_runtime, "pick_device", lambda name: apple)
+    check_device(Path("a.pt2"), "auto")
+    assert program_runtime._pick(Path("a.pt2"), "auto") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"a.pt2 computes in float64, which 'mps' cannot; take cpu"):
+        check_device(Path("a.pt2"), "mps")
+
+
+def test_a_program_is_never_run_in_tf32(exports: Exports) -> None:
+    path = exports.write(exports.job("torch", ".pt2"), exports.program)
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        load_export(path)
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
