@@ -93,9 +93,11 @@ def test_an_open_size_has_other_scales(runtime: ExportedRuntime, exports: Export
     assert runtime.preprocess.min_size == 96
 
 
-def test_other_weights_beside_a_file_are_refused(path: Path, tmp_path: Path) -> None:
+def test_other_weights_beside_a_file_are_refused(
+    runtime: ExportedRuntime, path: Path, tmp_path: Path
+) -> None:
     copies = [Path(shutil.copy(file, tmp_path)) for file in files_of(path)]
-    description = load_export(copies[0]).description
+    description = runtime.description
     assert description.weights_sha256 == (file_sha256(copies[1]) if copies[1:] else None)
     for weights in copies[1:]:
         content = bytearray(weights.read_bytes())
@@ -207,6 +209,7 @@ def test_damaged_and_foreign_files_are_told(exports: Exports, tmp_path: Path) ->
         load_export(tmp_path / "missing.onnx")
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_onnx_runtime_does_not_fall_back_to_the_cpu_in_silence(
     exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,14 +241,3 @@ def test_a_torch_program_keeps_off_apples_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert program_runtime._pick(Path("a.pt2"), "auto") == torch.device("cpu")
     with pytest.raises(UserError, match=r"a.pt2 computes in float64, which 'mps' cannot; take cpu"):
         check_device(Path("a.pt2"), "mps")
-
-
-def test_a_program_is_never_run_in_tf32(exports: Exports) -> None:
-    path = exports.write(exports.job("torch", ".pt2"), exports.program)
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        load_export(path)
-        assert not torch.backends.cudnn.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
