@@ -27,7 +27,7 @@ set_up_environment() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         started=$SECONDS
         echo "== installing retina${extra:+[$extra]} and what it needs (a few minutes the first time)"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
             --constraint constraints.txt --editable ".${extra:+[$extra]}"
         echo "$wanted" >"$stamp"
         echo "== installed in $((SECONDS - started)) s"

@@ -88,6 +88,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert done.stderr == "[]"
 
 
+@pytest.mark.slow
 def test_a_residual_network_trains_as_a_user_starts_it(tiny_config: Path, tmp_path: Path) -> None:
     resnet = "model.backbone={kind: resnet, name: resnet18, norm: batch, weights: null}"
     options = [f"output_dir={tmp_path / 'run'}", "training.max_steps=1", "dataset.validation=null"]
@@ -340,7 +341,7 @@ def test_predict_writes_pictures_goes_on_past_a_broken_image_and_exits_with_1(
     }
 
 
-@pytest.mark.parametrize("variant", ["v1", "v2"])
+@pytest.mark.parametrize("variant", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_a_checkpoint_of_torchvisions_training_becomes_a_detector_and_a_start(
     invoke: Invoke,
     variant: str,

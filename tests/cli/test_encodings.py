@@ -66,7 +66,10 @@ def test_every_help_can_be_written(
     assert "\\u" not in done.out
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "cp932"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cp1251", "cp932"))],
+)
 def test_every_output_can_be_written(
     invoke_in: InvokeIn, encoding: str, detector: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
@@ -137,7 +140,7 @@ def test_classes_and_images_of_any_script(
 @pytest.mark.parametrize(
     "environment",
     [
-        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
     ids=["cp1252", "C"],

@@ -432,6 +432,7 @@ OF_V2 = (
 )
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_a_name_and_resumes_without_it(
     invoke: Invoke,
     can_fetch: None,

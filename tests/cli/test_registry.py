@@ -126,6 +126,7 @@ def outcomes(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instrument", INSTRUMENTS)
 def test_without_an_instrument_its_commands_are_gone_and_the_rest_works(
     instrument: str, outcomes: dict[str, list[tuple[int, str]]]

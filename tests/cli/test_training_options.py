@@ -277,6 +277,7 @@ def test_strange_class_names_go_through_everything(
     assert set(row["AP"]) <= set(names)  # type: ignore[call-overload]
 
 
+@pytest.mark.slow
 def test_spawned_workers_train_and_validate(
     invoke: Invoke, tiny_config: Path, tmp_path: Path
 ) -> None:

@@ -367,6 +367,7 @@ def test_pickled_copies_give_the_same_samples(write_coco: CocoWriter) -> None:
         assert torch.equal(copy.targets(index).boxes, dataset.targets(index).boxes)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_annotations_are_read_within_seconds(write_coco: CocoWriter) -> None:
     def change(tree: Tree) -> None:
         tree["images"] = [

@@ -71,6 +71,7 @@ def test_the_table_is_the_same_either_way(name: str, write_coco: CocoWriter) -> 
             assert left == right, field.name
 
 
+@pytest.mark.slow
 def test_many_annotations_take_little_more_than_their_text(tmp_path: Path) -> None:
     count = 40_000  # several blocks
     tree = {

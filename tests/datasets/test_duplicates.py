@@ -67,13 +67,21 @@ def recall(paths: list[Path], edit: Edit, *, every: int) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("name", ["bccd/JPEGImages", "raccoon/images"])
+@pytest.mark.parametrize(
+    "name", ["bccd/JPEGImages", pytest.param("raccoon/images", marks=pytest.mark.slow)]
+)
 def test_planted_copies_are_found(shared_data: Path, name: str, edit: str) -> None:
     paths = sorted((shared_data / name).iterdir())[:100]
     assert recall(paths, EDITS[edit], every=5) == (1.0, 0)
 
 
-@pytest.mark.parametrize("edit", EDITS_OF_ONE_SCENE)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(edit, marks=[] if number < 2 else pytest.mark.slow)
+        for number, edit in enumerate(EDITS_OF_ONE_SCENE)
+    ],
+)
 def test_planted_copies_are_found_among_images_of_one_scene(shared_data: Path, edit: str) -> None:
     paths = sorted((shared_data / "chess/train").glob("*.jpg"))
     found, strangers = recall(paths, EDITS[edit], every=10)
@@ -81,6 +89,7 @@ def test_planted_copies_are_found_among_images_of_one_scene(shared_data: Path, e
     assert strangers <= 3
 
 
+@pytest.mark.slow
 def test_the_copies_that_public_sets_hold_are_found(shared_data: Path) -> None:
     def groups(name: str) -> list[list[str]]:
         paths = sorted((shared_data / name).glob("*.jpg"))

@@ -61,6 +61,7 @@ class Seer(Runtime):
         return Detections(targets.boxes + self._shift, torch.ones(len(targets)), targets.labels)
 
 
+@pytest.mark.slow
 def test_a_batch_of_many_images_takes_few_open_files(synthetic_data: Path) -> None:
     """A worker hands over a few tensors for all of them; each tensor is an open file."""
     program = REPOSITORY / "tests" / "evaluation" / "few_files.py"

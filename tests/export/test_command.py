@@ -44,6 +44,7 @@ def shapes(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_program_is_written_with_its_proof(
     exports: Exports,
     detector: Path,

@@ -19,7 +19,9 @@ from tests.faults.stopped_rank import stop_second_rank  # type: ignore[import-no
 from tests.processes import run_pair, small_retina  # type: ignore[import-not-found]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    "workers", [*(pytest.param(few, marks=pytest.mark.slow) for few in (0, 1)), 2]
+)
 def test_a_stop_in_mid_epoch_leaves_no_trace(
     workers: int, invoke: Invoke, tiny_config: Path, tmp_path: Path
 ) -> None:

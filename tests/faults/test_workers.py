@@ -167,6 +167,7 @@ def wait_until_ended(process: Process, meanwhile: Callable[[], None]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_shared_memory_that_fills_up_is_named(tiny_config: Path, tmp_path: Path) -> None:
     folder, launcher = tmp_path / "run", own_shared_memory(64)

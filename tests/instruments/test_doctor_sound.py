@@ -252,7 +252,7 @@ SMALL: Tree = {
     "changes",
     [
         [FROZEN],
-        [PRETRAINED, ADAPTIVE],  # a loss that starts high, and may rise as the boxes improve
+        SLOW([PRETRAINED, ADAPTIVE]),  # a loss that starts high, and may rise as the boxes improve
         SLOW([FROZEN, rate("adamw", 1e-4)]),
         SLOW([FROZEN, rate("sgd", 0.01)]),
         SLOW([FROZEN, {"training": {"batch_size": 2}}]),

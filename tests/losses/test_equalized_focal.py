@@ -148,6 +148,7 @@ def learn_a_part(data: Path) -> None:
         data.with_name(f"{rank()}.json").write_text(json.dumps(loss.balance().tolist()))
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_the_balance_of_both_of_their_parts(tmp_path: Path) -> None:
     cases = [random_case(seed) for seed in range(2)]
     logits = torch.stack([case[0] for case in cases])  # (steps, ranks, 50, K)

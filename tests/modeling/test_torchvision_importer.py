@@ -94,7 +94,8 @@ def test_a_frozen_backbone_without_epsilon_detects_what_torchvision_detects(
 
 
 @pytest.mark.parametrize(
-    ("variant", "optimizer", "lr"), [("v1", "sgd", 0.01), ("v2", "adamw", 1e-4)]
+    ("variant", "optimizer", "lr"),
+    [("v1", "sgd", 0.01), pytest.param("v2", "adamw", 1e-4, marks=pytest.mark.slow)],
 )
 def test_trained_weights_detect_what_torchvision_detects(
     variant: Variant,

@@ -184,7 +184,7 @@ def test_counts_come_from_the_config_or_from_the_training_set() -> None:
         EqualizedFocalConfig().build()
 
 
-SLOW_KINDS = ("class_balanced_focal", "varifocal")
+SLOW_KINDS = ("class_balanced_focal", "varifocal", "equalized_focal")
 
 
 def losses_of(run: Path) -> list[float]:

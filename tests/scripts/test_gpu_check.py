@@ -99,6 +99,7 @@ def test_a_wrong_data_folder_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path} has no folder JPEGImages" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_that_no_check_has_is_an_error(tmp_path: Path) -> None:
     done = run_script("--cpu", "--only", "zzzz", "--output", tmp_path)
     assert done.returncode == 2

@@ -25,6 +25,7 @@ def taken(num_objects: int, assigner: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_1000_objects_are_matched_with_max_iou_a_block_at_a_time() -> None:
     many = taken(1000, "max_iou")
     # A block of IoUs (64 MiB) and what they are computed from: the corners, sides (two numbers

@@ -14,6 +14,7 @@ from tests.faults.run_folders import (  # type: ignore[import-not-found]
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_the_number_of_workers_changes_no_bit(
     invoke: Invoke, tiny_config: Path, tmp_path: Path

@@ -56,7 +56,9 @@ def pair(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("launch", "batch_size", "steps"), [(torchrun, 8, 6), (pair, 5, 10)], ids=["8-6", "5-10"]
+    ("launch", "batch_size", "steps"),
+    [(torchrun, 8, 6), pytest.param(pair, 5, 10, marks=pytest.mark.slow)],
+    ids=["8-6", "5-10"],
 )
 def test_two_processes_train_and_score_as_one_does(
     run_retina: RunRetina,

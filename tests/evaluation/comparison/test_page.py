@@ -95,6 +95,7 @@ def test_equal_sides_have_a_page(page: Callable[..., str]) -> None:
     assert "<figure" not in html
 
 
+@pytest.mark.slow
 def test_many_classes_keep_it_small(page: Callable[..., str]) -> None:
     def many(tree: dict[str, Any]) -> None:
         tree["categories"] += [{"id": i, "name": f"kind {i}"} for i in range(4, 1204)]
