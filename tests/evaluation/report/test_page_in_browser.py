@@ -117,7 +117,7 @@ def test_the_page_opens_in_peace(
     name: str, browser: Browser, written: Callable[[str], tuple[dict[str, Any], Path]]
 ) -> None:
     _, path = written(name)
-    for width in (1440, 390):
+    for width in (1440, 1200, 1000, 390):
         browser.open(path, width=width)
         browser.run("document.querySelectorAll('[role=tab]').forEach((tab) => tab.click())")
         for stop, iou in ((100, "0.75"), (37, "0.50")):
