@@ -171,6 +171,7 @@ def run_all(workplace: Path, commands: Mapping[str, Sequence[str | Path]]) -> di
     return dict(zip(commands, results, strict=True))
 
 
+@pytest.mark.slow
 def test_newcomers_go_through_every_command(workplace: Path) -> None:
     config, data, run = workplace / "all.yaml", workplace / "data", workplace / "run"
     images, boxes = data / "validation" / "images", data / "validation" / "boxes.lines"

@@ -55,7 +55,13 @@ def detector(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run / "checkpoints" / "last.safetensors"
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        pytest.param(one, marks=[] if one in ("ascii", "gbk") else pytest.mark.slow)
+        for one in ENCODINGS
+    ],
+)
 @pytest.mark.parametrize("words", [(), *(one.words for one in COMMANDS)], ids=" ".join)
 def test_every_help_can_be_written(
     invoke_in: InvokeIn, encoding: str, words: tuple[str, ...]

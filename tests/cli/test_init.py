@@ -348,7 +348,16 @@ def test_all_that_a_message_without_a_network_offers_works(
     assert train("kept").code == 0
 
 
-@pytest.mark.parametrize("name", ["bccd", "chess", "coco_permissive", "raccoon"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chess",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("bccd", "coco_permissive", "raccoon")
+        ),
+    ],
+)
 def test_public_sets(name: str, invoke: Invoke, shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / name
     path = tmp_path / "my_data.yaml"

@@ -78,7 +78,7 @@ def test_planted_copies_are_found(shared_data: Path, name: str, edit: str) -> No
 @pytest.mark.parametrize(
     "edit",
     [
-        pytest.param(edit, marks=[] if number < 2 else pytest.mark.slow)
+        pytest.param(edit, marks=[] if number < 1 else pytest.mark.slow)
         for number, edit in enumerate(EDITS_OF_ONE_SCENE)
     ],
 )

@@ -372,7 +372,8 @@ assert before == (PIL.Image.MAX_IMAGE_PIXELS, list(warnings.filters))
 """
 
 
-@pytest.mark.parametrize("option", ["default", pytest.param("error", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["default", "error"])
 def test_odd_files_are_read_without_a_word_of_libraries(tmp_path: Path, option: str) -> None:
     paths = odd_files(tmp_path)
     done = subprocess.run(

@@ -420,6 +420,7 @@ def test_where_timm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         config.build()
 
 
+@pytest.mark.slow
 def test_nothing_imports_timm_before_a_backbone_needs_it() -> None:
     script = (
         "import sys, retina.cli.train, retina.experiment.config; "

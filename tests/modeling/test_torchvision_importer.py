@@ -93,9 +93,10 @@ def test_a_frozen_backbone_without_epsilon_detects_what_torchvision_detects(
     assert len(all_differences(torchvision_reference, wrong, expected)) > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "optimizer", "lr"),
-    [("v1", "sgd", 0.01), pytest.param("v2", "adamw", 1e-4, marks=pytest.mark.slow)],
+    [("v1", "sgd", 0.01), ("v2", "adamw", 1e-4)],
 )
 def test_trained_weights_detect_what_torchvision_detects(
     variant: Variant,
