@@ -228,6 +228,11 @@ class GroundTruth:
             _check(shape == (num_annotations,), f"{name} must be ({num_annotations},), is {shape}")
 
     @property
+    def ids_in_file(self) -> list[OriginalId]:
+        """The id of each image as its file has it, in the order of ``image_ids``."""
+        return [self.original_image_ids.get(one, one) for one in self.image_ids.tolist()]
+
+    @property
     def image_indices(self) -> IntArray:
         """``(G,)`` int64, the position of each annotation's image in ``image_ids``."""
         order = np.argsort(self.image_ids)

@@ -90,7 +90,7 @@ class TruthRecord(Config):
         """
         if self.image_ids is None:
             return dataset
-        row_of = {image_id: row for row, image_id in enumerate(original_ids(dataset))}
+        row_of = {image_id: row for row, image_id in enumerate(dataset.ground_truth().ids_in_file)}
         lost = [image_id for image_id in self.image_ids if image_id not in row_of]
         if lost:
             raise UserError(
@@ -251,12 +251,6 @@ def read_as_scored(dataset: DatasetConfig, categories: Categories | None) -> Det
     return dataset.build(categories, check_images=False, unknown_categories="leave_out")
 
 
-def original_ids(dataset: DetectionDataset) -> list[OriginalId]:
-    """The id of each image, by index, as its file has it."""
-    originals = dataset.ground_truth().original_image_ids
-    return [originals.get(number, number) for number in dataset.image_ids.tolist()]
-
-
 def truth_sha256(truth: GroundTruth) -> str:
     """A hash of all that a score depends on, whatever the format and the order in its files.
 
@@ -266,8 +260,7 @@ def truth_sha256(truth: GroundTruth) -> str:
     every file says them.
     """
     names = truth.categories.names
-    image_ids = [truth.original_image_ids.get(id_, id_) for id_ in truth.image_ids.tolist()]
-    spelled = [json.dumps(image_id) for image_id in image_ids]
+    spelled = [json.dumps(image_id) for image_id in truth.ids_in_file]
     known = sorted(set(names))
     head = json.dumps({"classes": sorted(names), "images": sorted(spelled)})
     digest = hashlib.sha256(head.encode())

@@ -59,11 +59,7 @@ class ScoredDataset:
         truths = [part.ground_truth() for part in parts]
         images = ScoredImages(
             truth=dataset.ground_truth(),
-            ids=tuple(
-                truth.original_image_ids.get(number, number)
-                for truth in truths
-                for number in truth.image_ids.tolist()
-            ),
+            ids=tuple(image_id for truth in truths for image_id in truth.ids_in_file),
             file_names=tuple(name for part in parts for name in image_names(part)),
             sources=tuple(sources),
             source_of=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
@@ -115,9 +111,5 @@ class ScoredDataset:
 
     def _rows(self, result: EvaluationResult) -> IntArray:
         """The row of each image of a result."""
-        truth = self.images.truth
-        row_of = {
-            truth.original_image_ids.get(number, number): row
-            for row, number in enumerate(truth.image_ids.tolist())
-        }
+        row_of = {image_id: row for row, image_id in enumerate(self.images.truth.ids_in_file)}
         return np.array([row_of[image_id] for image_id in result.image_ids], dtype=np.int64)

@@ -200,11 +200,11 @@ def compare(
         pair = compare_pair(first, other, resampled)
         pairs.append(PairComparison(pair, best_f1, equal, agreement))
     order = np.argsort(truth.image_ids)
-    ids = truth.image_ids[order].tolist()
+    ids = truth.ids_in_file
     return Comparison(
         truth=truth_name,
         sha256=truth_sha256(truth),
-        image_ids=tuple(truth.original_image_ids.get(number, number) for number in ids),
+        image_ids=tuple(ids[row] for row in order.tolist()),
         image_files=tuple(Path(dataset.file_path(index)).name for index in order.tolist()),
         annotation_ids=tuple(truth.annotation_ids.tolist()),
         sides=tuple(sides),
