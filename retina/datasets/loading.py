@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from retina.configuration import Config
 from retina.datasets.worker_faults import (
     HangGuard,
+    death_of_worker,
     end_with_this_process,
     fault_of_workers,
     kill_workers,
@@ -209,6 +210,8 @@ class SampleLoader(DataLoader[T]):
             raise UserError(original_message(error)) from error
         except (RuntimeError, OSError, EOFError) as error:
             fault = guard.fault() if guard.has_acted else fault_of_workers(error)
+            if fault is None and isinstance(error, (OSError, EOFError)):
+                fault = death_of_worker(iterator)
             if fault is None:
                 raise
             kill_workers(iterator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import math
+import multiprocessing.connection
 import os
 import threading
 import time
@@ -52,11 +53,7 @@ def fault_of_workers(error: Exception) -> RunError | None:
             "training.num_workers=0 needs none"
         )
     if text.startswith("DataLoader"):
-        return RunError(
-            f"a process that loads images died ({reason}). Where the kernel killed it, the machine "
-            "is out of memory: lower training.num_workers or loader.prefetch_factor; "
-            "training.num_workers=0 loads in the main process"
-        )
+        return _death(reason)
     if any(word in words for word in _NO_PROCESS):
         return RunError(
             f"the processes that load images cannot be started, or have no memory ({reason}): "
@@ -68,6 +65,37 @@ def fault_of_workers(error: Exception) -> RunError | None:
             "itself may be whole, so it is not passed over"
         )
     return None
+
+
+def death_of_worker(iterator: Iterator[Any], patience: float = 2.0) -> RunError | None:
+    """The fault of a loader whose worker died and broke off what it was handing over.
+
+    The main process then reads an end of file, or finds its socket closed or gone, and may do so
+    before the system calls the worker dead.
+
+    Args:
+        iterator: of a loader.
+        patience: seconds within which a worker that is dying is dead.
+
+    Returns:
+        None where all of its workers live, or it has none.
+    """
+    processes = getattr(iterator, "_workers", ())
+    if processes:
+        multiprocessing.connection.wait([process.sentinel for process in processes], patience)
+    dead = [process.pid for process in processes if not process.is_alive()]
+    if not dead:
+        return None
+    pids = ", ".join(map(str, dead))
+    return _death(f"DataLoader worker (pid(s) {pids}) exited unexpectedly")
+
+
+def _death(reason: str) -> RunError:
+    return RunError(
+        f"a process that loads images died ({reason}). Where the kernel killed it, the machine "
+        "is out of memory: lower training.num_workers or loader.prefetch_factor; "
+        "training.num_workers=0 loads in the main process"
+    )
 
 
 def _last_line(text: str) -> str:

@@ -12,11 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.utils.data import Dataset
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from retina.datasets.loading import LoaderConfig
+from retina.datasets.loading import LoaderConfig, SampleLoader
 from retina.datasets.worker_faults import fault_of_workers
+from retina.errors import RunError
 from retina.training.checkpoint import load_state
 from tests.conftest import REPOSITORY, SMALL_RETINA  # type: ignore[import-not-found]
 from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
@@ -216,6 +221,49 @@ def test_shared_memory_that_is_full_from_the_start(tiny_config: Path, tmp_path: 
 )
 def test_what_pytorch_says_becomes_what_to_do(error: str, words: str) -> None:
     assert words in str(fault_of_workers(RuntimeError(error)))
+
+
+class _Numbers(Dataset[int]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError(104, "reset"), FileNotFoundError(2, "/tmp/listener")]
+)
+def test_a_worker_that_dies_while_it_hands_over_a_batch(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the main process reads then comes before the system calls the worker dead."""
+    killed: list[int] = []
+
+    def broken_off(iterator: Any, *_: Any, **__: Any) -> None:
+        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False  # or its signal would tell of the death, in good time
+        killed.append(iterator._workers[1].pid)
+        os.kill(killed[0], signal.SIGKILL)
+        raise error
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", broken_off)
+    with pytest.raises(RunError, match="a process that loads images died") as raised:
+        list(SampleLoader(_Numbers(), num_workers=2))
+    assert f"(pid(s) {killed[0]})" in str(raised.value)
+
+
+@needs_proc
+def test_an_error_of_a_file_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file", "photo.jpg")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", failing)
+    for num_workers in (1, 0):
+        monkeypatch.setattr(_Numbers, "__getitem__", failing)
+        with pytest.raises(FileNotFoundError, match=r"photo\.jpg"):
+            list(SampleLoader(_Numbers(), num_workers=num_workers))
 
 
 def test_no_process_and_no_semaphore_left() -> None:
