@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from retina.errors import RunError, UserError
+from retina.processor import multiplies_bf16
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
@@ -59,7 +60,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
-    """The precision of the network's convolutions; ``auto`` takes bf16 where hardware has it.
+    """The precision of the network's convolutions; ``auto`` takes bf16 where it is fast.
 
     With ``fp32`` the process computes in float32 from then on, never in TF32.
     """
@@ -70,7 +71,12 @@ def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
         return choice
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What the network's convolutions are multiplied in."""
+    return _DTYPES.get(precision, torch.float32)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
@@ -103,12 +109,3 @@ def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
         raise RunError(explain()) from None
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); else bf16 is slower."""
-    try:
-        flags = torch.cpu.get_capabilities()
-    except AttributeError:  # before torch 2.12
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

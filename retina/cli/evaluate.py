@@ -11,6 +11,7 @@ import typer
 from retina.cli.options import (
     DETECTOR,
     BatchSize,
+    Compile,
     Data,
     DataConfig,
     Device,
@@ -100,6 +101,7 @@ def command(
     resume: Resume = False,
     device: Device = "auto",
     precision: Precision = "fp32",
+    compiled: Compile = False,
 ) -> None:
     """Score a detector, or a results file, with the twelve COCO numbers, VOC's or LVIS's.
 
@@ -150,7 +152,7 @@ def command(
         )
     elif detector is not None:
         named = NamedData(data, annotations or (), images or (), config, split, image_list)
-        running = Running(device, precision, batch_size, num_workers, resume, views)
+        running = Running(device, precision, compiled, batch_size, num_workers, resume, views)
         scored = scored_by_running(
             console, detector, named, running, options, output, makes_report=makes_report
         )

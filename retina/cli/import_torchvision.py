@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -43,12 +43,21 @@ def command(
             help="Epsilon of the backbone's batch norms: 0.0 for COCO_V1 of v1, else 1e-5.",
         ),
     ] = None,
+    memory_format: Annotated[
+        str,
+        typer.Option(
+            "--memory-format",
+            help="In float32: contiguous, equal to torchvision to the last bit, or channels_last, "
+            "faster.",
+        ),
+    ] = "contiguous",
 ) -> None:
     """Convert the weights of torchvision's RetinaNet.
 
     Example: `retina import torchvision retinanet_v2.pth --variant v2 --output coco.safetensors`
     """
     from retina.errors import UserError, one_of
+    from retina.modeling.config import MemoryFormat
     from retina.modeling.importers.published import (
         UNUSED,
         fetch_official,
@@ -80,6 +89,7 @@ def command(
         min_size=min_size,
         max_size=max_size,
         norm_eps=norm_eps,
+        memory_format=one_of(memory_format, get_args(MemoryFormat), "--memory-format"),
         pretrained=origin_of_file(Path(state_dict))
         if official is None
         else origin_of_published(official),

@@ -83,6 +83,11 @@ Precision = Annotated[
     str, typer.Option("--precision", help="fp32, bf16, fp16, or auto (bf16 where it is fast).")
 ]
 
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network first: for many images of few sizes."),
+]
+
 Tile = Annotated[
     int | None,
     typer.Option("--tile", help="Look at overlapping tiles of this many pixels, too."),

@@ -9,6 +9,7 @@ import typer
 
 from retina.cli.options import (
     BatchSize,
+    Compile,
     Detector,
     Device,
     Images,
@@ -80,6 +81,7 @@ def command(
     batch_size: BatchSize = 8,
     device: Device = "auto",
     precision: Precision = "fp32",
+    compiled: Compile = False,
 ) -> None:
     """Find objects in images and videos: writes annotated pictures and one detections.json.
 
@@ -114,7 +116,9 @@ def command(
     source = detector_given(detector, "DETECTOR")
     with sharing_processes(pick_device(device).type):
         console = make_console()
-        predictor = load(detector, device=device, precision=chosen_precision(precision))
+        predictor = load(
+            detector, device=device, precision=chosen_precision(precision), compiled=compiled
+        )
         predictor = predictor.looking_at(views, batch_size=batch_size)
         print_lines(console, *taken_for(source))
         reading = SourceOptions(images, split, stride, allow_urls)

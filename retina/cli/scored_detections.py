@@ -46,6 +46,7 @@ class Running(NamedTuple):
 
     device: str
     precision: str
+    compiled: bool
     batch_size: int
     num_workers: int
     resume: bool
@@ -154,6 +155,7 @@ def scored_by_running(
         source,
         device=running.device,
         precision=chosen_precision(running.precision),
+        compiled=running.compiled,
         max_detections=None if as_it_is else options.made_detections,
     )
     print_lines(console, *taken_for(source))

@@ -39,7 +39,8 @@ class ModelConfig(Config):
 
     memory_format: MemoryFormat = "channels_last"
     """The layout of weights and feature maps. `channels_last` is faster; `contiguous` is what
-    torchvision computes in: sums are made in the same order, results are equal to the last bit."""
+    torchvision computes in: in float32 sums are made in the same order, and the results are equal
+    to the last bit."""
 
     def build(self, num_classes: int) -> RetinaNet:
         """The detector for K classes.

@@ -39,7 +39,7 @@ class PyramidConfig(Config):
         )
 
 
-class _CoarseLevels(LastLevelP6P7):  # type: ignore[misc]  # torchvision has no types
+class CoarseLevels(LastLevelP6P7):  # type: ignore[misc]  # torchvision has no types
     """P6 and P7, in float32 on a CPU under autocast.
 
     oneDNN's bf16 convolution with stride 2 reads memory that nothing wrote where its input is 3×2
@@ -80,7 +80,7 @@ class Pyramid(nn.Module):
         super().__init__()
         last = feature_specs[-1]
         coarse_channels = channels if p6_from == "p5" else last.channels
-        coarse = _CoarseLevels(coarse_channels, channels)
+        coarse = CoarseLevels(coarse_channels, channels)
         # torchvision takes P5 whenever the widths are equal, which they may be by chance.
         coarse.use_P5 = p6_from == "p5"
         self.fpn = FeaturePyramidNetwork(

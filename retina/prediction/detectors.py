@@ -11,6 +11,7 @@ from retina.artifact import Artifact, load_artifact, make_artifact
 from retina.configuration import merge, read_preset, validate
 from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError, list_given
+from retina.modeling.config import MemoryFormat
 from retina.modeling.detector_names import DetectorSource, PublishedName
 from retina.modeling.importers.published import (
     UNUSED,
@@ -54,6 +55,7 @@ def load_runtime(
     *,
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
+    compiled: bool = False,
     max_detections: int | None = None,
     memory_fix: str = "lower the batch size (--batch-size)",
 ) -> Runtime:
@@ -63,6 +65,7 @@ def load_runtime(
         source: the detector.
         device: ``auto`` picks the best that there is.
         precision: of the network; an export has its own.
+        compiled: compile the network on this machine, in its first calls.
         max_detections: detections of an image that are made; None leaves it to the detector.
         memory_fix: what the error says to do where memory runs out.
 
@@ -76,6 +79,8 @@ def load_runtime(
                 f"--precision {precision}: {source} was exported in "
                 f"{exported.description.precision}; leave it away, or export again"
             )
+        if compiled:
+            raise UserError(f"--compile: {source} was exported for its own engine; leave it away")
         return exported
     where = pick_device(device)
     try:
@@ -83,6 +88,7 @@ def load_runtime(
             load_detector(source),
             device=where,
             precision=pick_precision(precision, where),
+            form="compiled" if compiled else "folded",
             max_detections=max_detections,
             memory_fix=memory_fix,
         )
@@ -134,6 +140,7 @@ def torchvision_artifact(
     min_size: int | None = None,
     max_size: int | None = None,
     norm_eps: float | None = None,
+    memory_format: MemoryFormat = "contiguous",
     pretrained: WeightOrigin | None = None,
 ) -> Artifact:
     """A torchvision RetinaNet as a detector of this project.
@@ -148,6 +155,8 @@ def torchvision_artifact(
         max_size: the longer side's limit; None for torchvision's, 1333.
         norm_eps: epsilon of the backbone's batch norms, which no state dict tells. The published
             ``COCO_V1`` weights of v1 need 0.0; None is for live batch norms, 1e-5.
+        memory_format: ``contiguous`` computes in float32 in torchvision's order, to the same bits;
+            ``channels_last`` is faster.
         pretrained: where the weights are from, where that is known.
 
     Raises:
@@ -168,7 +177,9 @@ def torchvision_artifact(
         )
     labels = [label for label, name in enumerate(categories) if name not in unused]
     weights = with_classes(convert_state_dict(state_dict, variant), labels)
-    model = model_config(variant, norm_eps=norm_eps, state_dict=state_dict)
+    model = model_config(
+        variant, norm_eps=norm_eps, memory_format=memory_format, state_dict=state_dict
+    )
     preset = read_preset(f"torchvision_{variant}")
     sizes = {"min_size": min_size, "max_size": max_size}
     given = {key: size for key, size in sizes.items() if size is not None}

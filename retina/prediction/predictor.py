@@ -51,6 +51,7 @@ class Predictor:
         *,
         device: str | torch.device = "auto",
         precision: PrecisionChoice = "fp32",
+        compiled: bool = False,
     ) -> Self:
         """A saved detector, run by PyTorch; arguments and errors as in `load`."""
         where = pick_device(str(device))
@@ -59,6 +60,7 @@ class Predictor:
                 artifact,
                 device=where,
                 precision=pick_precision(precision, where),
+                form="compiled" if compiled else "folded",
                 memory_fix=MEMORY_FIX,
             )
         )
@@ -169,6 +171,7 @@ def load(
     *,
     device: str | torch.device = "auto",
     precision: PrecisionChoice = "fp32",
+    compiled: bool = False,
 ) -> Predictor:
     """Load a detector file (``best.safetensors``), an exported or a published detector.
 
@@ -178,6 +181,8 @@ def load(
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         precision: of the network; ``auto`` takes bf16 where the hardware multiplies it. An export
             has its own.
+        compiled: compile the network on this machine, which takes the first images of each of
+            the first few sizes up to a minute. It needs a C++ compiler where a CPU computes.
 
     Raises:
         UserError: the file is missing, empty, damaged or no detector of this project, or the
@@ -188,6 +193,7 @@ def load(
             detector_given(path, "path"),
             device=str(device),
             precision=precision,
+            compiled=compiled,
             memory_fix=MEMORY_FIX,
         )
     )

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from retina.devices import PrecisionChoice
+from retina.modeling.config import MemoryFormat
 from retina.prediction.detectors import torchvision_artifact
 from retina.prediction.predictor import Predictor
 
@@ -20,6 +21,7 @@ def load_torchvision(
     min_size: int | None = None,
     max_size: int | None = None,
     norm_eps: float | None = None,
+    memory_format: MemoryFormat = "contiguous",
     device: str = "auto",
     precision: PrecisionChoice = "fp32",
 ) -> Predictor:
@@ -28,6 +30,12 @@ def load_torchvision(
     See `torchvision_artifact` for the arguments and errors, `retina.load` for the last two.
     """
     artifact = torchvision_artifact(
-        state_dict, variant, categories, min_size=min_size, max_size=max_size, norm_eps=norm_eps
+        state_dict,
+        variant,
+        categories,
+        min_size=min_size,
+        max_size=max_size,
+        norm_eps=norm_eps,
+        memory_format=memory_format,
     )
     return Predictor.from_artifact(artifact, device=device, precision=precision)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from retina.artifact import Artifact
-from retina.devices import Precision, autocast, explaining_out_of_memory
+from retina.devices import Precision, autocast, dtype_of, explaining_out_of_memory
 from retina.modeling.detector import RetinaNet
+from retina.modeling.inference_form import InferenceForm, in_form
 from retina.modeling.postprocess import Postprocess
 from retina.modeling.preprocess import PreparedImages, Preprocess, size_of
 from retina.modeling.thresholds import ThresholdsConfig
@@ -84,6 +85,7 @@ class TorchRuntime(Runtime):
         *,
         device: torch.device,
         precision: Precision = "fp32",
+        form: InferenceForm = "plain",
         max_detections: int | None = None,
         memory_fix: str = "lower the batch size (--batch-size)",
     ) -> Self:
@@ -93,14 +95,18 @@ class TorchRuntime(Runtime):
             artifact: the detector.
             device: where to compute.
             precision: of the network's arithmetic.
+            form: in which the network computes.
             max_detections: detections of an image that are made; None leaves it to the detector.
             memory_fix: what the error says to do where memory runs out.
 
         Raises:
-            UserError: the weights do not fit the architecture.
+            UserError: the weights do not fit the architecture, or there is no compiler.
         """
         config = artifact.config
         detector = artifact.build_detector().to(device)
+        is_exact = config.model.memory_format == "contiguous" and precision == "fp32"
+        if form == "compiled" or not is_exact:  # which is to say: to torchvision's last bit
+            detector = in_form(detector, form, dtype_of(precision))
         postprocess = config.postprocess
         if max_detections is not None:
             postprocess = postprocess.model_copy(update={"max_detections": max_detections})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retina.configuration import Tree, merge, read_preset, validate
 from retina.errors import UserError
-from retina.modeling.config import ModelConfig
+from retina.modeling.config import MemoryFormat, ModelConfig
 from retina.modeling.loading import (
     COUNTER,
     StateDict,
@@ -45,6 +45,7 @@ def model_config(
     variant: Variant,
     *,
     norm_eps: float | None = None,
+    memory_format: MemoryFormat = "contiguous",
     state_dict: Mapping[str, Tensor] | None = None,
 ) -> ModelConfig:
     """The model that the variant's weights belong to, without pretrained weights of its own.
@@ -53,6 +54,8 @@ def model_config(
         variant: ``v1`` is ``retinanet_resnet50_fpn``, ``v2`` is ``retinanet_resnet50_fpn_v2``.
         norm_eps: the epsilon of the backbone's normalisation, which no state dict tells: 0.0 for
             the published COCO_V1 weights of v1, otherwise None, which takes the preset's.
+        memory_format: in which float32 is computed; ``contiguous`` is torchvision's: another order
+            of summation moves scores by up to some 1e-5.
         state_dict: torchvision's weights, if at hand: whether v1's backbone has live or frozen
             batch norms is told by the counters that only live ones have.
 
@@ -68,8 +71,7 @@ def model_config(
         backbone["norm"] = "batch"
     if norm_eps is not None:
         backbone["norm_eps"] = norm_eps
-    # torchvision's layout: another order of summation moves scores by up to some 1e-5.
-    tree = merge(preset, {"backbone": backbone, "memory_format": "contiguous"})
+    tree = merge(preset, {"backbone": backbone, "memory_format": memory_format})
     return validate(tree, ModelConfig, source=f"torchvision {variant}")
 
 
