@@ -23,7 +23,6 @@ the table is what shows their differences.
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import tempfile
 import time
@@ -33,15 +32,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models import detection
-from torchvision.ops import FrozenBatchNorm2d
+from torch import Tensor
+from torchvision_detectors import (
+    Torchvision,
+    make_artifact_of,
+    make_torchvision,
+    torchvision_bf16,
+    torchvision_onnx,
+)
 
-from retina.artifact import Artifact
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.subset import SubsetDataset
-from retina.devices import autocast
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment import DataOptions, resolve_data
 from retina.export.calibration import calibration_images
@@ -49,18 +50,14 @@ from retina.export.exporting import ExportJob
 from retina.export.formats import ExportForm
 from retina.export.pictures import paint_batches
 from retina.modeling.importers.published import (
-    ARCHITECTURES,
     UNUSED,
-    fetch_published,
-    official_norm_eps,
     published,
 )
 from retina.modeling.preprocess import PreprocessConfig
-from retina.prediction.detectors import torchvision_artifact
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.files import load_export
 from retina.runtime.splits import spread_indices
-from retina.structures import Categories, Detections
+from retina.structures import Categories
 
 CPU = torch.device("cpu")
 EXPORTS = (
@@ -69,130 +66,6 @@ EXPORTS = (
     ("OpenVINO bf16", "openvino", "bf16", ".xml"),
     ("OpenVINO INT8", "openvino", "int8", ".xml"),
 )
-
-
-class Torchvision(Runtime):
-    """torchvision's own model, eager or whatever stands for it.
-
-    Args:
-        model: from a list with one image in 0 … 1 to a list with one dictionary.
-        ours: the detector with the same weights, whose labels are given.
-    """
-
-    def __init__(self, model: Callable[[list[Tensor]], list[dict[str, Tensor]]], ours: Runtime):
-        self.model, self.categories = model, ours.categories
-        self.preprocess, self.thresholds = ours.preprocess, ours.thresholds
-        self.thresholds_config = ours.thresholds_config
-
-    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
-        """See `Runtime`."""
-        with torch.no_grad():
-            found = [self.model([image / 255])[0] for image in images]
-        return [self._in_our_labels(one) for one in found]
-
-    def _in_our_labels(self, found: dict[str, Tensor]) -> Detections:
-        ids = torch.tensor(self.categories.dataset_ids)
-        is_known = torch.isin(found["labels"], ids)
-        labels = torch.searchsorted(ids, found["labels"][is_known])
-        return Detections(found["boxes"][is_known], found["scores"][is_known], labels)
-
-
-def make_torchvision(name: str, min_size: int, max_size: int) -> nn.Module:
-    """Its own model, with the published weights or random ones."""
-    variant = name.rpartition("_")[2]
-    build = getattr(detection, ARCHITECTURES[variant])
-    torch.manual_seed(0)
-    model = build(
-        weights=None,
-        weights_backbone=None,
-        num_classes=91,
-        min_size=min_size,
-        max_size=max_size,
-    )
-    if name.startswith("coco"):
-        model.load_state_dict(fetch_published(name))
-        eps = official_norm_eps(variant)
-        for module in model.modules():
-            if isinstance(module, FrozenBatchNorm2d) and eps is not None:
-                module.eps = eps
-    else:
-        nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.05)
-    return model.eval()
-
-
-def make_artifact_of(name: str, model: nn.Module, min_size: int, max_size: int) -> Artifact:
-    """The same weights as a detector of this project."""
-    variant = name.rpartition("_")[2]
-    about = published(f"coco_{variant}")
-    return torchvision_artifact(
-        model.state_dict(),
-        about.variant,
-        about.categories,
-        unused=UNUSED,
-        norm_eps=about.norm_eps if name.startswith("coco") else None,
-        min_size=min_size,
-        max_size=max_size,
-    )
-
-
-def folded_bf16(artifact: Artifact) -> TorchRuntime:
-    """Norms folded into the convolutions before them, whose weights are bfloat16."""
-    runtime = TorchRuntime.from_artifact(artifact, device=CPU, precision="bf16")
-    detector = runtime.detector
-    for module in list(detector.backbone.modules()):
-        children = list(module.named_children())
-        for (_, conv), (name, norm) in itertools.pairwise(children):
-            if not isinstance(conv, nn.Conv2d) or not hasattr(norm, "running_var"):
-                continue
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
-                norm.weight, norm.bias,
-            )  # fmt: skip
-            setattr(module, name, nn.Identity())
-    for name, module in detector.named_modules():
-        if isinstance(module, nn.Conv2d) and "extra_blocks" not in name:  # P6 and P7 are float32
-            module.to(torch.bfloat16, memory_format=torch.channels_last)
-    return runtime
-
-
-def torchvision_bf16(model: nn.Module) -> Callable[[list[Tensor]], list[dict[str, Tensor]]]:
-    """Its model under autocast."""
-
-    def run(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        with autocast("bf16", CPU):
-            found: list[dict[str, Tensor]] = model(images)
-        return [{name: value.float() if value.is_floating_point() else value
-                 for name, value in one.items()} for one in found]  # fmt: skip
-
-    return run
-
-
-def torchvision_onnx(
-    model: nn.Module, example: Tensor, path: Path
-) -> Callable[[list[Tensor]], list[dict[str, Tensor]]]:
-    """As its documentation says; a file for images of one size, which is that of the example."""
-    import onnxruntime
-
-    torch.onnx.export(
-        model,
-        ([example / 255],),
-        path,
-        opset_version=17,
-        dynamo=False,
-        input_names=["image"],
-        output_names=["boxes", "scores", "labels"],
-        dynamic_axes={"image": {1: "height", 2: "width"}},
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        outputs = session.run(None, {"image": images[0].contiguous().numpy()})
-        names = ("boxes", "scores", "labels")
-        return [{name: torch.from_numpy(value) for name, value in zip(names, outputs, strict=True)}]
-
-    return run
 
 
 def megabytes(*paths: Path) -> float:
@@ -221,7 +94,13 @@ def build_rows(
         except Exception as error:  # a peer that fails is a result, too
             failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
-    add("torch bf16, folded", lambda: (folded_bf16(artifact), size))
+    add(
+        "torch bf16, folded",
+        lambda: (
+            TorchRuntime.from_artifact(artifact, device=CPU, precision="bf16", form="folded"),
+            size,
+        ),
+    )
     for name, form, precision, suffix in EXPORTS:
         if precision == "int8" and dataset is None and options.only in name:
             failures[name] = "needs --data to calibrate on"

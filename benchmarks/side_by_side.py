@@ -145,6 +145,7 @@ def parser_of(description: str | None, *, rounds: int) -> argparse.ArgumentParse
     )
     parser.add_argument("--json", action="store_true", help="one JSON list of rows, nothing else")
     parser.add_argument("--rounds", type=int, default=rounds, help="that are timed")
+    parser.add_argument("--quick", action="store_true", help="small and few: to try the program")
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     return parser
 
@@ -152,6 +153,8 @@ def parser_of(description: str | None, *, rounds: int) -> argparse.ArgumentParse
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Read the command line and set the number of threads."""
     options = parser.parse_args()
+    if options.quick:
+        options.rounds = min(options.rounds, 2)
     if options.threads:
         torch.set_num_threads(options.threads)
     return options
