@@ -104,8 +104,7 @@ class TorchRuntime(Runtime):
         """
         config = artifact.config
         detector = artifact.build_detector().to(device)
-        is_exact = config.model.memory_format == "contiguous" and precision == "fp32"
-        if form == "compiled" or not is_exact:  # which is to say: to torchvision's last bit
+        if precision != "fp32" or form == "compiled":  # else to the last bit as in the training
             detector = in_form(detector, form, dtype_of(precision))
         postprocess = config.postprocess
         if max_detections is not None:

@@ -7,7 +7,19 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retina.objective.assignment import AssignerConfig, ATSSConfig, MaxIoUConfig, max_iou
+from retina.objective.assignment.max_iou import LowQualityRule, MaxIoUAssigner
 from retina.structures import Anchors, BatchedTargets, Targets
+
+
+@pytest.fixture(params=["object by object", "in blocks"], autouse=True)
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes the first way; on it both are tried, and give the same."""
+    if request.param == "in blocks":
+        use_blocks(monkeypatch)
+
+
+def use_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MaxIoUAssigner, "_object_by_object", MaxIoUAssigner._in_blocks)
 
 
 def make_anchors(boxes: list[list[float]]) -> Anchors:
@@ -101,17 +113,30 @@ def test_equal_to_torchvisions_matcher_image_by_image() -> None:
         assert torch.equal(found.target_index[row][matches >= 0], matches[matches >= 0])
 
 
-def test_blocks_of_objects_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rule", ["none", "anchor_best", "object"])
+@pytest.mark.parametrize("background_iou", [0.0, 0.4])
+def test_blocks_of_objects_change_nothing(
+    rule: LowQualityRule, background_iou: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anchors = grid_anchors()
-    targets = BatchedTargets.from_targets([random_targets(40, 1), random_targets(23, 2)])
-    for rule in ("anchor_best", "object"):
-        assigner = MaxIoUConfig(low_quality=rule).build()
-        whole = assigner(anchors, targets)
-        monkeypatch.setattr(max_iou, "BLOCK_ELEMENTS", 2 * len(anchors) * 3)
-        blocks = assigner(anchors, targets)
-        monkeypatch.undo()
+    hard = targets_of(
+        *([0, 0, 64, 64], [0, 0, 64, 64], [10, 10, 10, 40], [-50, -50, -20, -20]),  # equal, empty
+        *([0, 0, 9, 9], [5, 5, 200, 200], [64, 64, 128, 128]),
+        crowd=(5,),
+    )
+    images = [random_targets(40, 1), hard, Targets.empty(), random_targets(23, 2)]
+    targets = BatchedTargets.from_targets(images)
+    targets.boxes[1, 4, 2] = math.inf
+    assigner = MaxIoUConfig(low_quality=rule, background_iou=background_iou).build()
+    found = [assigner(anchors, targets)]
+    use_blocks(monkeypatch)
+    for block in (max_iou.BLOCK_ELEMENTS, len(images) * len(anchors) * 3):
+        monkeypatch.setattr(max_iou, "BLOCK_ELEMENTS", block)
+        found.append(assigner(anchors, targets))
+    assert found[0].is_foreground[1].any()
+    for other in found[1:]:
         for name in ("target_index", "is_foreground", "is_ignored"):
-            assert torch.equal(getattr(whole, name), getattr(blocks, name))
+            assert torch.equal(getattr(found[0], name), getattr(other, name))
 
 
 def test_an_image_without_objects_is_all_background() -> None:

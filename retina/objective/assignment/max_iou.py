@@ -75,37 +75,93 @@ class MaxIoUAssigner(Assigner):
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: BatchedTargets) -> Assignment:
         """The assignment of ``(B, R)`` anchors; no host synchronisation, memory bounded."""
-        matchable = targets.is_matchable  # (B, M)
-        blocks = _IoUBlocks(anchors.boxes, targets.boxes.float(), matchable)
-        batch, num_anchors = matchable.shape[0], len(anchors)
-        best_iou = targets.boxes.new_full((batch, num_anchors), -1.0, dtype=torch.float32)
-        best_object = torch.zeros_like(best_iou, dtype=torch.int64)
-        best_of_object: list[Tensor] = []
-        for start, iou in blocks:
-            block_best, block_object = iou.max(dim=1)  # (B, R) over the objects of the block
-            is_better = block_best > best_iou  # strictly: the first of equal objects stays
-            best_iou = torch.where(is_better, block_best, best_iou)
-            best_object = torch.where(is_better, block_object + start, best_object)
-            best_of_object.append(iou.amax(dim=2))
-
-        is_foreground = best_iou >= self.foreground_iou
-        if self.low_quality != "none":
-            for (start, iou), highest in zip(blocks, best_of_object, strict=True):
-                is_best = (iou == highest.unsqueeze(2)) & (iou > 0)
-                is_low_quality = is_best.any(dim=1)  # (B, R)
-                if self.low_quality == "object":
-                    count = is_best.shape[1]
-                    order = torch.arange(1, count + 1, device=iou.device).view(1, count, 1)
-                    last = (is_best * order).amax(dim=1) - 1 + start
-                    best_object = torch.where(is_low_quality, last, best_object)
-                is_foreground |= is_low_quality
-        is_ignored = ~is_foreground & (best_iou >= self.background_iou)
+        on_cpu = anchors.boxes.device.type == "cpu"
+        overlaps = (self._object_by_object if on_cpu else self._in_blocks)(anchors, targets)
+        is_foreground = (overlaps.best_iou >= self.foreground_iou) | overlaps.is_low_quality
+        is_ignored = ~is_foreground & (overlaps.best_iou >= self.background_iou)
         if self.crowd_iof < 1:
             is_ignored |= ~is_foreground & inside_crowd(anchors, targets, self.crowd_iof)
         return Assignment(
-            target_index=torch.where(is_foreground, best_object, 0),
+            target_index=torch.where(is_foreground, overlaps.best_object, 0),
             is_foreground=is_foreground,
             is_ignored=is_ignored,
+        )
+
+    def _in_blocks(self, anchors: Anchors, targets: BatchedTargets) -> _Overlaps:
+        """All images at once, a block of objects at a time: few large operations, for a GPU."""
+        matchable = targets.is_matchable  # (B, M)
+        blocks = _IoUBlocks(anchors.boxes, targets.boxes.float(), matchable)
+        found = _Overlaps.none(targets, len(anchors))
+        best_of_object: list[Tensor] = []
+        for start, iou in blocks:
+            block_best, block_object = iou.max(dim=1)  # (B, R) over the objects of the block
+            is_better = block_best > found.best_iou  # strictly: the first of equal objects stays
+            found.best_iou = torch.where(is_better, block_best, found.best_iou)
+            found.best_object = torch.where(is_better, block_object + start, found.best_object)
+            best_of_object.append(iou.amax(dim=2))
+        if self.low_quality == "none":
+            return found
+        for (start, iou), highest in zip(blocks, best_of_object, strict=True):
+            is_best = (iou == highest.unsqueeze(2)) & (iou > 0)
+            is_low_quality = is_best.any(dim=1)  # (B, R)
+            if self.low_quality == "object":
+                count = is_best.shape[1]
+                order = torch.arange(1, count + 1, device=iou.device).view(1, count, 1)
+                last = (is_best * order).amax(dim=1) - 1 + start
+                found.best_object = torch.where(is_low_quality, last, found.best_object)
+            found.is_low_quality |= is_low_quality
+        return found
+
+    def _object_by_object(self, anchors: Anchors, targets: BatchedTargets) -> _Overlaps:
+        """The same, bit for bit, by the few anchors that meet each object, in host memory."""
+        found = _Overlaps.none(targets, len(anchors))
+        left, top, right, bottom = anchors.boxes.T.contiguous()
+        boxes = targets.boxes.float()
+        objects = targets.is_matchable.nonzero().tolist() if len(anchors) else []
+        for image, number in reversed(objects):  # so that the first of an image has the last word
+            found.best_iou[image] = 0.0
+            found.best_object[image] = number
+        best: list[tuple[int, int, Tensor]] = []
+        for image, number in objects:
+            x1, y1, x2, y2 = boxes[image, number].tolist()
+            meets = (left < x2) & (right > x1) & (top < y2) & (bottom > y1)
+            rows = meets.nonzero().flatten()
+            iou = pairwise_iou(boxes[image, number : number + 1], anchors.boxes[rows])[0]
+            is_better = iou > found.best_iou[image, rows]
+            better = rows[is_better]
+            found.best_iou[image, better] = iou[is_better]
+            found.best_object[image, better] = number
+            if len(rows) and self.low_quality != "none" and (highest := iou.max()) > 0:
+                best.append((image, number, rows[iou == highest]))
+        for image, number, rows in best:
+            found.is_low_quality[image, rows] = True
+            if self.low_quality == "object":
+                found.best_object[image, rows] = number
+        return found
+
+
+@dataclass
+class _Overlaps:
+    """What the rules look at, for each anchor of each image.
+
+    Attributes:
+        best_iou: ``(B, R)``, its highest IoU with an object; -1 where there is none.
+        best_object: ``(B, R)``, the object that it answers for if it is foreground.
+        is_low_quality: ``(B, R)``, whether it is foreground by the rule for low quality.
+    """
+
+    best_iou: Tensor
+    best_object: Tensor
+    is_low_quality: Tensor
+
+    @classmethod
+    def none(cls, targets: BatchedTargets, num_anchors: int) -> Self:
+        """As it is without objects."""
+        shape = (len(targets), num_anchors)
+        return cls(
+            targets.boxes.new_full(shape, -1.0, dtype=torch.float32),
+            targets.labels.new_zeros(shape),
+            targets.is_object.new_zeros(shape),
         )
 
 

@@ -1,0 +1,185 @@
+r"""One training step: ours beside torchvision's RetinaNet with the same weights and data.
+
+    python benchmarks/train_step.py [--compile] [--size 256] [--batch 8] [--rounds 9]
+
+The recipe of `configs/nano.yaml`: ResNet-18 from scratch with live norms, 64 channels, group norm,
+GIoU, AdamW with clipped gradients; 10 classes, 7 objects an image. From uint8 images in host memory
+to updated weights. Ours runs as `retina train` does, in bf16 where that is fast here. Peers:
+torchvision in float32; channels-last under autocast; that with backbone and head compiled
+(``--compile``). Losses and assignment are torchvision's own.
+
+``equal``: the losses of the first three steps, each from the weights that the steps before it have
+made, are within 1 % of the peer's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from assignment import targets_of
+from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
+from torch import Tensor, nn
+from torchvision_detectors import CPU, example_image, make_nano
+
+from retina.devices import Precision, autocast, pick_precision
+from retina.experiment import ExperimentConfig
+from retina.modeling.detector import RetinaNet
+from retina.structures import Batch, BatchedTargets, Targets
+from retina.training.forward import ForwardPass
+from retina.training.step import TrainingStep
+
+NUM_CLASSES = 10
+NUM_OBJECTS = 7
+LR = 1e-4
+NUM_COMPARED = 3
+BOUND = 0.01
+"""Of the loss."""
+
+Step = Callable[[], float]
+"""Takes a step and gives its loss."""
+
+
+def batch_of(size: int, count: int) -> tuple[list[Tensor], list[Targets]]:
+    """Pictures that are shifts of one another, and objects with labels."""
+    generator = torch.Generator().manual_seed(0)
+    picture = example_image(size)
+    images = [picture.roll((7 * number, 13 * number), (1, 2)) for number in range(count)]
+    made = [targets_of((size, size), NUM_OBJECTS + number) for number in range(count)]
+    targets = [
+        Targets(
+            one.boxes,
+            torch.randint(0, NUM_CLASSES, (len(one.boxes),), generator=generator),
+            one.is_crowd,
+        )
+        for one in made
+    ]
+    return images, targets
+
+
+def our_step(
+    config: ExperimentConfig,
+    detector: RetinaNet,
+    images: Sequence[Tensor],
+    targets: Sequence[Targets],
+    precision: Precision,
+) -> Step:
+    """A step as the trainer takes it."""
+    detector = copy.deepcopy(detector).to(memory_format=torch.channels_last)
+    forward = ForwardPass(
+        detector,
+        config.preprocess.build(),
+        config.objective.build(detector.box_coder),
+        CPU,
+        precision,
+    )
+    step = TrainingStep(forward, adamw(detector), clip_norm=1.0)
+    sizes = tuple((image.shape[1], image.shape[2]) for image in images)
+    batch = Batch(
+        images=torch.stack(list(images)),
+        valid_sizes=torch.tensor(sizes),
+        image_ids=tuple(range(len(images))),
+        image_sizes=sizes,
+        targets=BatchedTargets.from_targets(targets),
+    )
+
+    def run() -> float:
+        return float(step([batch]).losses.total)
+
+    return run
+
+
+def their_step(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    targets: Sequence[Targets],
+    precision: Precision,
+    *,
+    compiled: bool = False,
+) -> Step:
+    """A step as torchvision's reference takes it."""
+    model = copy.deepcopy(model).train()
+    if precision == "fp32":
+        model.to(memory_format=torch.contiguous_format)
+    if compiled:
+        model.backbone.compile()
+        model.head.compile()
+    optimizer = adamw(model)
+    wanted = [{"boxes": one.boxes, "labels": one.labels} for one in targets]
+
+    def run() -> float:
+        with autocast(precision, CPU):
+            loss = sum(model([image / 255 for image in images], wanted).values())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return float(loss)
+
+    return run
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """The same for both."""
+    return torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05, fused=True)
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The largest relative difference of two losses."""
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+
+
+def measure(size: int, count: int, rounds: int, *, compiled: bool) -> list[Row]:
+    """All peers beside ours in the precision that it takes, and in float32 beside float32."""
+    model, config, detector = make_nano(NUM_CLASSES, size)
+    images, targets = batch_of(size, count)
+    auto = pick_precision("auto", CPU)
+    steps = {
+        OURS: our_step(config, detector, images, targets, auto),
+        f"{OURS} fp32": our_step(config, detector, images, targets, "fp32"),
+        "torchvision fp32": their_step(model, images, targets, "fp32"),
+        "torchvision bf16": their_step(model, images, targets, "bf16"),
+    }
+    if compiled:
+        steps["torchvision compiled"] = their_step(model, images, targets, "bf16", compiled=True)
+    losses = {name: [step() for _ in range(NUM_COMPARED)] for name, step in steps.items()}
+    times = alternate(steps, rounds)
+    about, rows = machine(), []
+    for peer in (name for name in steps if not name.startswith(OURS)):
+        for mine in (OURS, f"{OURS} fp32") if peer == "torchvision fp32" else (OURS,):
+            gap = compare(losses[mine], losses[peer])
+            precision = auto if mine == OURS else "fp32"
+            rows.append(
+                row(
+                    "train_step" if mine == OURS else "train_step fp32",
+                    peer,
+                    times[mine],
+                    times[peer],
+                    equal=gap <= BOUND,
+                    compared={
+                        "loss": losses[mine][0],
+                        "peer's": losses[peer][0],
+                        "difference": gap,
+                        "bound": BOUND,
+                    },
+                    setting=f"nano, {size}², B = {count}, ours {precision}",
+                    about=about,
+                )
+            )
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = parser_of(__doc__, rounds=9)
+    parser.add_argument("--size", type=int, default=256, help="of the images' sides")
+    parser.add_argument("--batch", type=int, default=8, help="images of a step")
+    parser.add_argument("--compile", action="store_true", help="torchvision compiled, too")
+    options = parse(parser)
+    size, count = (128, 2) if options.quick else (options.size, options.batch)
+    show(measure(size, count, options.rounds, compiled=options.compile), as_json=options.json)
+
+
+if __name__ == "__main__":
+    main()
