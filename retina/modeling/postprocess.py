@@ -95,6 +95,8 @@ class Postprocess:
         Returns:
             In pixels of the network's input.
         """
+        if not len(predictions.class_logits[0]):
+            return []
         levels = [
             self._candidates(logits.flatten(1, 3), codes.flatten(1, 3), boxes)
             for logits, codes, boxes in zip(
@@ -117,13 +119,14 @@ class Postprocess:
 
     def _candidates(self, logits: Tensor, codes: Tensor, anchors: Tensor) -> _Candidates:
         """The best pairs of one level ``(B, R, K)``; shapes depend on no value: no sync."""
-        best, rows, labels = best_pairs(logits, self.candidates_per_level)  # (B, C)
+        highest = logits.amax(dim=2)  # (B, R), all that is read of most of the logits
+        best, rows, labels = best_pairs(logits, highest, self.candidates_per_level)  # (B, C)
         best_codes = codes.gather(1, rows[:, :, None].expand(-1, -1, codes.shape[2]))
         return _Candidates(
             logits=best,
             labels=labels,
             boxes=self.box_coder.decode(best_codes, anchors[rows]),
-            are_all_finite=logits.amax(dim=2).isfinite().all() & codes.isfinite().all(),
+            are_all_finite=highest.isfinite().all() & torch.stack(codes.aminmax()).isfinite().all(),
         )
 
     def select(
@@ -164,7 +167,7 @@ class _Candidates:
     are_all_finite: Tensor  # () bool, the logits and codes of the whole level
 
 
-def best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def best_pairs(logits: Tensor, highest: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best (anchor, class) pairs of a level, best first.
 
     The sigmoid keeps the order, so logits are compared. No pair is among the best n unless its
@@ -173,6 +176,7 @@ def best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         logits: ``(B, R, K)``.
+        highest: ``(B, R)``, of each anchor.
         count: how many are wanted.
 
     Returns:
@@ -180,7 +184,7 @@ def best_pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     num_classes = logits.shape[2]
     # In their own order, so that of equal pairs that of the first anchor comes first.
-    rows = first_of_best(logits.amax(dim=2), count).sort(dim=1).values
+    rows = first_of_best(highest, count).sort(dim=1).values
     pairs = logits.gather(1, rows[:, :, None].expand(-1, -1, num_classes)).flatten(1)
     best = first_of_best(pairs, count)  # (B, C)
     return pairs.gather(1, best), rows.gather(1, best // num_classes), best % num_classes

@@ -51,7 +51,7 @@ def pairs(logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Logit, anchor and class of each: ``(B, count)`` float32, int64 and int64.
     """
-    values, rows, labels = best_pairs(logits, count)
+    values, rows, labels = best_pairs(logits, logits.amax(dim=2), count)
     missing = (0, count - values.shape[1])
     return pad(values, missing, value=NO_CHANCE), pad(rows, missing), pad(labels, missing)
 
