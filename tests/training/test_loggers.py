@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._pytree import tree_leaves
 
 from retina.configuration import parse_yaml
-from retina.errors import UserError
+from retina.errors import DivergedError, UserError
 from retina.training.config import TrainingConfig
 from retina.training.generators import generator_states
 from retina.training.hooks.loggers import Loggers
@@ -278,6 +278,22 @@ def test_a_store_that_fails_ends_no_training_and_is_told_later(
     assert [(one.step, one.value) for one in history] == losses
     assert [one.step for one in history] == [1, 2, 3, 4, 5, 6]
     assert run.info.status == "FINISHED"
+
+
+def test_the_end_of_a_training_is_told(tmp_path: Path, store: Store) -> None:
+    client = store.experiment("ends")
+    mlflow = MlflowConfig(tracking_uri=store.uri, experiment="ends")
+    small = SmallTraining(tmp_path / "run", hooks=[Loggers([mlflow], {"output_dir": "run"})])
+    trainer = small.trainer()
+    small.switch.is_on = True
+    with pytest.raises(DivergedError):
+        trainer.run()
+    assert store.only_run(client, "ends").info.status == "FAILED"
+    try:
+        raise RuntimeError
+    except RuntimeError:  # a program that trains again, in the same run
+        small.trainer().run()
+    assert store.only_run(client, "ends").info.status == "FINISHED"
 
 
 NOWHERE = MlflowConfig(tracking_uri="http://127.0.0.1:9")

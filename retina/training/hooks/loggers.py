@@ -49,7 +49,7 @@ class Loggers(Hook):
             try:
                 where = logger.start(run.folder.path, self._experiment, run_id)
             except Exception as error:
-                problem = f"{logger.title} could not be started: {first_line(error)}"
+                problem = f"{logger.title} could not be started: {_cause(error)}"
                 if run.step == 0:
                     raise UserError(
                         f"training.loggers: {problem}. Nothing is trained yet: mend it or take "
@@ -84,6 +84,7 @@ class SharedLog(RunLog):
         self._run, self._log = run, run.log
         self._uploads: dict[Logger, bool] = {}
         self._failed: set[Logger] = set()
+        self._handled = sys.exc_info()[1]  # by a program that trains anew after an error
 
     def add(self, logger: Logger, *, uploads: bool) -> None:
         """Tell a logger that is started, too."""
@@ -152,7 +153,7 @@ class SharedLog(RunLog):
 
     def close(self) -> None:
         """Bring everything to disk; say in the loggers how the training ended."""
-        is_failing = sys.exc_info()[0] is not None  # the trainer closes its log on its way out
+        is_failing = sys.exc_info()[1] is not self._handled  # the trainer is on its way out
         is_over = self._run.is_over and not is_failing
         ending: Ending = "finished" if is_over else "failed" if is_failing else "stopped"
         best = self._run.folder.path / "checkpoints" / "best.safetensors"
@@ -178,7 +179,7 @@ class SharedLog(RunLog):
                 say(logger)
             except Exception as error:
                 if logger not in self._failed:
-                    self.warn(f"{logger.title} did not take what was logged: {first_line(error)}")
+                    self.warn(f"{logger.title} did not take what was logged: {_cause(error)}")
                 self._failed.add(logger)
             else:
                 self._failed.discard(logger)
@@ -188,3 +189,7 @@ def _say_histogram(
     name: str, edges: FloatArray, counts: FloatArray, step: int, logger: Logger
 ) -> None:
     logger.histogram(name, edges, counts, step)
+
+
+def _cause(error: Exception) -> str:
+    return first_line(error).rstrip(".")

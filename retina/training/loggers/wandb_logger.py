@@ -36,8 +36,8 @@ class WandbConfig(LoggerConfig):
         super().check()
         import wandb
 
-        mode = self.mode or wandb.setup().settings.mode
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
+        is_online = self.mode != "offline" and wandb.setup().settings.mode == "online"
+        if is_online and not wandb.login(prompt=False, verify=False):
             raise UserError(
                 "training.loggers: W&B has no key of yours; call wandb login, set WANDB_API_KEY, "
                 "or give it mode: offline"
