@@ -1,6 +1,6 @@
 """Planted label errors: how many does each tool find first?
 
-    pip install "retina[benchmarks]"
+    pip install "retina-detector[benchmarks]"
     python benchmarks/label_errors.py --config benchmarks/bccd_small.yaml \
         --images data/bccd/JPEGImages --annotations data/bccd/Annotations \
         --split data/bccd/ImageSets/Main/train.txt --folder runs/label_errors/bccd

@@ -1,6 +1,6 @@
 """Small objects in large images: our tiles beside SAHI's, with the same detector.
 
-    pip install "retina[benchmarks]"    # SAHI brings opencv-python: in an environment of its own
+    pip install "retina-detector[benchmarks]"    # SAHI brings opencv-python: in its own environment
     python benchmarks/tiling.py runs/bccd/checkpoints/last.safetensors \
         --images data/bccd/JPEGImages --annotations data/bccd/Annotations \
         --split data/bccd/ImageSets/Main/test.txt

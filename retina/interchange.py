@@ -44,5 +44,6 @@ def _library(name: str, method: str) -> Any:
         return import_module(name)
     except ImportError:
         raise UserError(
-            f"{method} needs {name}, which is not installed: pip install 'retina[interchange]'"
+            f"{method} needs {name}, which is not installed: "
+            "pip install 'retina-detector[interchange]'"
         ) from None

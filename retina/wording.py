@@ -6,7 +6,6 @@ import codecs
 import io
 import re
 import unicodedata
-from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
 _STAND_INS = {
@@ -44,10 +43,9 @@ def counted(number: int, noun: str, rest: str = "") -> str:
 
 def program_version() -> str:
     """The version of this program, for the files that it writes."""
-    try:
-        return version("retina")
-    except PackageNotFoundError:  # a checkout that is run without being installed
-        return "unknown"
+    from retina import __version__
+
+    return __version__
 
 
 def first_line(error: BaseException) -> str:

@@ -47,6 +47,9 @@ of a config says where the schema is; `retina init` writes it:
 # yaml-language-server: $schema=/…/retina/configs/schema.json
 ```
 
+The path is that of the package on the machine where `retina init` ran, and nothing but an editor
+reads the line: where the config is taken elsewhere, correct or delete it.
+
 VS Code does so with the YAML extension of Red Hat, and so do the editors with
 `yaml-language-server`. The schema demands no key, since each may come from a preset or from the
 file that `extends` names; what is missing is told by `retina train` and `retina doctor`.

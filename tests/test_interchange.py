@@ -59,5 +59,5 @@ def test_pandas_has_a_row_for_each() -> None:
 @pytest.mark.parametrize("name", ["supervision", "pandas"])
 def test_a_library_that_is_missing_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"needs {name}, .*: pip install 'retina\[interchange\]'"):
+    with pytest.raises(UserError, match=rf"needs {name}, .*'retina-detector\[interchange\]'"):
         getattr(FOUND, f"to_{name}")(CATEGORIES)

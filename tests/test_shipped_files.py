@@ -202,6 +202,22 @@ def test_what_the_public_workflow_calls_is_there() -> None:
     assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
 
 
+def test_the_release_publishes_what_was_tested_and_only_by_a_tag() -> None:
+    path = REPOSITORY / ".github" / "workflows" / "release.yml"
+    workflow = yaml.safe_load(path.read_text())
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert path.read_text().startswith("# Not run here")
+    assert workflow["permissions"] == {"contents": "read"}
+    jobs = workflow["jobs"]
+    assert jobs["publish"]["if"] == "github.ref_type == 'tag'"
+    assert jobs["publish"]["needs"] == ["build", "test"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert f"/{declared['name']}/" in jobs["publish"]["environment"]["url"]
+    (tested,) = [step["run"] for step in jobs["test"]["steps"] if "run" in step]
+    assert tested == "scripts/test.sh --all tests/test_distribution.py"
+    assert (REPOSITORY / "tests" / "test_distribution.py").is_file()
+
+
 def test_the_hooks_of_git_take_the_environment_that_is_active() -> None:
     hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"][0][
         "hooks"

@@ -1,6 +1,6 @@
 """Follow the objects of a video: retina finds them in each frame, trackers says which is which.
 
-    pip install 'retina[video,interchange]' trackers
+    pip install 'retina-detector[video,interchange]' trackers
     python docs/examples/track_video.py runs/demo/checkpoints/best.safetensors street.mp4
 
 Prints a line for every object that is followed: when, its number, its class and its box.

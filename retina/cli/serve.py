@@ -127,5 +127,6 @@ def _check_packages() -> None:
     noun = "package" if len(missing) == 1 else "packages"
     if missing:
         raise UserError(
-            f"retina serve needs the {noun} {', '.join(missing)}; pip install 'retina[serve]'"
+            f"retina serve needs the {noun} {', '.join(missing)}; "
+            "pip install 'retina-detector[serve]'"
         )

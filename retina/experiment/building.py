@@ -18,6 +18,7 @@ from retina.evaluation.evaluator import Evaluator
 from retina.experiment.batch_size import check_auto_batch, decide_batch_size
 from retina.experiment.checks import (
     check_frozen,
+    check_loggers,
     check_objective,
     check_run_folder,
     check_shares,
@@ -45,6 +46,7 @@ from retina.training.config import TrainingConfig
 from retina.training.hooks.averaging import WeightAverage
 from retina.training.hooks.divergence import DivergenceWatch
 from retina.training.hooks.early_stopping import EarlyStopping
+from retina.training.hooks.loggers import Loggers
 from retina.training.hooks.unreadable_images import UnreadableImages
 from retina.training.hooks.validation_images import ValidationImages
 from retina.training.meter import StepMeter
@@ -113,6 +115,7 @@ def build_experiment(
     changes = () if point is None else changes_since(point, to_yaml(config))
     notes = where_it_begins(config.output_dir, point) if resume else ()
     check_shares(config.training)
+    check_loggers(config.training)
     check_frozen(config.model)
     barrier()  # no rank may create the folder before all have looked at it
     seed_everything(config.seed, deterministic=config.training.deterministic)
@@ -205,6 +208,8 @@ def _build_trainer(
     lr_factor = config.schedule.build(setup.total_steps)
     settled = settling_step(lr_factor, setup.total_steps)
     hooks: list[Hook | None] = [  # in the order in which they are called
+        # Before all that log.
+        Loggers(training.loggers, config.model_dump(mode="json")) if training.loggers else None,
         divergence,
         average,
         UnreadableImages(

@@ -55,6 +55,16 @@ def check_shares(training: TrainingConfig) -> None:
         )
 
 
+def check_loggers(training: TrainingConfig) -> None:
+    """Refuse loggers that could not be started.
+
+    Raises:
+        UserError: a package is missing, or the user is not known to a service.
+    """
+    for logger in training.loggers:
+        logger.check()
+
+
 def check_objective(config: ExperimentConfig, categories: Categories) -> None:
     """Refuse a setting per class that is not one per class.
 

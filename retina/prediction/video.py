@@ -46,7 +46,8 @@ def import_av() -> Any:
         import av.logging
     except ImportError:
         raise UserError(
-            "videos are read with PyAV, which is not installed: pip install 'retina[video]'"
+            "videos are read with PyAV, which is not installed: "
+            "pip install 'retina-detector[video]'"
         ) from None
     av.logging.set_level(av.logging.PANIC)  # it would print its own account of a damaged file
     return av

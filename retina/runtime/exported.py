@@ -174,4 +174,4 @@ def rows_by_input_size(preprocess: Preprocess, images: Sequence[Tensor]) -> dict
 
 def missing_package(package: str, what: str) -> UserError:
     """The error where a package of the extra ``export`` is missing."""
-    return UserError(f"{what} needs the package {package}; pip install 'retina[export]'")
+    return UserError(f"{what} needs the package {package}; pip install 'retina-detector[export]'")

@@ -10,6 +10,7 @@ from retina.configuration import Config
 from retina.devices import PrecisionChoice
 from retina.errors import UserError
 from retina.training.hooks.divergence_config import DivergencePolicy, StopConfig
+from retina.training.loggers import AnyLoggerConfig
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -69,6 +70,9 @@ class TrainingConfig(Config):
     the first and at every so many optimizer steps; null never. See docs/loss-anatomy.md."""
     pictures: Annotated[int, Field(ge=0)] = 8
     """Validation images shown in TensorBoard with truth and predictions."""
+    loggers: tuple[AnyLoggerConfig, ...] = ()
+    """Services that are told the curves and images, too: ``{kind: wandb}``, ``{kind: mlflow}``; at
+    most one of each. See docs/loggers.md."""
     collective_timeout_minutes: Annotated[float, Field(gt=0.0)] = 30.0
     """How long processes that train together wait for each other before they give up; longer than
     the validation of the slowest."""
@@ -83,6 +87,13 @@ class TrainingConfig(Config):
                 f"({self.evaluate_every_epochs}) both say when to evaluate: set evaluations to "
                 "null, or leave the other at 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_logger_of_a_kind(self) -> Self:
+        kinds = [logger.package for logger in self.loggers]
+        if len({*kinds}) < len(kinds):
+            raise ValueError(f"loggers: one of each kind, not {', '.join(kinds)}")
         return self
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -180,4 +180,4 @@ def test_a_missing_package_is_named(
             patch.setitem(sys.modules, package, None)
             done = invoke(*words)
         assert done.code == 2
-        assert f"needs the package {package}; pip install 'retina[export]'" in done.err
+        assert f"needs the package {package}; pip install 'retina-detector[export]'" in done.err

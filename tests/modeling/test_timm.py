@@ -416,7 +416,7 @@ def test_a_detector_file_is_enough_to_build_the_detector(
 def test_where_timm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     config = TimmConfig(name="resnet18")  # a config can still be read
-    with pytest.raises(UserError, match=r"needs the package timm; pip install 'retina\[timm\]'"):
+    with pytest.raises(UserError, match=r"package timm; pip install 'retina-detector\[timm\]'"):
         config.build()
 
 

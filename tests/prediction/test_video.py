@@ -148,7 +148,7 @@ def test_videos_are_found_by_their_suffix(
     with pytest.raises(UserError, match=r"has no image .*; videos are named one by one"):
         find_images([str(clip.parent)])
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"not installed: pip install 'retina\[video\]'"):
+    with pytest.raises(UserError, match=r"not installed: pip install 'retina-detector\[video\]'"):
         find_images([str(clip)])
     assert cv2.imread(str(photo)) is not None
 

