@@ -188,8 +188,8 @@ def test_atss_follows_its_algorithm_step_by_step() -> None:
     assert torch.equal(found.target_index[0][index >= 0], index[index >= 0])
 
 
-def test_two_thousand_objects_stay_within_the_block_memory() -> None:
-
+def test_two_thousand_objects_stay_within_the_block_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_blocks(monkeypatch)
     anchors = grid_anchors(512)
     targets = BatchedTargets.from_targets([random_targets(2000, 0, 512)])
     full_matrix = 2000 * len(anchors) * 4
