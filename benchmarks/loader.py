@@ -1,8 +1,8 @@
 """Time per image on one core: our loader beside two that people write.
 
-All read the same JPEG files and make the same kind of batch of 8: decoded, mirrored with probability
-one half, scaled to 240×320, boxes moved along. Ours stays uint8, since the device normalises it. The
-peers are data sets under PyTorch's loader, in this process as ours is:
+All read the same JPEG files and make the same kind of batch of 8: decoded, mirrored with
+probability one half, scaled to 240×320, boxes moved along. Ours stays uint8, since the device
+normalises it. The peers are data sets under PyTorch's loader, in this process as ours is:
 
     PIL + torchvision v2    PIL.Image, v2.RandomHorizontalFlip, v2.Resize
     cv2 + albumentations    cv2.imread, Resize, HorizontalFlip, ToTensorV2, BboxParams
@@ -51,7 +51,7 @@ from retina.datasets.loading import Collate, LoaderConfig
 from retina.structures import SampleRequest, Size
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network for a newer one
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 PIL, CV2 = "PIL + torchvision v2", "cv2 + albumentations"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -99,6 +99,7 @@ class PilPeer(Peer):
     """Whether images are filtered before they are shrunk."""
 
     def make_transform(self, size: Size, mirror: float) -> Callable[..., Any]:
+        """See `Peer`."""
         to_tensor, resize = v2.PILToTensor(), v2.Resize(size, antialias=self.filtered)
         # PIL always filters, torchvision's resizing of tensors does so where it is asked to.
         steps = [resize, to_tensor] if self.filtered else [to_tensor, resize]
@@ -107,6 +108,7 @@ class PilPeer(Peer):
         return v2.Compose([v2.RandomHorizontalFlip(mirror), *steps])
 
     def decode(self, path: str) -> Image.Image:
+        """See `Peer`."""
         return Image.open(path).convert("RGB")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -128,6 +130,7 @@ class Cv2Peer(Peer):
     """As the examples of albumentations do it."""
 
     def make_transform(self, size: Size, mirror: float) -> Callable[..., Any]:
+        """See `Peer`."""
         steps = [A.Resize(*size), A.HorizontalFlip(p=mirror)]
         if self.normalised:
             steps.append(A.Normalize(MEAN, STD))
@@ -135,6 +138,7 @@ class Cv2Peer(Peer):
         return A.Compose([*steps, A.ToTensorV2()], bbox_params=boxes)
 
     def decode(self, path: str) -> npt.NDArray[np.uint8]:
+        """See `Peer`."""
         return cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
