@@ -32,7 +32,7 @@ ROW = row(
 
 
 @pytest.mark.slow
-def test_every_program_runs_and_its_outputs_are_equal() -> None:
+def test_every_program_runs_and_says_what_was_equal() -> None:
     names = ["focal_loss", "loader", "scoring", "start_up"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--json", "--only", *names],
@@ -45,8 +45,13 @@ def test_every_program_runs_and_its_outputs_are_equal() -> None:
     rows = json.loads(done.stdout)
     for one in rows:
         assert set(one) == {field.name for field in fields(Row)}
-        assert one["equal"] is True, one
         assert one["compared"]
+        if one["peer"] == "faster-coco-eval":
+            # It is not always pycocotools' to the last bit, as ours is; then the row has to say so.
+            assert one["equal"] is (one["compared"]["equal_to_the_bit"] == 12), one
+            assert one["compared"]["largest_difference"] < 1e-15, one
+        else:
+            assert one["equal"] is True, one
         assert 0 < one["ratio_min"] <= one["ratio_median"] <= one["ratio_max"]
         assert {"date", "processor", "torch"} <= set(one["machine"])
     expected = {
