@@ -2,6 +2,7 @@ r"""Forward + backward of the focal loss: time and peak extra memory, side by si
 
     python benchmarks/focal_loss.py                  # CPU, and the GPU too where there is one
     python benchmarks/focal_loss.py --device cuda
+    python benchmarks/focal_loss.py --json      # ours beside torchvision and compiled, compared
 
 On a CPU 4 × 50,000 × 80 logits in float32 on one thread, on a GPU 16 × 201,600 × 80 in bfloat16.
 Contenders, all from class indices to the gradient of the logits, summed over everything:
@@ -20,6 +21,8 @@ system, page faults included), so that other work on the machine does not count;
 time, and on a GPU its events. Memory is measured apart, each contender in a process of its own: on
 a CPU the high-water mark of the resident set, reset after a warm-up call, over what was resident
 before the measured call; on a GPU the allocator's peak. The gradient itself is 1.0 of the logits.
+With ``--json`` loss and gradient are compared, too: relative to the peer's, the gradient by its
+norm.
 
 The C library hands large tensors back to the system at once, so on a CPU every temporary costs page
 faults, of which torchvision's form has eleven times ours. To see the rest without them:
@@ -42,6 +45,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from side_by_side import OURS, Row, machine, parse, parser_of, row, show
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
@@ -51,6 +55,8 @@ Contender = Callable[[Tensor, Tensor], Tensor]
 """Logits and class indices to the summed loss."""
 
 ALPHA, GAMMA = 0.25, 2.0
+BOUNDS = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (1e-2, 1e-2), torch.float16: (1e-2, 1e-2)}
+"""How far loss and gradient may be apart: torchvision computes in the type of the logits."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def plain(logits: Tensor, indices: Tensor) -> Tensor:
 def contenders(device: str) -> dict[str, Contender]:
     """By name; ours first, to which the ratios are."""
     found: dict[str, Contender] = {
-        "ours": ours,
+        OURS: ours,
         "torchvision": torchvision_loss,
         "compiled": torch.compile(formula),
         "plain": plain,
@@ -230,7 +236,7 @@ def report(problem: Problem, names: list[str], rounds: int, with_memory: bool) -
     print(f"{'':13} {'ms':>26} {'times ours':>26} {'% of copy speed':>26} {'memory':>8}")
     for name in names:
         milliseconds = [value * 1e3 for value in times[name]]
-        ratios = [value / own for value, own in zip(times[name], times["ours"], strict=True)]
+        ratios = [value / own for value, own in zip(times[name], times[OURS], strict=True)]
         # The least that can be moved is what a copy moves: the logits in, the gradient out.
         shares = [100 * c / value for value, c in zip(times[name], times["copy"], strict=True)]
         memory = f"{in_own_process(problem, name):8.2f}" if with_memory else ""
@@ -242,35 +248,90 @@ def report(problem: Problem, names: list[str], rounds: int, with_memory: bool) -
     print(f"copy of the logits: {spread(gigabytes)} GB/s\n")
 
 
+def differences(problem: Problem, peer: str) -> tuple[float, float]:
+    """Of loss and gradient between ours and a peer, relative to the peer's."""
+    leaf, indices = problem.inputs()
+    leaf.requires_grad_()
+    losses = contenders(problem.device)
+    values = [losses[name](leaf.view_as(leaf), indices) for name in (OURS, peer)]
+    gradients = [torch.autograd.grad(value, leaf)[0] for value in values]
+    loss, gradient = (
+        float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+        for ours, theirs in ([value.detach() for value in values], gradients)
+    )
+    return loss, gradient
+
+
+def rows_of(problem: Problem, peers: list[str], rounds: int, with_memory: bool) -> list[Row]:
+    """Time and memory of ours beside each peer, both compared."""
+    names = [OURS, *peers]
+    times = measure_times(problem, names, rounds)
+    repeats = range(min(3, 1 + rounds // 5) if with_memory else 0)
+    memory = {name: [in_own_process(problem, name) for _ in repeats] for name in names}
+    on_gpu = problem.device == "cuda"
+    where = "GPU" if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)"
+    dtype = str(problem.dtype).removeprefix("torch.")
+    setting = f"{' × '.join(map(str, problem.shape))} {dtype} on {where}"
+    loss_bound, gradient_bound = BOUNDS[problem.dtype]
+    rows = []
+    for peer in peers:
+        loss, gradient = differences(problem, peer)
+        about = {
+            "equal": loss <= loss_bound and gradient <= gradient_bound,
+            "compared": {
+                "loss": loss,
+                "loss_bound": loss_bound,
+                "gradient": gradient,
+                "gradient_bound": gradient_bound,
+            },
+            "about": machine(),
+        }
+        milliseconds = [[1e3 * value for value in times[name]] for name in (OURS, peer)]
+        rows.append(row("focal_loss", peer, *milliseconds, setting=f"{setting}, ms", **about))
+        if with_memory:
+            sizes = f"{setting}, extra memory in sizes of the logits"
+            rows.append(
+                row("focal_loss memory", peer, memory[OURS], memory[peer], setting=sizes, **about)
+            )
+    return rows
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__, rounds=11)
+    parser.set_defaults(threads=1)
     parser.add_argument("--device", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--shape", type=int, nargs=3, metavar=("B", "R", "K"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--only", nargs="+", default=[], help="contenders beside ours")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
+    parser.add_argument("--quick", action="store_true", help="fewer anchors, to see that it runs")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    options = parse(parser)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for device in [arguments.device] if arguments.device else devices:
+    rows = []
+    for device in [options.device] if options.device else devices:
         on_gpu = device == "cuda"
         default_shape = (16, 201_600, 80) if on_gpu else (4, 50_000, 80)
         default_dtype = "bfloat16" if on_gpu else "float32"
         problem = Problem(
             device=device,
-            dtype=getattr(torch, arguments.dtype or default_dtype),
-            shape=tuple(arguments.shape or default_shape),
+            dtype=getattr(torch, options.dtype or default_dtype),
+            shape=tuple(options.shape or ((4, 30_000, 80) if options.quick else default_shape)),
         )
-        if arguments.memory_of:
-            print(json.dumps(measure_memory(problem, arguments.memory_of)))
+        if options.memory_of:
+            print(json.dumps(measure_memory(problem, options.memory_of)))
             continue
-        wanted = ["ours", *(arguments.only or contenders(device))]
+        with_memory = not options.no_memory
+        if options.json:
+            peers = options.only or ["torchvision", "compiled"]
+            rows += rows_of(problem, peers, options.rounds, with_memory)
+            continue
+        wanted = [OURS, *(options.only or contenders(device))]
         names = [name for name in contenders(device) if name in wanted]
-        report(problem, names, arguments.rounds, not arguments.no_memory)
+        report(problem, names, options.rounds, with_memory)
+    if options.json and not options.memory_of:
+        show(rows, as_json=True)
 
 
 if __name__ == "__main__":
