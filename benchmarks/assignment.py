@@ -49,7 +49,9 @@ def as_matches(assignment: Assignment) -> Tensor:
 
 def main() -> None:
     """Measure and print."""
-    options = parse(parser_of(__doc__, rounds=9))
+    parser = parser_of(__doc__, rounds=9)
+    parser.set_defaults(threads=1)
+    options = parse(parser)
     size = (200, 333) if options.quick else (800, 1333)
     anchors, _ = anchors_of(size)
     images = [targets_of(size, count) for count in COUNTS]

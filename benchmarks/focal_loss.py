@@ -305,7 +305,6 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, metavar=("B", "R", "K"))
     parser.add_argument("--only", nargs="+", default=[], help="contenders beside ours")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
-    parser.add_argument("--quick", action="store_true", help="fewer anchors, to see that it runs")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parse(parser)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]

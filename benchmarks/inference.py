@@ -1,13 +1,13 @@
 r"""From pixels to boxes: ours beside torchvision's RetinaNet with the same weights.
 
-    python benchmarks/inference.py [--compile] [--onnx] [--size 512] [--rounds 15]
+    python benchmarks/inference.py [--eager] [--size 512] [--rounds 15]
 
 One square image, B = 1, uint8 in host memory to detections in its pixels; ResNet-50 with 91 class
 outputs, and ResNet-18 with 64 channels (`configs/nano.yaml`) at half the size, each with random
 weights that find some twenty objects. Ours runs as `retina predict --precision auto` does: norms
 folded, bf16 where it is fast here. Peers: torchvision eager in float32; the same channels-last
-under autocast; that with backbone and head compiled (``--compile``, which adds ours compiled, too);
-and, with ``--onnx``, both as ONNX in ONNX Runtime.
+under autocast; that with backbone and head compiled, beside which ours is compiled, too; and the
+exports of both in ONNX Runtime.
 
 ``equal`` in float32: boxes within 1e-2 px, scores within 1e-5. In bf16: every detection above 0.3
 has one of its class on the other side that overlaps it by half, with a score within 0.02.
@@ -195,13 +195,13 @@ def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, rounds=15)
     parser.add_argument("--size", type=int, default=512, help="of the image's side")
-    parser.add_argument("--compile", action="store_true", help="compiled forms, too")
-    parser.add_argument("--onnx", action="store_true", help="exports in ONNX Runtime, too")
+    parser.add_argument("--eager", action="store_true", help="nothing compiled or exported")
     options = parse(parser)
+    more = not (options.eager or options.quick)
     size = 128 if options.quick else options.size
     with torch.no_grad():
-        rows = resnet50(size, compiled=options.compile, onnx=options.onnx, rounds=options.rounds)
-        rows += nano(size // 2, compiled=options.compile, rounds=options.rounds)
+        rows = resnet50(size, compiled=more, onnx=more, rounds=options.rounds)
+        rows += nano(size // 2, compiled=more, rounds=options.rounds)
     show(rows, as_json=options.json)
 
 

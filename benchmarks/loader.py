@@ -284,7 +284,6 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("H", "W"))
-    parser.add_argument("--quick", action="store_true", help="16 images, to see that it runs")
     options = parse(parser)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,9 @@ def predictions_of(anchors: Anchors, shapes: list[Size], num_objects: int) -> De
 
 def main() -> None:
     """Measure and print."""
-    options = parse(parser_of(__doc__, rounds=15))
+    parser = parser_of(__doc__, rounds=15)
+    parser.set_defaults(threads=1)
+    options = parse(parser)
     size = (200, 333) if options.quick else (800, 1333)
     anchors, shapes = anchors_of(size)
     predictions = predictions_of(anchors, shapes, num_objects=30)

@@ -268,7 +268,6 @@ def main() -> None:
     parser.add_argument("--detections", type=int, default=100, help="detections per image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--command", action="store_true", help="time retina evaluate on files")
-    parser.add_argument("--quick", action="store_true", help="100 images, to see that it runs")
     options = parse(parser)
     if options.threads:
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)  # of hotcoco, not yet started

@@ -207,7 +207,6 @@ def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, rounds=11)
     parser.add_argument("--image", type=Path, help="a photo; a generated one by default")
-    parser.add_argument("--quick", action="store_true", help="two rounds, to see that it runs")
     options = parse(parser)
     rounds = min(options.rounds, 2) if options.quick else options.rounds
     if options.threads:

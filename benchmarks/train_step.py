@@ -1,12 +1,12 @@
 r"""One training step: ours beside torchvision's RetinaNet with the same weights and data.
 
-    python benchmarks/train_step.py [--compile] [--size 256] [--batch 8] [--rounds 9]
+    python benchmarks/train_step.py [--eager] [--size 256] [--batch 8] [--rounds 9]
 
 The recipe of `configs/nano.yaml`: ResNet-18 from scratch with live norms, 64 channels, group norm,
 GIoU, AdamW with clipped gradients; 10 classes, 7 objects an image. From uint8 images in host memory
 to updated weights. Ours runs as `retina train` does, in bf16 where that is fast here. Peers:
-torchvision in float32; channels-last under autocast; that with backbone and head compiled
-(``--compile``). Losses and assignment are torchvision's own, the optimizer is made as its reference
+torchvision in float32; channels-last under autocast; that with backbone and head compiled.
+Losses and assignment are torchvision's own, the optimizer is made as its reference
 training makes it; ours is fused.
 
 ``equal``: the losses of the first three steps, each from the weights that the steps before it have
@@ -117,7 +117,7 @@ def their_step(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -172,10 +172,11 @@ def main() -> None:
     parser = parser_of(__doc__, rounds=9)
     parser.add_argument("--size", type=int, default=256, help="of the images' sides")
     parser.add_argument("--batch", type=int, default=8, help="images of a step")
-    parser.add_argument("--compile", action="store_true", help="torchvision compiled, too")
+    parser.add_argument("--eager", action="store_true", help="without torchvision compiled")
     options = parse(parser)
     size, count = (128, 2) if options.quick else (options.size, options.batch)
-    show(measure(size, count, options.rounds, compiled=options.compile), as_json=options.json)
+    compiled = not (options.eager or options.quick)
+    show(measure(size, count, options.rounds, compiled=compiled), as_json=options.json)
 
 
 if __name__ == "__main__":

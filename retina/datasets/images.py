@@ -229,11 +229,11 @@ def _pixels_of_pillow(opened: PilImage.Image, path: Path | str) -> npt.NDArray[n
 
 def _decode_jpeg(data: bytes, path: Path | str) -> npt.NDArray[np.uint8]:
     pixels = cv2.imdecode(
-        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     )
     if pixels is None:
         raise broken(path, "its JPEG data are damaged")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def _require_end(file: IO[bytes], path: Path) -> None:

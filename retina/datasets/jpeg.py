@@ -35,7 +35,7 @@ def whole_jpeg(data: bytes) -> bytes | None:
     if first_scan is None:
         return None
     # Compressed pixels never contain that marker.
-    return data if data.find(_END, first_scan) >= 0 else _ended(data)
+    return data if data.rfind(_END, first_scan) >= 0 else _ended(data)
 
 
 def num_scans(data: bytes) -> int:
