@@ -113,6 +113,8 @@ def spread_outputs(model: nn.Module, size: int) -> None:
         norm.momentum = None  # the plain average over all batches, which is this one
     model.backbone.body.train()
     model.backbone.body(images.tensors)
+    for norm in norms:
+        norm.momentum = 0.1
     model.eval()
     for name, layer, deviation in (
         ("cls_logits", model.head.classification_head.cls_logits, 0.3),
