@@ -156,6 +156,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick and arguments.write:
         parser.error("--write is for real sizes: leave --quick away")
+    if arguments.write and arguments.only is not PROGRAMS:
+        parser.error("--write is for all programs: leave --only away")
     if arguments.pages_of:
         kept: Rows = json.loads(arguments.pages_of.read_text(encoding="utf-8"))
         write(kept, arguments.pages_of.stem.removeprefix("suite_"))
@@ -172,7 +174,7 @@ def main() -> int:
         except ProgramError as error:
             print(f"{program} failed: {error}", file=sys.stderr)
             failed = True
-    if arguments.write and rows:
+    if arguments.write and not failed:
         write(rows, name_of(machine_of(rows), os.cpu_count() or 1))
     print(json.dumps(rows, indent=1) if arguments.json else table(rows))
     return 1 if failed else 0

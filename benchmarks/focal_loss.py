@@ -300,16 +300,14 @@ def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, rounds=11)
     parser.set_defaults(threads=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--shape", type=int, nargs=3, metavar=("B", "R", "K"))
     parser.add_argument("--only", nargs="+", default=[], help="contenders beside ours")
     parser.add_argument("--no-memory", action="store_true", help="measure time only")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parse(parser)
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     rows = []
-    for device in [options.device] if options.device else devices:
+    for device in [options.device.type]:
         on_gpu = device == "cuda"
         default_shape = (16, 201_600, 80) if on_gpu else (4, 50_000, 80)
         default_dtype = "bfloat16" if on_gpu else "float32"

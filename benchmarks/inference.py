@@ -40,7 +40,7 @@ from retina.devices import Precision, dtype_of, pick_precision
 from retina.export.exporting import ExportJob
 from retina.export.formats import ExportForm
 from retina.geometry.boxes import pairwise_iou
-from retina.modeling.inference_form import InferenceForm, in_form
+from retina.modeling.inference_form import InferenceForm, in_form, usual_form
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.files import load_export
 from retina.structures import Categories, Detections
@@ -129,7 +129,7 @@ def measure_network(
 ) -> list[Row]:
     """The PyTorch forms of one network."""
     auto = pick_precision("auto", CPU)
-    ours = {key: (make("folded", auto), auto)}
+    ours = {key: (make(usual_form(auto), auto), auto)}
     plain = make("plain", "fp32")
     peers: dict[str, Any] = {
         "torchvision fp32": copy.deepcopy(model),
@@ -179,7 +179,7 @@ def nano(size: int, *, compiled: bool, rounds: int) -> list[Row]:
 
     def make(form: InferenceForm, precision: Precision) -> TorchRuntime:
         return TorchRuntime(
-            in_form(detector, form, dtype_of(precision)),
+            in_form(detector, form, dtype_of(precision), CPU),
             categories=Categories(tuple(map(str, range(10))), tuple(range(10))),
             preprocess=config.preprocess.build(),
             postprocess=config.postprocess.build(detector.box_coder),

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from retina.devices import pick_device
+
 OURS = "ours"
 _PACKAGES = ("torch", "torchvision", "numpy")
 
@@ -146,6 +148,7 @@ def parser_of(description: str | None, *, rounds: int) -> argparse.ArgumentParse
     parser.add_argument("--json", action="store_true", help="one JSON list of rows, nothing else")
     parser.add_argument("--rounds", type=int, default=rounds, help="that are timed")
     parser.add_argument("--quick", action="store_true", help="small and few: to try the program")
+    parser.add_argument("--device", default="auto", help="cpu or cuda; auto takes the GPU if any")
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     return parser
 
@@ -155,6 +158,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.rounds = min(options.rounds, 2)
+    options.device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     return options

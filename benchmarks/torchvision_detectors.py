@@ -48,9 +48,16 @@ class Torchvision(Runtime):
     Args:
         model: from a list with one image in 0 … 1 to a list with one dictionary.
         ours: the detector with the same weights, whose labels are given.
+        device: where the model is.
     """
 
-    def __init__(self, model: Callable[[list[Tensor]], list[dict[str, Tensor]]], ours: Runtime):
+    def __init__(
+        self,
+        model: Callable[[list[Tensor]], list[dict[str, Tensor]]],
+        ours: Runtime,
+        device: torch.device = CPU,
+    ) -> None:
+        self.device = device
         self.model, self.categories = model, ours.categories
         self.preprocess, self.thresholds = ours.preprocess, ours.thresholds
         self.thresholds_config = ours.thresholds_config
@@ -58,8 +65,10 @@ class Torchvision(Runtime):
     def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         """See `Runtime`."""
         with torch.no_grad():
-            found = [self.model([image / 255])[0] for image in images]
-        return [self._in_our_labels(one) for one in found]
+            found = [self.model([image.to(self.device) / 255])[0] for image in images]
+        return [
+            self._in_our_labels({name: value.cpu() for name, value in one.items()}) for one in found
+        ]
 
     def _in_our_labels(self, found: dict[str, Tensor]) -> Detections:
         ids = torch.tensor(self.categories.dataset_ids)
@@ -152,6 +161,30 @@ NANO_AS_TORCHVISION = {
 """What `configs/nano.yaml` does otherwise than torchvision, done as it does."""
 
 
+def make_resnet50(num_classes: int, size: int) -> tuple[nn.Module, ExperimentConfig, RetinaNet]:
+    """Torchvision's v1 with live norms, and ours, with the same random weights."""
+    tree = {
+        "preset": "torchvision_v1",
+        "output_dir": "-",
+        "dataset": NANO_AS_TORCHVISION["dataset"],
+        "model": {"backbone": {"weights": None, "norm": "batch", "frozen_stages": 0}},
+        "preprocess": {"min_size": size, "max_size": size},
+    }
+    config = validate(tree, ExperimentConfig, source="torchvision_v1")
+    torch.manual_seed(0)
+    model = detection.retinanet_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=num_classes,
+        min_size=size,
+        max_size=size,
+    )
+    spread_outputs(model, size)
+    ours = config.model.build(num_classes)
+    ours.load_state_dict(own_names(without_counters(model.state_dict())), strict=False)
+    return model.eval(), config, ours.eval()
+
+
 def make_nano(num_classes: int, size: int) -> tuple[nn.Module, ExperimentConfig, RetinaNet]:
     """Torchvision's parts and ours with the same random weights, as `configs/nano.yaml` says."""
     sizes = {"preprocess": {"min_size": size, "max_size": size}}
@@ -200,7 +233,7 @@ def torchvision_bf16(model: nn.Module) -> Callable[[list[Tensor]], list[dict[str
     )
 
     def run(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        with autocast("bf16", CPU):
+        with autocast("bf16", images[0].device):
             found: list[dict[str, Tensor]] = model(images)
         return [{name: value.float() if value.is_floating_point() else value
                  for name, value in one.items()} for one in found]  # fmt: skip

@@ -21,7 +21,7 @@ def main() -> None:
     _spin_shortly()  # before PyTorch is imported
     from retina.cli.main import make_app
     from retina.errors import RunError, UserError
-    from retina.wording import write_any_text_to
+    from retina.wording import first_line, write_any_text_to
 
     write_any_text_to(sys.stdout, sys.stderr)
     try:
@@ -60,6 +60,11 @@ def main() -> None:
         if fault is not None:
             _say(f"failed: {fault}")
             sys.exit(3)
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            _say(
+                f"error: --compile: {first_line(error)}; install what is missing, or leave it away"
+            )
+            sys.exit(2)
         if "out of memory" not in text.lower() and "can't allocate memory" not in text:
             raise
         _say(f"failed: the device is out of memory ({text.splitlines()[0]}); {_LESS_MEMORY}")
@@ -67,10 +72,11 @@ def main() -> None:
 
 
 def _spin_shortly() -> None:
-    """Let OpenMP's threads wait for each other awake for some microseconds only, then asleep.
+    """Let GNU OpenMP's threads wait for each other awake for a short time only, then asleep.
 
-    By default they spin for milliseconds, in the time of whatever else needs the core. Measured by
-    benchmarks/busy_neighbour.py: nothing is lost alone, and twice the speed beside a busy process.
+    By default they spin thirty times as long, in the time of whatever else needs the core. Measured
+    by benchmarks/busy_neighbour.py on two cores: nothing is lost alone, and beside a busy process
+    the speed is twice as high.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"

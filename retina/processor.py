@@ -21,6 +21,8 @@ from retina.storage import write_text
 WORTH = 1.2
 """How many times as fast bf16 must be. Hardware that multiplies it gives 1.7 to 8; one that only
 imitates it less than 1."""
+_CLEAR = (0.9, 1.6)
+"""A speed-up between the two is not believed at once: something else was running."""
 _ROUNDS = 5
 
 
@@ -31,12 +33,16 @@ def multiplies_bf16() -> bool:
     It is measured the first time on a machine, in some 0.1 s. The answer is kept in the user's
     cache (``$XDG_CACHE_HOME/retina``, else ``~/.cache/retina``), for this processor and torch.
     """
-    path = _cache_folder() / f"bf16_{_machine()}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return float(json.loads(path.read_text(encoding="utf-8"))["speed_up"]) >= WORTH
+    folder = _cache_folder()
+    path = folder / f"bf16_{_machine()}.json" if folder else None
+    if path is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads(path.read_text(encoding="utf-8"))["speed_up"]) >= WORTH
     speed_up = measure_bf16()
-    with suppress(UserError, RunError):  # it is measured again then
-        write_text(path, json.dumps({"speed_up": round(speed_up, 3)}) + "\n")
+    low, high = _CLEAR
+    if path is not None and not low < speed_up < high:
+        with suppress(UserError, RunError):  # it is measured again then
+            write_text(path, json.dumps({"speed_up": round(speed_up, 3)}) + "\n")
     return speed_up >= WORTH
 
 
@@ -53,11 +59,16 @@ def measure_bf16() -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = [[_time(*pair) for pair in pairs] for _ in range(_ROUNDS)]
+        seconds: list[list[float]] = []
+        for _ in range(10):
+            seconds += [[_time(*pair) for pair in pairs] for _ in range(_ROUNDS)]
+            in_float32, in_bf16 = map(min, zip(*seconds, strict=True))
+            speed_up = in_float32 / in_bf16
+            if not _CLEAR[0] < speed_up < _CLEAR[1]:
+                break
     finally:
         torch.set_num_threads(threads)
-    in_float32, in_bf16 = map(min, zip(*seconds, strict=True))
-    return float(in_float32 / in_bf16)
+    return float(speed_up)
 
 
 @torch.no_grad()
@@ -67,9 +78,12 @@ def _time(images: Tensor, weights: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _cache_folder() -> Path:
+def _cache_folder() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "retina"
+    try:
+        return (Path(base) if base else Path("~/.cache").expanduser()) / "retina"
+    except RuntimeError:  # there is no home
+        return None
 
 
 def _machine() -> str:

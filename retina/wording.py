@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import sys
 import unicodedata
 from typing import TextIO
 
@@ -43,9 +44,8 @@ def counted(number: int, noun: str, rest: str = "") -> str:
 
 def program_version() -> str:
     """The version of this program, for the files that it writes."""
-    from retina import __version__
-
-    return __version__
+    # The package is there when a module of it is; an import of it would go upward.
+    return str(sys.modules[__package__].__version__)
 
 
 def first_line(error: BaseException) -> str:

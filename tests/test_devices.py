@@ -1,3 +1,4 @@
+import platform
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def test_fp32_is_float32_and_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.backends.cudnn.allow_tf32
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, home: Path, speed_up: float) -> str:
+def measured(monkeypatch: pytest.MonkeyPatch, home: Path | str, speed_up: float) -> str:
     """What ``auto`` takes on a CPU whose convolutions are that much faster in bf16."""
     processor.multiplies_bf16.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
@@ -46,6 +47,24 @@ def test_a_home_that_cannot_be_written_to_is_no_error(
     assert measured(monkeypatch, tmp_path / "file", 5.0) == "bf16"
 
 
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert measured(monkeypatch, "", 5.0) == "bf16"
+
+
+def test_what_something_else_may_have_disturbed_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measured(monkeypatch, tmp_path, 1.3) == "bf16"
+    assert measured(monkeypatch, tmp_path, 1.1) == "fp32"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the instructions of x86 only")
 def test_the_measurement_says_what_the_hardware_has() -> None:
     flags = torch.cpu.get_capabilities()
     has = bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

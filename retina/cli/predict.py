@@ -132,6 +132,7 @@ def command(
             settings={
                 "detector": file_sha256(file_of(source)),
                 "precision": precision,
+                **({"compiled": True} if compiled else {}),
                 "views": views.to_json(),
                 "batch size": batch_size,  # images of several sizes are padded to one
             },

@@ -172,6 +172,7 @@ def scored_by_running(
     settings = {
         "detector": file_sha256(file_of(source)),
         "precision": chosen_precision(running.precision),
+        **({"compiled": True} if running.compiled else {}),
         "detections per image": options.made_detections,
         "views": running.views.to_json(),
         "batch size": running.batch_size,  # images of several sizes are padded to one

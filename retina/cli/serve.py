@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retina.cli.options import Compile, Detector, Device, Precision, chosen_precision
+from retina.cli.options import Detector, Device, Precision, chosen_precision
 from retina.cli.output import make_console, print_lines
 
 API_KEY = "RETINA_API_KEY"
@@ -47,7 +47,6 @@ def command(
     ] = 30.0,
     device: Device = "auto",
     precision: Precision = "fp32",
-    compiled: Compile = False,
 ) -> None:
     """Serve a detector over HTTP, with a page to drop pictures on.
 
@@ -74,9 +73,7 @@ def command(
     console = make_console()
     source = detector_given(detector, "DETECTOR")
     listening = bind(host, port)  # before the detector is loaded: that takes longer
-    runtime = load(
-        detector, device=device, precision=chosen_precision(precision), compiled=compiled
-    ).runtime
+    runtime = load(detector, device=device, precision=chosen_precision(precision)).runtime
     print_lines(console, *taken_for(source))
     name = source.name if isinstance(source, Path) else str(source)
     service = Service(

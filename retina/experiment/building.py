@@ -13,7 +13,7 @@ from retina.datasets.batch_sampling import BatchSampler
 from retina.datasets.dataset import DetectionDataset
 from retina.datasets.loading import Collate
 from retina.devices import pick_device, pick_precision
-from retina.distributed import barrier, is_main_process, world_size
+from retina.distributed import barrier, done_by_main, is_main_process, world_size
 from retina.evaluation.evaluator import Evaluator
 from retina.experiment.batch_size import check_auto_batch, decide_batch_size
 from retina.experiment.checks import (
@@ -115,7 +115,7 @@ def build_experiment(
     changes = () if point is None else changes_since(point, to_yaml(config))
     notes = where_it_begins(config.output_dir, point) if resume else ()
     check_shares(config.training)
-    check_loggers(config.training)
+    done_by_main(lambda: check_loggers(config.training))
     check_frozen(config.model)
     barrier()  # no rank may create the folder before all have looked at it
     seed_everything(config.seed, deterministic=config.training.deterministic)
@@ -326,6 +326,7 @@ def decide(
         batch_size = before.get("batch_size", batch_size) if batch_size == "auto" else batch_size
     if batch_size == "auto":  # decided once the detector is there
         check_auto_batch(device)
-    precision = pick_precision(precision, device)
+    wanted = precision
+    precision = done_by_main(lambda: pick_precision(wanted, device))  # it may be measured
     training = config.training.model_copy(update={"precision": precision, "batch_size": batch_size})
     return config.model_copy(update={"training": training})

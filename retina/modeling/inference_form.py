@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from retina.devices import Precision
 from retina.errors import UserError
 from retina.modeling.detector import RetinaNet
 from retina.modeling.pyramid import CoarseLevels
@@ -20,35 +21,47 @@ InferenceForm = Literal["plain", "folded", "compiled"]
 """``plain``: as it was trained; ``folded``: the same function in fewer operations; ``compiled``:
 that, compiled on this machine in its first calls."""
 
+
+def usual_form(precision: Precision, *, compiled: bool = False) -> InferenceForm:
+    """In which form a detector is run: in float32 it is as it was trained, to the last bit."""
+    if compiled:
+        return "compiled"
+    return "plain" if precision == "fp32" else "folded"
+
+
 _SIDE = 64
 """Of the image that shows which norm follows which convolution."""
 _CLOSE = 1e-3
 """Of the largest value of a feature map: what rounding alone never reaches."""
 
 
-def in_form(detector: RetinaNet, form: InferenceForm, dtype: torch.dtype) -> RetinaNet:
+def in_form(
+    detector: RetinaNet, form: InferenceForm, dtype: torch.dtype, device: torch.device
+) -> RetinaNet:
     """The detector in this form, which gives the same up to rounding.
 
     Args:
-        detector: in evaluation mode all forms agree; it stays as it is.
-        form: ``plain`` gives it back.
+        detector: in host memory. In evaluation mode all forms agree.
+        form: ``plain`` gives the detector itself, the others a copy.
         dtype: in which autocast multiplies; float32 without autocast.
+        device: where it shall be.
 
     Raises:
         UserError: there is no compiler on this machine.
     """
     if form == "plain":
-        return detector
-    made = folded(detector, dtype)
+        return detector.to(device)
+    made = folded(detector, dtype).to(device)
     if form == "compiled":
-        _check_compiler(next(made.parameters()).device)
+        _check_compiler(device)
         # The weights become constants, laid out as the processor likes them.
         made.compile(options={"freezing": True})
     return made
 
 
 def _check_compiler(device: torch.device) -> None:
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
     if device.type == "cpu" and shutil.which(compiler) is None:
         raise UserError(
             f"--compile: there is no C++ compiler {compiler} on this machine; install it, name "
@@ -61,8 +74,8 @@ def folded(detector: RetinaNet, dtype: torch.dtype = torch.float32) -> RetinaNet
 
     Batch norms of the backbone become part of the weights of the convolutions before them, and
     the weights of convolutions are kept in the type that autocast multiplies them in, instead of
-    being turned into it by each call. The copy cannot be trained. A backbone whose norms do
-    not each follow one convolution keeps them.
+    being turned into it by each call. The copy cannot be trained. A norm without a convolution
+    before it stays; all of them do where the result would be another.
 
     Weights and feature maps are channels-last.
 
@@ -73,7 +86,7 @@ def folded(detector: RetinaNet, dtype: torch.dtype = torch.float32) -> RetinaNet
     copied = copy.deepcopy(detector).eval().requires_grad_(False)
     backbone = copy.deepcopy(copied.backbone)
     _fold_norms(backbone)
-    if _agree(backbone, copied.backbone):
+    if _agree(backbone, copied.backbone) and _fits(backbone, dtype):
         copied.backbone = backbone
     if dtype != torch.float32:
         # P6 and P7 are computed in float32 on a CPU.
@@ -123,7 +136,7 @@ def _convs_before_norms(backbone: nn.Module) -> dict[str, nn.Conv2d]:
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(after_conv))
-        elif getattr(module, "running_var", None) is not None:
+        elif all(getattr(module, key, None) is not None for key in ("running_mean", "running_var")):
             hooks.append(
                 module.register_forward_pre_hook(
                     lambda _, inputs, name=name: before_norm(name, inputs)
@@ -142,10 +155,14 @@ def _agree(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
+def _fits(backbone: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether no weight is too large for a type as narrow as float16."""
+    return all(bool(one.to(dtype).isfinite().all()) for one in backbone.parameters())
+
+
 @torch.no_grad()
 def _run(backbone: nn.Module) -> tuple[Tensor, ...]:
-    first = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, _SIDE, _SIDE, generator=generator).to(first.device)
+    image = torch.randn(1, 3, _SIDE, _SIDE, generator=generator)
     maps: tuple[Tensor, ...] = backbone(image)
     return maps

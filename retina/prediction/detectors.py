@@ -28,6 +28,7 @@ from retina.modeling.importers.torchvision import (
     num_classes_of,
     with_classes,
 )
+from retina.modeling.inference_form import usual_form
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
 from retina.modeling.pretrained import WeightOrigin
@@ -83,12 +84,13 @@ def load_runtime(
             raise UserError(f"--compile: {source} was exported for its own engine; leave it away")
         return exported
     where = pick_device(device)
+    chosen = pick_precision(precision, where)
     try:
         return TorchRuntime.from_artifact(
             load_detector(source),
             device=where,
-            precision=pick_precision(precision, where),
-            form="compiled" if compiled else "folded",
+            precision=chosen,
+            form=usual_form(chosen, compiled=compiled),
             max_detections=max_detections,
             memory_fix=memory_fix,
         )

@@ -17,6 +17,7 @@ from retina.devices import PrecisionChoice, pick_device, pick_precision
 from retina.errors import UserError, count_given
 from retina.geometry.fusion import Merge
 from retina.modeling.detector_names import detector_given
+from retina.modeling.inference_form import usual_form
 from retina.prediction.detectors import load_runtime
 from retina.prediction.given_images import ImageSource, as_large, as_tensor, listed
 from retina.runtime import Runtime, TiledRuntime, TorchRuntime, Views
@@ -55,12 +56,13 @@ class Predictor:
     ) -> Self:
         """A saved detector, run by PyTorch; arguments and errors as in `load`."""
         where = pick_device(str(device))
+        chosen = pick_precision(precision, where)
         return cls(
             TorchRuntime.from_artifact(
                 artifact,
                 device=where,
-                precision=pick_precision(precision, where),
-                form="compiled" if compiled else "folded",
+                precision=chosen,
+                form=usual_form(chosen, compiled=compiled),
                 memory_fix=MEMORY_FIX,
             )
         )
@@ -179,10 +181,10 @@ def load(
         path: the file, also one that ``retina export`` has written; or ``"coco_v1"`` or
             ``"coco_v2"``, torchvision's RetinaNets for COCO, which torchvision fetches once.
         device: ``auto`` picks CUDA, then MPS, then the CPU.
-        precision: of the network; ``auto`` takes bf16 where the hardware multiplies it. An export
-            has its own.
+        precision: of the network; ``auto`` takes bf16 where it is fast. An export has
+            its own.
         compiled: compile the network on this machine, which takes the first images of each of
-            the first few sizes up to a minute. It needs a C++ compiler where a CPU computes.
+            the first few sizes up to a minute. It needs a compiler.
 
     Raises:
         UserError: the file is missing, empty, damaged or no detector of this project, or the

@@ -103,9 +103,7 @@ class TorchRuntime(Runtime):
             UserError: the weights do not fit the architecture, or there is no compiler.
         """
         config = artifact.config
-        detector = artifact.build_detector().to(device)
-        if precision != "fp32" or form == "compiled":  # else to the last bit as in the training
-            detector = in_form(detector, form, dtype_of(precision))
+        detector = in_form(artifact.build_detector(), form, dtype_of(precision), device)
         postprocess = config.postprocess
         if max_detections is not None:
             postprocess = postprocess.model_copy(update={"max_detections": max_detections})

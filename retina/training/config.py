@@ -40,7 +40,7 @@ class TrainingConfig(Config):
     num_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load images, per training process; 0 loads in the training process."""
     precision: PrecisionChoice = "auto"
-    """``fp32``, ``bf16``, ``fp16``; ``auto`` takes bf16 where the hardware multiplies it."""
+    """``fp32``, ``bf16``, ``fp16``; ``auto`` takes bf16 where it was measured to be fast."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Gradients longer than this (L2 norm over all weights) are scaled down to it."""
     on_divergence: DivergencePolicy = StopConfig()

@@ -13,7 +13,7 @@ from retina.devices import autocast
 from retina.errors import UserError
 from retina.modeling.config import ModelConfig
 from retina.modeling.detector import RetinaNet
-from retina.modeling.inference_form import InferenceForm, in_form
+from retina.modeling.inference_form import InferenceForm, in_form, usual_form
 from retina.structures import DensePredictions
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_folding_leaves_no_norm_and_the_same_predictions(
     if backbone is TIMM:
         pytest.importorskip("timm")
     plain = detector(backbone | {"norm": norm})
-    made = in_form(plain, "folded", torch.float32)
+    made = in_form(plain, "folded", torch.float32, CPU)
     assert norms(plain.backbone) > 0
     assert norms(made.backbone) == 0
     images = torch.randn(2, 3, 96, 128)
@@ -78,7 +78,7 @@ def test_a_norm_without_a_convolution_before_it_stays() -> None:
     """DenseNet's norms come before their convolutions: half of them have none before them."""
     pytest.importorskip("timm")
     plain = detector({"kind": "timm", "name": "densenet121", "norm": "frozen"})
-    made = in_form(plain, "folded", torch.float32)
+    made = in_form(plain, "folded", torch.float32, CPU)
     assert 0 < norms(made.backbone) < norms(plain.backbone)
     images = torch.randn(1, 3, 64, 96)
     assert largest_gap(run(made, images), run(plain, images)) < 1e-5
@@ -97,7 +97,7 @@ class ReadTwice(nn.Module):
 def test_a_convolution_that_others_read_too_keeps_its_norm() -> None:
     plain = detector({"name": "resnet18"})
     plain.backbone.layer1[0] = ReadTwice(plain.backbone.layer1[0])  # type: ignore
-    made = in_form(plain, "folded", torch.float32)
+    made = in_form(plain, "folded", torch.float32, CPU)
     images = torch.randn(1, 3, 64, 64)
     assert norms(made.backbone) == norms(plain.backbone)
     assert largest_gap(run(made, images), run(plain, images)) < 1e-5
@@ -106,7 +106,7 @@ def test_a_convolution_that_others_read_too_keeps_its_norm() -> None:
 @pytest.mark.parametrize("head", [{}, {"norm": "group", "num_groups": 8}, {"convs": "separable"}])
 def test_in_bf16_it_is_as_near_as_autocast_is(head: dict[str, object]) -> None:
     plain = detector({"name": "resnet18"}, head=head, pyramid={"channels": 32, "p6_from": "p5"})
-    made = in_form(plain, "folded", torch.bfloat16)
+    made = in_form(plain, "folded", torch.bfloat16, CPU)
     kinds = {name: conv.weight.dtype for name, conv in convs(made)}
     in_float32 = {name for name, kind in kinds.items() if kind == torch.float32}
     assert in_float32 == {"pyramid.fpn.extra_blocks.p6", "pyramid.fpn.extra_blocks.p7"}
@@ -127,7 +127,7 @@ def test_compiled_it_gives_the_same_at_every_size(precision: str) -> None:
     plain = detector({"name": "resnet18"})
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     forms: tuple[InferenceForm, ...] = ("folded", "compiled")
-    eager, compiled = (in_form(plain, form, dtype) for form in forms)
+    eager, compiled = (in_form(plain, form, dtype, CPU) for form in forms)
     for shape in [(1, 3, 64, 96), (2, 3, 96, 64), (1, 3, 64, 96), (3, 3, 128, 128)]:
         images = torch.randn(*shape)
         exact = run(plain, images)
@@ -138,7 +138,22 @@ def test_compiled_it_gives_the_same_at_every_size(precision: str) -> None:
         assert gap < (1e-5 if precision == "fp32" else max(1.5 * of_eager, 1e-3))
 
 
+def test_weights_that_folding_would_make_infinite_stay() -> None:
+    plain = detector({"name": "resnet18"})
+    norm = plain.backbone.layer1[0].bn1  # type: ignore[index]
+    norm.running_var.fill_(1e-16)
+    norm.eps = 0.0
+    assert norms(in_form(plain, "folded", torch.float16, CPU).backbone) == norms(plain.backbone)
+    assert norms(in_form(plain, "folded", torch.float32, CPU).backbone) == 0
+
+
+def test_the_usual_form() -> None:
+    assert usual_form("fp32") == "plain"
+    assert usual_form("bf16") == "folded"
+    assert usual_form("fp32", compiled=True) == "compiled"
+
+
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"--compile: there is no C\+\+ compiler no-such-compiler"):
-        in_form(detector({"name": "resnet18"}), "compiled", torch.float32)
+        in_form(detector({"name": "resnet18"}), "compiled", torch.float32, CPU)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from retina.distributed import is_main_process
+from retina.distributed import done_by_main
 from retina.errors import UserError
 from retina.structures import FloatArray
 from retina.training.loggers.logger import Ending, Logger, LoggerConfig
@@ -33,6 +33,7 @@ class Loggers(Hook):
     def __init__(self, configs: Sequence[LoggerConfig], experiment: Mapping[str, Any]) -> None:
         self._configs, self._experiment = configs, experiment
         self._run_ids: dict[str, str] = {}
+        self._has_begun = False
 
     def begin(self, run: TrainingRun) -> None:
         """Start them, or go on in the runs of the training that goes on.
@@ -40,8 +41,10 @@ class Loggers(Hook):
         Raises:
             UserError: one could not be started, and nothing is trained yet. Later it is a warning.
         """
-        if not is_main_process():
-            return
+        done_by_main(lambda: self._start(run))
+
+    def _start(self, run: TrainingRun) -> None:
+        is_first, self._has_begun = not self._has_begun, True
         log = run.log = SharedLog(run)
         for config in self._configs:
             logger = config.build()
@@ -50,9 +53,9 @@ class Loggers(Hook):
                 where = logger.start(run.folder.path, self._experiment, run_id)
             except Exception as error:
                 problem = f"{logger.title} could not be started: {_cause(error)}"
-                if run.step == 0:
+                if run.step == 0 and is_first:
                     raise UserError(
-                        f"training.loggers: {problem}. Nothing is trained yet: mend it or take "
+                        f"training.loggers: {problem}. Nothing is trained yet: correct it or take "
                         "the logger out of training.loggers, and go on with --resume"
                     ) from error
                 log.warn(f"{problem}. The training goes on without it")
