@@ -35,3 +35,5 @@ set_up_environment() {
 }
 
 set_up_environment "${1:-}"
+# Else every process that is started would compile all of PyTorch's Python anew, for some seconds.
+unset PYTHONDONTWRITEBYTECODE

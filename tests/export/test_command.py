@@ -163,6 +163,10 @@ def test_an_export_has_its_own_precision(exported: Path, tmp_path: Path, invoke:
     done = invoke("predict", exported, tmp_path, "--output", tmp_path, "--precision", "bf16")
     assert done.code == 2
     assert "was exported in fp32; leave it away, or export again" in done.err
+    done = invoke("predict", exported, tmp_path, "--output", tmp_path, "--compile")
+    assert done.code == 2
+    assert "--compile" in done.err
+    assert "was exported for its own engine; leave it away" in done.err
 
 
 def test_a_missing_package_is_named(
