@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from side_by_side import table
+from comparisons import table
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -38,7 +38,7 @@ PROGRAMS = (
 )
 
 Rows = Sequence[Mapping[str, Any]]
-"""Each as `side_by_side.Row` has it."""
+"""Each as `comparisons.Row` has it."""
 
 
 class ProgramError(Exception):
@@ -151,6 +151,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=PROGRAMS, metavar="NAME")
     parser.add_argument("--rounds", type=int, help="that are timed; by default as many as each has")
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds")
+    parser.add_argument("--device", default="auto", help="cpu or cuda; auto takes the GPU if any")
     parser.add_argument("--write", action="store_true", help="keep the result and make its pages")
     parser.add_argument("--pages-of", type=Path, metavar="JSON", help="measure nothing")
     arguments = parser.parse_args()
@@ -163,7 +164,7 @@ def main() -> int:
         write(kept, arguments.pages_of.stem.removeprefix("suite_"))
         return 0
     rounds = arguments.rounds or (2 if arguments.quick else None)
-    options = ["--quick"] if arguments.quick else []
+    options = ["--device", arguments.device, *(["--quick"] if arguments.quick else [])]
     options += ["--rounds", str(rounds)] if rounds else []
     rows: list[Mapping[str, Any]] = []
     failed = False

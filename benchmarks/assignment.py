@@ -12,8 +12,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from comparisons import OURS, alternate, machine, parse, parser_of, row, show
 from postprocess import anchors_of
-from side_by_side import OURS, alternate, machine, parse, parser_of, row, show
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
@@ -35,10 +35,10 @@ def targets_of(size: Size, count: int) -> Targets:
     return Targets(boxes, torch.zeros(count, dtype=torch.int64), torch.zeros(count).bool())
 
 
-def with_torchvision(anchors: Tensor, images: list[Targets]) -> list[Tensor]:
-    """As its `RetinaNet.compute_loss` does."""
+def with_torchvision(anchors: Tensor, boxes: list[Tensor]) -> list[Tensor]:
+    """As its `RetinaNet.compute_loss` does, from the boxes of each image."""
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
-    return [matcher(box_iou(image.boxes, anchors)) for image in images]
+    return [matcher(box_iou(one, anchors)) for one in boxes]
 
 
 def as_matches(assignment: Assignment) -> Tensor:
@@ -53,10 +53,12 @@ def main() -> None:
     parser.set_defaults(threads=1)
     options = parse(parser)
     size = (200, 333) if options.quick else (800, 1333)
-    anchors, _ = anchors_of(size)
+    anchors, _ = anchors_of(size, options.device)
     images = [targets_of(size, count) for count in COUNTS]
-    ours = partial(MaxIoUConfig().build(), anchors, BatchedTargets.from_targets(images))
-    theirs = partial(with_torchvision, anchors.boxes, images)
+    targets = BatchedTargets.from_targets(images).to(options.device)
+    ours = partial(MaxIoUConfig().build(), anchors, targets)
+    boxes = [image.boxes.to(options.device) for image in images]
+    theirs = partial(with_torchvision, anchors.boxes, boxes)
     found, expected = as_matches(ours()), torch.stack(theirs())
     different = int((found != expected).sum())
     times = alternate({OURS: ours, "torchvision": theirs}, options.rounds)

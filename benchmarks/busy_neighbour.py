@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from side_by_side import machine
+from comparisons import machine
 
 HERE = Path(__file__).resolve().parent
 SETTINGS: dict[str, dict[str, str]] = {

@@ -45,7 +45,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from side_by_side import OURS, Row, machine, parse, parser_of, row, show
+from comparisons import OURS, Row, machine, parse, parser_of, row, show
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
+from comparisons import OURS, Row, alternate, machine, parse, parser_of, row, show
 from torch import Tensor, nn
 from torchvision_detectors import (
     CPU,
@@ -109,11 +109,14 @@ def measure(
         {key: lambda one=one: one.detect([image]) for key, one in runtimes.items()}, rounds
     )
     about, rows = machine("onnxruntime"), []
+    where = getattr(next(iter(peers.values())), "device", CPU).type
     for key, (_, precision) in ours.items():
         for peer in peers:
             mine = f"{OURS} {key}"
             equal, compared = compare(found[mine], found[peer], precision)
-            setting = f"{name}, {image.shape[1]}², B = 1, ours {key or 'eager'} {precision}"
+            setting = (
+                f"{name}, {image.shape[1]}², B = 1, {where}, ours {key or 'eager'} {precision}"
+            )
             rows.append(
                 row(
                     " ".join(("inference", key)).strip(),
@@ -130,10 +133,19 @@ def measure(
 
 
 def measure_network(
-    name: str, key: str, model: nn.Module, make: MakeOurs, size: int, *, compiled: bool, rounds: int
+    name: str,
+    key: str,
+    model: nn.Module,
+    make: MakeOurs,
+    size: int,
+    device: torch.device,
+    *,
+    compiled: bool,
+    rounds: int,
 ) -> list[Row]:
     """The PyTorch forms of one network."""
-    auto = pick_precision("auto", CPU)
+    auto = pick_precision("auto", device)
+    model = model.to(device)
     ours = {key: (make(usual_form(auto), auto), auto)}
     plain = make("plain", "fp32")
     peers: dict[str, Any] = {
@@ -143,7 +155,7 @@ def measure_network(
     if compiled:
         ours[f"{key} compiled".strip()] = (make("compiled", auto), auto)
         peers["torchvision compiled"] = torchvision_compiled(model)
-    runtimes = {peer: Torchvision(one, plain) for peer, one in peers.items()}
+    runtimes = {peer: Torchvision(one, plain, device) for peer, one in peers.items()}
     image = example_image(size)
     rows = measure(name, ours, runtimes, image, rounds)
     exact = {f"{key} fp32".strip(): (plain, "fp32")}
@@ -152,16 +164,21 @@ def measure_network(
     )
 
 
-def resnet50(size: int, *, compiled: bool, onnx: bool, rounds: int) -> list[Row]:
+def resnet50(
+    size: int, device: torch.device, *, compiled: bool, onnx: bool, rounds: int
+) -> list[Row]:
     """Torchvision's own model and the same weights here."""
     model = make_torchvision("random_v1", size, size)
     artifact = make_artifact_of("random_v1", model, size, size)
 
     def make(form: InferenceForm, precision: Precision) -> TorchRuntime:
-        return TorchRuntime.from_artifact(artifact, device=CPU, precision=precision, form=form)
+        return TorchRuntime.from_artifact(artifact, device=device, precision=precision, form=form)
 
-    rows = measure_network("ResNet-50", "", model, make, size, compiled=compiled, rounds=rounds)
+    rows = measure_network(
+        "ResNet-50", "", model, make, size, device, compiled=compiled, rounds=rounds
+    )
     if onnx:
+        model, device = model.cpu(), CPU
         image, plain = example_image(size), make("plain", "fp32")
         with tempfile.TemporaryDirectory() as folder:
             theirs = torchvision_onnx(model, image, Path(folder) / "theirs.onnx")
@@ -178,35 +195,40 @@ def resnet50(size: int, *, compiled: bool, onnx: bool, rounds: int) -> list[Row]
     return rows
 
 
-def nano(size: int, *, compiled: bool, rounds: int) -> list[Row]:
+def nano(size: int, device: torch.device, *, compiled: bool, rounds: int) -> list[Row]:
     """`configs/nano.yaml`, and the same of torchvision's parts."""
     model, config, detector = make_nano(10, size)
 
     def make(form: InferenceForm, precision: Precision) -> TorchRuntime:
         return TorchRuntime(
-            in_form(detector, form, dtype_of(precision), CPU),
+            in_form(detector, form, dtype_of(precision), device),
             categories=Categories(tuple(map(str, range(10))), tuple(range(10))),
-            preprocess=config.preprocess.build(),
+            preprocess=config.preprocess.build().to(device),
             postprocess=config.postprocess.build(detector.box_coder),
-            device=CPU,
+            device=device,
             precision=precision,
             memory_fix="",
         )
 
-    return measure_network("nano", "nano", model, make, size, compiled=compiled, rounds=rounds)
+    return measure_network(
+        "nano", "nano", model, make, size, device, compiled=compiled, rounds=rounds
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, rounds=15)
-    parser.add_argument("--size", type=int, default=512, help="of the image's side")
+    parser.add_argument("--size", type=int, help="of the image's side: 512, on a GPU 1024")
     parser.add_argument("--eager", action="store_true", help="nothing compiled or exported")
     options = parse(parser)
     more = not (options.eager or options.quick)
-    size = 256 if options.quick else options.size
+    device, usual = options.device, 512 if options.device.type == "cpu" else 1024
+    size = 256 if options.quick else options.size or usual
     with torch.no_grad():
-        rows = resnet50(size, compiled=more, onnx=more, rounds=options.rounds)
-        rows += nano(size // 2, compiled=more, rounds=options.rounds)
+        rows = resnet50(
+            size, device, compiled=more, onnx=more and device.type == "cpu", rounds=options.rounds
+        )
+        rows += nano(size // 2, device, compiled=more, rounds=options.rounds)
     show(rows, as_json=options.json)
 
 

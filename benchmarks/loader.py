@@ -35,8 +35,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from comparisons import OURS, Row, alternate, machine, parse, parser_of, row, show
 from PIL import Image
-from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import tv_tensors

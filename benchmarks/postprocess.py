@@ -14,8 +14,8 @@ import math
 from functools import partial
 
 import torch
+from comparisons import OURS, alternate, machine, parse, parser_of, row, show
 from inference import compare
-from side_by_side import OURS, alternate, machine, parse, parser_of, row, show
 from torch import Tensor
 from torchvision_detectors import make_torchvision
 
@@ -29,11 +29,11 @@ STRIDES = (8, 16, 32, 64, 128)
 ANCHORS = AnchorConfig(round_sizes=True, stride_source="padded_size")
 
 
-def anchors_of(size: Size) -> tuple[Anchors, list[Size]]:
+def anchors_of(size: Size, device: torch.device | str = "cpu") -> tuple[Anchors, list[Size]]:
     """Torchvision's of an image of this size, which is padded to 32 pixels; the levels' shapes."""
     padded = (math.ceil(size[0] / 32) * 32, math.ceil(size[1] / 32) * 32)
     shapes = [(math.ceil(padded[0] / s), math.ceil(padded[1] / s)) for s in STRIDES]
-    return ANCHORS.build(STRIDES)(shapes, padded, "cpu"), shapes
+    return ANCHORS.build(STRIDES)(shapes, padded, device), shapes
 
 
 def predictions_of(anchors: Anchors, shapes: list[Size], num_objects: int) -> DensePredictions:
@@ -69,7 +69,13 @@ def main() -> None:
     options = parse(parser)
     size = (200, 333) if options.quick else (800, 1333)
     anchors, shapes = anchors_of(size)
+    device = options.device
     predictions = predictions_of(anchors, shapes, num_objects=30)
+    anchors, _ = anchors_of(size, device)
+    predictions = DensePredictions(
+        tuple(one.to(device) for one in predictions.class_logits),
+        tuple(one.to(device) for one in predictions.box_codes),
+    )
     ours = partial(
         PostprocessConfig(max_detections=300, smallest_side=0.0).build(DeltasConfig().build()),
         predictions,
@@ -85,7 +91,7 @@ def main() -> None:
     theirs = partial(model.postprocess_detections, outputs, [boxes], [size])
     with torch.no_grad():
         found, reference = ours()[0], theirs()[0]
-        expected = Detections(reference["boxes"], reference["scores"], reference["labels"])
+        expected = Detections(*(reference[key].cpu() for key in ("boxes", "scores", "labels")))
         equal, compared = compare(found, expected, "fp32")
         times = alternate({OURS: ours, "torchvision": theirs}, options.rounds)
     setting = f"{size[0]} × {size[1]}, {len(anchors)} anchors, {NUM_CLASSES} classes, fp32"

@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from comparisons import OURS, Row, alternate, machine, parse, parser_of, row, show
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
 
 from retina.datasets.written_results import write_results
 from retina.evaluation.coco_metrics import CocoMetrics

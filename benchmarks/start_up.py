@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from comparisons import OURS, Row, alternate, machine, parse, parser_of, row, show
 from PIL import Image
-from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
 from torch import Tensor
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 from torchvision.transforms.functional import pil_to_tensor

@@ -4,7 +4,8 @@ r"""One training step: ours beside torchvision's RetinaNet with the same weights
 
 The recipe of `configs/nano.yaml`: ResNet-18 from scratch with live norms, 64 channels, group norm,
 GIoU, AdamW with clipped gradients; 10 classes, 7 objects an image. From uint8 images in host memory
-to updated weights. Ours runs as `retina train` does, in bf16 where that is fast here. Peers:
+to updated weights. On a GPU it is torchvision's ResNet-50 (v1) with live norms, 16 images of 1024².
+Ours runs as `retina train` does, in bf16 where that is fast here. Peers:
 torchvision in float32; channels-last under autocast; that with backbone and head compiled.
 Losses and assignment are torchvision's own, the optimizer is made as its reference
 training makes it; ours is fused.
@@ -20,9 +21,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from assignment import targets_of
-from side_by_side import OURS, Row, alternate, machine, parse, parser_of, row, show
+from comparisons import OURS, Row, alternate, machine, parse, parser_of, row, show
 from torch import Tensor, nn
-from torchvision_detectors import CPU, example_image, make_nano
+from torchvision_detectors import CPU, example_image, make_nano, make_resnet50
 
 from retina.devices import Precision, autocast, pick_precision
 from retina.experiment import ExperimentConfig
@@ -65,14 +66,15 @@ def our_step(
     images: Sequence[Tensor],
     targets: Sequence[Targets],
     precision: Precision,
+    device: torch.device = CPU,
 ) -> Step:
     """A step as the trainer takes it."""
-    detector = copy.deepcopy(detector).to(memory_format=torch.channels_last)
+    detector = copy.deepcopy(detector).to(device, memory_format=torch.channels_last)
     forward = ForwardPass(
         detector,
-        config.preprocess.build(),
-        config.objective.build(detector.box_coder),
-        CPU,
+        config.preprocess.build().to(device),
+        config.objective.build(detector.box_coder).to(device),
+        device,
         precision,
     )
     optimizer = torch.optim.AdamW(detector.parameters(), LR, weight_decay=0.05, fused=True)
@@ -97,22 +99,23 @@ def their_step(
     images: Sequence[Tensor],
     targets: Sequence[Targets],
     precision: Precision,
+    device: torch.device = CPU,
     *,
     compiled: bool = False,
 ) -> Step:
     """A step as torchvision's reference takes it."""
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model).train().to(device)
     if precision == "fp32":
         model.to(memory_format=torch.contiguous_format)
     if compiled:
         model.backbone.compile()
         model.head.compile()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
-    wanted = [{"boxes": one.boxes, "labels": one.labels} for one in targets]
+    wanted = [{"boxes": one.boxes.to(device), "labels": one.labels.to(device)} for one in targets]
 
     def run() -> float:
-        with autocast(precision, CPU):
-            loss = sum(model([image / 255 for image in images], wanted).values())
+        with autocast(precision, device):
+            loss = sum(model([image.to(device) / 255 for image in images], wanted).values())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -127,19 +130,26 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
-def measure(size: int, count: int, rounds: int, *, compiled: bool) -> list[Row]:
+NETWORKS = {"nano": make_nano, "ResNet-50": make_resnet50}
+
+
+def measure(
+    network: str, size: int, count: int, rounds: int, device: torch.device, *, compiled: bool
+) -> list[Row]:
     """All peers beside ours in the precision that it takes, and in float32 beside float32."""
-    model, config, detector = make_nano(NUM_CLASSES, size)
+    model, config, detector = NETWORKS[network](NUM_CLASSES, size)
     images, targets = batch_of(size, count)
-    auto = pick_precision("auto", CPU)
+    auto = pick_precision("auto", device)
     steps = {
-        OURS: our_step(config, detector, images, targets, auto),
-        f"{OURS} fp32": our_step(config, detector, images, targets, "fp32"),
-        "torchvision fp32": their_step(model, images, targets, "fp32"),
-        "torchvision bf16": their_step(model, images, targets, "bf16"),
+        OURS: our_step(config, detector, images, targets, auto, device),
+        f"{OURS} fp32": our_step(config, detector, images, targets, "fp32", device),
+        "torchvision fp32": their_step(model, images, targets, "fp32", device),
+        "torchvision bf16": their_step(model, images, targets, "bf16", device),
     }
     if compiled:
-        steps["torchvision compiled"] = their_step(model, images, targets, "bf16", compiled=True)
+        steps["torchvision compiled"] = their_step(
+            model, images, targets, "bf16", device, compiled=True
+        )
     losses = {name: [step() for _ in range(NUM_COMPARED)] for name, step in steps.items()}
     times = alternate(steps, rounds)
     about, rows = machine(), []
@@ -160,7 +170,7 @@ def measure(size: int, count: int, rounds: int, *, compiled: bool) -> list[Row]:
                         "difference": gap,
                         "bound": BOUND,
                     },
-                    setting=f"nano, {size}², B = {count}, ours {precision}",
+                    setting=f"{network}, {size}², B = {count}, {device.type}, ours {precision}",
                     about=about,
                 )
             )
@@ -170,13 +180,19 @@ def measure(size: int, count: int, rounds: int, *, compiled: bool) -> list[Row]:
 def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, rounds=9)
-    parser.add_argument("--size", type=int, default=256, help="of the images' sides")
-    parser.add_argument("--batch", type=int, default=8, help="images of a step")
+    parser.add_argument("--size", type=int, help="of the images' sides: 256, on a GPU 1024")
+    parser.add_argument("--batch", type=int, help="images of a step: 8, on a GPU 16")
     parser.add_argument("--eager", action="store_true", help="without torchvision compiled")
     options = parse(parser)
-    size, count = (128, 2) if options.quick else (options.size, options.batch)
+    on_gpu = options.device.type != "cpu"
+    network = "ResNet-50" if on_gpu else "nano"
+    size, count = (1024, 16) if on_gpu else (256, 8)
+    size, count = (128, 2) if options.quick else (options.size or size, options.batch or count)
     compiled = not (options.eager or options.quick)
-    show(measure(size, count, options.rounds, compiled=compiled), as_json=options.json)
+    show(
+        measure(network, size, count, options.rounds, options.device, compiled=compiled),
+        as_json=options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Check that this project is correct on a GPU: one JSON, one table, one exit code.
 
-    scripts/gpu_check.sh [--data DIR] [--output DIR] [--only TEXT] [--cpu]
+    scripts/gpu_check.sh [--data DIR] [--output DIR] [--only TEXT] [--benchmarks] [--cpu]
 
 Every check of tests/cuda runs, also after one has failed. They run in a process apart, which is
 replaced where one hangs, crashes or breaks the device: nothing else would run after that.
@@ -72,15 +72,21 @@ def main() -> int:
         status: sum(result.status == status for result in results)
         for status in ("passed", "failed", "skipped")
     }
+    benchmarks = run_benchmarks(arguments) if arguments.benchmarks else []
     report = {
         "machine": facts,
         "seconds": seconds,
         **counts,
         "checks": [asdict(result) for result in results],
+        "benchmarks": benchmarks,
     }
     path = arguments.output / "gpu_check.json"
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print_table(results)
+    if benchmarks:
+        from benchmarks.comparisons import table
+
+        print(table(benchmarks) + "\n")
     total = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{total} in {seconds:.0f} s; {path}")
     return 1 if counts["failed"] or not counts["passed"] else 0
@@ -93,12 +99,42 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a copy of BCCD; else data is generated")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu_check"), help="for the JSON")
     parser.add_argument("--only", default="", help="only checks with this text in their name")
+    parser.add_argument(
+        "--benchmarks", action="store_true", help="then time the hot paths beside their peers"
+    )
     parser.add_argument("--cpu", action="store_true", help="try out what can run without a GPU")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     if parsed.data is not None and not (parsed.data / "JPEGImages").is_dir():
         parser.error(f"--data: {parsed.data} has no folder JPEGImages")
     return parsed
+
+
+BENCHMARKS = ("train_step", "inference", "postprocess", "assignment", "focal_loss")
+"""What a GPU is for; the others measure the processor."""
+BENCHMARK_SECONDS = 300.0
+
+
+def run_benchmarks(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of ``python -m benchmarks`` on the device; small ones in a trial without it."""
+    device = ["--device", "cpu", "--quick"] if arguments.cpu else ["--device", "cuda"]
+    command = [sys.executable, "-m", "benchmarks", "--json", *device, "--only", *BENCHMARKS]
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=BENCHMARK_SECONDS,
+            check=False,
+        )
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        print(f"the benchmarks gave nothing: {error}", file=sys.stderr)
+        return []
+    return rows
 
 
 def machine(*, cpu: bool) -> dict[str, str]:

@@ -81,8 +81,12 @@ def death_of_worker(iterator: Iterator[Any], patience: float = 2.0) -> RunError 
         None where all of its workers live, or it has none.
     """
     processes = getattr(iterator, "_workers", ())
-    if processes:
-        multiprocessing.connection.wait([process.sentinel for process in processes], patience)
+    if not processes:
+        return None
+    ending = multiprocessing.connection.wait([one.sentinel for one in processes], patience)
+    for process in processes:
+        if process.sentinel in ending:  # its files are closed, which comes before its death
+            process.join(patience)
     dead = [process.pid for process in processes if not process.is_alive()]
     if not dead:
         return None

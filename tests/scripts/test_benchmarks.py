@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import ProgramError, docs_page, machine_of, name_of, rows_of, write
+from benchmarks.comparisons import Row, row
 from benchmarks.loader import BOX_BOUND, EXACT, Cv2Peer, differences, generate
-from benchmarks.side_by_side import Row, row
 from benchmarks.start_up import differences as differences_of_detections
 from retina.datasets.formats.coco import CocoConfig
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
