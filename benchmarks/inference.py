@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ from torchvision_detectors import (
 )
 
 from retina.devices import Precision, dtype_of, pick_precision
+from retina.experiment import ExperimentConfig
 from retina.export.exporting import ExportJob
 from retina.export.formats import ExportForm
 from retina.geometry.boxes import pairwise_iou
+from retina.modeling.detector import RetinaNet
 from retina.modeling.inference_form import InferenceForm, in_form, usual_form
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.files import load_export
@@ -198,20 +201,29 @@ def resnet50(
 def nano(size: int, device: torch.device, *, compiled: bool, rounds: int) -> list[Row]:
     """`configs/nano.yaml`, and the same of torchvision's parts."""
     model, config, detector = make_nano(10, size)
-
-    def make(form: InferenceForm, precision: Precision) -> TorchRuntime:
-        return TorchRuntime(
-            in_form(detector, form, dtype_of(precision), device),
-            categories=Categories(tuple(map(str, range(10))), tuple(range(10))),
-            preprocess=config.preprocess.build().to(device),
-            postprocess=config.postprocess.build(detector.box_coder),
-            device=device,
-            precision=precision,
-            memory_fix="",
-        )
-
+    make = partial(nano_runtime, config, detector, 10, device=device)
     return measure_network(
         "nano", "nano", model, make, size, device, compiled=compiled, rounds=rounds
+    )
+
+
+def nano_runtime(
+    config: ExperimentConfig,
+    detector: RetinaNet,
+    num_classes: int,
+    form: InferenceForm,
+    precision: Precision,
+    device: torch.device = CPU,
+) -> TorchRuntime:
+    """What runs the detector that `make_nano` gives."""
+    return TorchRuntime(
+        in_form(detector, form, dtype_of(precision), device),
+        categories=Categories(tuple(map(str, range(num_classes))), tuple(range(num_classes))),
+        preprocess=config.preprocess.build().to(device),
+        postprocess=config.postprocess.build(detector.box_coder),
+        device=device,
+        precision=precision,
+        memory_fix="",
     )
 
 

@@ -31,7 +31,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.formats.coco import CocoConfig
 
 BOXES = 10
-"""An image."""
+"""Of an image."""
 
 LINKS = 30_000
 """Names of one file; systems allow 65,000."""
@@ -39,7 +39,7 @@ LINKS = 30_000
 _LOOKS = 100_000
 
 
-def generate(folder: Path, count: int) -> Path:
+def generate(folder: Path, count: int, boxes_each: int = BOXES) -> Path:
     """The image files, and their annotations, whose path is given back."""
     images = folder / "images"
     for index in range(count):
@@ -63,11 +63,12 @@ def generate(folder: Path, count: int) -> Path:
             file.write((", " if index else "") + json.dumps(image))
         file.write('], "annotations": [')
         for index in range(count):
-            boxes = generator.uniform((0, 0, 20, 20), (400, 300, 200, 150), (BOXES, 4)).round(2)
-            labels = generator.integers(1, 81, BOXES).tolist()
-            for number, (box, label) in enumerate(zip(boxes.tolist(), labels, strict=True)):
+            boxes = generator.uniform((0, 0, 20, 20), (400, 300, 200, 150), (boxes_each, 4))
+            labels = generator.integers(1, 81, boxes_each).tolist()
+            pairs = zip(boxes.round(2).tolist(), labels, strict=True)
+            for number, (box, label) in enumerate(pairs):
                 annotation = {
-                    "id": index * BOXES + number, "image_id": index, "category_id": label,
+                    "id": index * boxes_each + number, "image_id": index, "category_id": label,
                     "bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": 0,
                 }  # fmt: skip
                 file.write((", " if index or number else "") + json.dumps(annotation))

@@ -36,12 +36,14 @@ def anchors_of(size: Size, device: torch.device | str = "cpu") -> tuple[Anchors,
     return ANCHORS.build(STRIDES)(shapes, padded, device), shapes
 
 
-def predictions_of(anchors: Anchors, shapes: list[Size], num_objects: int) -> DensePredictions:
+def predictions_of(
+    anchors: Anchors, shapes: list[Size], num_objects: int, num_classes: int = NUM_CLASSES
+) -> DensePredictions:
     """Random logits around -7, raised where an anchor overlaps one of some objects."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, len(anchors), (num_objects,), generator=generator)
-    labels = torch.randint(0, NUM_CLASSES, (num_objects,), generator=generator)
-    logits = torch.randn(len(anchors), NUM_CLASSES, generator=generator) - 7.0
+    labels = torch.randint(0, num_classes, (num_objects,), generator=generator)
+    logits = torch.randn(len(anchors), num_classes, generator=generator) - 7.0
     for box, label in zip(anchors.boxes[rows], labels.tolist(), strict=True):
         low = torch.maximum(anchors.boxes[:, :2], box[:2])
         high = torch.minimum(anchors.boxes[:, 2:], box[2:])

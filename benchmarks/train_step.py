@@ -43,16 +43,18 @@ Step = Callable[[], float]
 """Takes a step and gives its loss."""
 
 
-def batch_of(size: int, count: int) -> tuple[list[Tensor], list[Targets]]:
-    """Pictures that are shifts of one another, and objects with labels."""
+def batch_of(
+    size: int, count: int, *, num_objects: int = NUM_OBJECTS, num_classes: int = NUM_CLASSES
+) -> tuple[list[Tensor], list[Targets]]:
+    """Pictures that are shifts of one another, and objects with labels; each has one more."""
     generator = torch.Generator().manual_seed(0)
     picture = example_image(size)
     images = [picture.roll((7 * number, 13 * number), (1, 2)) for number in range(count)]
-    made = [targets_of((size, size), NUM_OBJECTS + number) for number in range(count)]
+    made = [targets_of((size, size), num_objects + number) for number in range(count)]
     targets = [
         Targets(
             one.boxes,
-            torch.randint(0, NUM_CLASSES, (len(one.boxes),), generator=generator),
+            torch.randint(0, num_classes, (len(one.boxes),), generator=generator),
             one.is_crowd,
         )
         for one in made
