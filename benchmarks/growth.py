@@ -408,6 +408,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_title(one.what, fontsize=9)
         axes.set_xlabel(one.against, fontsize=8)
         axes.tick_params(labelsize=7)
+        if ends[1] < 20:  # too few powers of ten for an axis
+            axes.set_xticks(one.values, list(map(str, one.values)))
+            axes.set_yticks([1, 2, 5], ["1", "2", "5"])
+            axes.tick_params(which="minor", labelbottom=False, labelleft=False)
         axes.legend(fontsize=7)
     write_png(figure, path)
 
