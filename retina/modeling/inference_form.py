@@ -21,18 +21,17 @@ InferenceForm = Literal["plain", "folded", "compiled"]
 """``plain``: as it was trained; ``folded``: the same function in fewer operations; ``compiled``:
 that, compiled on this machine in its first calls."""
 
+_SIDE = 64
+"""Of the image that shows which norm follows which convolution."""
+_CLOSE = 1e-3
+"""Of the largest value of a feature map: what rounding alone never reaches."""
+
 
 def usual_form(precision: Precision, *, compiled: bool = False) -> InferenceForm:
     """In which form a detector is run: in float32 it is as it was trained, to the last bit."""
     if compiled:
         return "compiled"
     return "plain" if precision == "fp32" else "folded"
-
-
-_SIDE = 64
-"""Of the image that shows which norm follows which convolution."""
-_CLOSE = 1e-3
-"""Of the largest value of a feature map: what rounding alone never reaches."""
 
 
 def in_form(
@@ -85,8 +84,8 @@ def folded(detector: RetinaNet, dtype: torch.dtype = torch.float32) -> RetinaNet
     """
     copied = copy.deepcopy(detector).eval().requires_grad_(False)
     backbone = copy.deepcopy(copied.backbone)
-    _fold_norms(backbone)
-    if _agree(backbone, copied.backbone) and _fits(backbone, dtype):
+    before = _fold_norms(backbone)
+    if _agree(_run(backbone), before) and _fits(backbone, dtype):
         copied.backbone = backbone
     if dtype != torch.float32:
         # P6 and P7 are computed in float32 on a CPU.
@@ -102,8 +101,10 @@ def folded(detector: RetinaNet, dtype: torch.dtype = torch.float32) -> RetinaNet
     return copied.to(memory_format=torch.channels_last)
 
 
-def _fold_norms(backbone: nn.Module) -> None:
-    for name, conv in _convs_before_norms(backbone).items():
+def _fold_norms(backbone: nn.Module) -> tuple[Tensor, ...]:
+    """Fold in place; returns what the backbone made of an image before."""
+    convs, before = _convs_before_norms(backbone)
+    for name, conv in convs.items():
         norm: Any = backbone.get_submodule(name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
@@ -117,10 +118,13 @@ def _fold_norms(backbone: nn.Module) -> None:
         parent, _, own_name = name.rpartition(".")
         left = nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()
         setattr(backbone.get_submodule(parent), own_name, left.eval())
+    return before
 
 
-def _convs_before_norms(backbone: nn.Module) -> dict[str, nn.Conv2d]:
-    """The name of each batch norm, and the convolution whose output it is given."""
+def _convs_before_norms(
+    backbone: nn.Module,
+) -> tuple[dict[str, nn.Conv2d], tuple[Tensor, ...]]:
+    """By the name of each batch norm the convolution whose output it is given; and the maps."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # with the tensor, so that no id is used again
     found: dict[str, nn.Conv2d] = {}
 
@@ -142,16 +146,16 @@ def _convs_before_norms(backbone: nn.Module) -> dict[str, nn.Conv2d]:
                     lambda _, inputs, name=name: before_norm(name, inputs)
                 )
             )
-    _run(backbone)
+    maps = _run(backbone)
     for hook in hooks:
         hook.remove()
-    return found
+    return found, maps
 
 
-def _agree(one: nn.Module, other: nn.Module) -> bool:
+def _agree(maps: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
     return all(
         bool((a - b).abs().amax() <= _CLOSE * b.abs().amax())
-        for a, b in zip(_run(one), _run(other), strict=True)
+        for a, b in zip(maps, before, strict=True)
     )
 
 
