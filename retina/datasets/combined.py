@@ -58,6 +58,11 @@ class ConcatenatedDataset(DetectionDataset):
         self._image_ids, self._renumbered = unique_ids([part.image_ids for part in parts])
 
     @property
+    def parts(self) -> tuple[DetectionDataset, ...]:
+        """The data sets that it is made of."""
+        return self._parts
+
+    @property
     def categories(self) -> Categories:
         """The classes, with the ids of the first part."""
         return self._categories
