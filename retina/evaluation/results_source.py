@@ -19,7 +19,9 @@ from retina.evaluation.folder import (
     METRICS,
     EvaluationFolder,
     TruthRecord,
+    read_as_scored,
     read_evaluation,
+    truth_sha256,
 )
 from retina.evaluation.scored_images import read_each, taken_detections
 from retina.structures import Categories
@@ -74,6 +76,33 @@ def find_results(path: Path) -> ResultsSource:
     if path.name == DETECTIONS and (path.with_name(GROUND_TRUTH)).is_file():
         return ResultsSource(path, (path,), read_evaluation(path.parent))
     return ResultsSource(path, (path,), None)
+
+
+def truth_of(source: ResultsSource, categories: Categories | None = None) -> DetectionDataset:
+    """The data set that detections have on record, with the images that were scored.
+
+    Args:
+        source: which has a record.
+        categories: those of a detector, which the labels follow; None for those that were scored.
+
+    Raises:
+        UserError: the data set is gone or has changed since.
+    """
+    record = source.truth
+    assert record is not None
+    fix = "say where it is with --annotations FILE or --data SOURCE"
+    path = source.results[0].with_name(GROUND_TRUTH)
+    try:
+        dataset = record.build()
+    except UserError as error:
+        raise UserError(f"{path}: its data set cannot be read ({error}); {fix}") from None
+    if truth_sha256(dataset.ground_truth()) != record.sha256:
+        raise UserError(
+            f"{path}: {record.name} has changed since; evaluate the detector again, or {fix}"
+        )
+    if categories is None or categories.names == record.scored_categories.names:
+        return dataset
+    return record.scored_images_of(read_as_scored(record.dataset, categories))
 
 
 def read_found(source: ResultsSource, dataset: DetectionDataset) -> DetectionArrays:

@@ -20,6 +20,7 @@ from retina.datasets.formats import config_of
 from retina.datasets.formats.coco import CocoConfig, read_coco_annotations
 from retina.datasets.image_lists import listed_images
 from retina.datasets.joining import join_tables
+from retina.datasets.repair import unfindable_findings
 from retina.errors import UserError
 from retina.structures import GroundTruth, IntArray, OriginalId
 from retina.wording import counted
@@ -156,7 +157,7 @@ def read_scored(
         file_names=tuple(joined.file_name(row) for row in range(joined.num_images)),
         sources=tuple(map(str, annotations)),
         source_of=np.repeat(np.arange(len(tables)), [table.num_images for table in tables]),
-        findings=joined.findings,
+        findings=(*joined.findings, *unfindable_findings(joined)),
     )
     return scored, found
 
