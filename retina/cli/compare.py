@@ -81,7 +81,12 @@ def command(
         shared_truth,
         write_comparison,
     )
-    from retina.evaluation.comparison.summary import agreement_lines, heading, tables
+    from retina.evaluation.comparison.summary import (
+        agreement_lines,
+        few_images_lines,
+        heading,
+        tables,
+    )
 
     console = make_console()
     sources = find_sides(evaluations)
@@ -104,7 +109,7 @@ def command(
         for table in tables(comparison, compared):
             console.print(table.to_terminal())
             console.print()
-        print_lines(console, *agreement_lines(compared))
+        print_lines(console, *few_images_lines(compared), *agreement_lines(compared))
     console.print()
     print_lines(console, *(compared.pair.sentence for compared in comparison.pairs))
     if output is not None:

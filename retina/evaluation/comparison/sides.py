@@ -14,6 +14,7 @@ from retina.evaluation.engines import COCO_MAX_DETECTIONS, ScoringProblem
 from retina.evaluation.folder import GROUND_TRUTH, METRICS, TruthRecord, truth_sha256
 from retina.evaluation.metrics import DetectionMetrics
 from retina.evaluation.results_source import ResultsSource, find_results, read_found
+from retina.structures import GroundTruth
 from retina.wording import counted
 
 _FIX = "say where it is with --annotations FILE or --data SOURCE"
@@ -142,6 +143,17 @@ def _read_again(sides: Sequence[SideSource]) -> DetectionDataset:
             "or name the old files with --annotations FILE or --data SOURCE"
         )
     raise UserError(problems[0])
+
+
+def truth_findings(truth: GroundTruth) -> tuple[str, ...]:
+    """What must be known of a truth where COCO's numbers are told, one sentence each."""
+    if truth.federation is None:
+        return ()
+    return (
+        "in these annotations not every class was looked for in every image (LVIS): COCO's numbers "
+        "take what nobody looked for as false, and are far lower than those of retina evaluate "
+        "--metrics lvis",
+    )
 
 
 @dataclass(frozen=True, slots=True)
