@@ -128,7 +128,7 @@ def _intervals(
     tallies: IntArray, multiplicities: IntArray, thresholds: FloatArray | None
 ) -> PointIntervals:
     true, false, objects = tallies @ multiplicities.T  # (S,) each
-    is_few = np.count_nonzero(tallies[2]) < FEW_IMAGES
+    is_few = bool(np.count_nonzero(tallies[2]) < FEW_IMAGES)
     found, wrong, every = tallies.sum(axis=1).tolist()
     # F1 is no share, but 2 s / (1 + s) of the share s of what is shown or missed that is right.
     right = _share(found, wrong + every)
@@ -139,7 +139,7 @@ def _intervals(
         f1=_wide(_ratios(2 * true, true + false + objects), is_few, _f1_of(right)),
         false_alarms_per_image=_wide(
             false / tallies.shape[1],
-            np.count_nonzero(tallies[1]) < FEW_IMAGES,
+            bool(np.count_nonzero(tallies[1]) < FEW_IMAGES),
             _rate(wrong, tallies),
         ),
     )
