@@ -65,8 +65,9 @@ class Difference:
     def images_needed(self) -> int | None:
         """How many such images would show a difference of this size, if it is real.
 
-        The interval's width falls with the square root of the number of images. None where the
-        difference is shown already, where it is 0, or where the interval cannot be told.
+        The interval's width falls with the square root of the number of images, and with fewer than
+        `FEW_IMAGES` it shows nothing. None where the difference is shown already, where it is 0, or
+        where the interval cannot be told.
         """
         change = self.change
         if not change or self.low is None or self.high is None or self.is_shown:
