@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina.cli.options import Annotations, Data, DataConfig, Images, output_option, split_option
+from retina.cli.options import Data, DataConfig, output_option, split_option
 from retina.cli.output import make_console, print_lines, progress
 
 if TYPE_CHECKING:
@@ -25,9 +25,18 @@ def command(
             show_default=False,
         ),
     ],
-    annotations: Annotations = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--annotations",
+            help="Annotation file or folder, of any format; several times for several.",
+        ),
+    ] = None,
     data: Data = None,
-    images: Images = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", help="The folder of their images, or one for each."),
+    ] = None,
     config: DataConfig = None,
     split: Annotated[str | None, split_option("validation, in a folder test")] = None,
     fail_if_worse: Annotated[
@@ -72,18 +81,24 @@ def command(
         shared_truth,
         write_comparison,
     )
-    from retina.evaluation.comparison.summary import agreement_lines, heading, tables
+    from retina.evaluation.comparison.summary import (
+        agreement_lines,
+        few_images_lines,
+        heading,
+        tables,
+    )
 
     console = make_console()
     sources = find_sides(evaluations)
-    named = _named_truth(sources, annotations, data, images, config, split)
+    annotated = annotations or ()
+    named = _named_truth(sources, annotated, data, images or (), config, split)
     dataset = shared_truth(sources, named)
     with progress(console, "reading and resampling", 2 * len(sources)) as advance:
         sides = read_sides(sources, dataset, on_progress=advance)
         comparison = compare(
             sides,
             dataset,
-            truth_name=_truth_name(sources, annotations, data, config, split),
+            truth_name=_truth_name(sources, annotated, data, config, split),
             num_resamples=resamples,
             seed=seed,
             on_progress=advance,
@@ -94,7 +109,7 @@ def command(
         for table in tables(comparison, compared):
             console.print(table.to_terminal())
             console.print()
-        print_lines(console, *agreement_lines(compared))
+        print_lines(console, *few_images_lines(compared), *agreement_lines(compared))
     console.print()
     print_lines(console, *(compared.pair.sentence for compared in comparison.pairs))
     if output is not None:
@@ -106,37 +121,44 @@ def command(
 
 def _named_truth(
     sources: Sequence[SideSource],
-    annotations: Path | None,
+    annotations: Sequence[Path],
     data: Path | None,
-    images: Path | None,
+    images: Sequence[Path],
     config: Path | None,
     split: str | None,
 ) -> DetectionDataset | None:
     """The data set that the options name, with the classes that were scored; None for none."""
     from retina.errors import UserError
     from retina.evaluation.comparison import recorded_truth
+    from retina.evaluation.folder import joined_config, read_as_scored
+    from retina.evaluation.scored_images import folder_of_each
     from retina.experiment import DataOptions, resolve_data
 
-    if annotations is None and data is None and config is None:
-        if images is not None or split is not None:
+    if not annotations and data is None and config is None:
+        if images or split is not None:
             raise UserError("--images and --split need --annotations, --data or --config")
         return None
     record = recorded_truth(sources)
-    options = DataOptions(
-        source=data, annotations=annotations, images=images, config=config, split=split
-    )
-    return resolve_data(
-        options,
-        purpose="what was scored against",
-        categories=None if record is None else record.scored_categories,
-        check_images=False,
-        unknown_categories="leave_out",
-    ).dataset
+    categories = None if record is None else record.scored_categories
+    named: Sequence[Path | None] = annotations or (None,)
+    resolved = [
+        resolve_data(
+            DataOptions(source=data, annotations=file, images=folder, config=config, split=split),
+            purpose="what was scored against",
+            categories=categories,
+            check_images=False,
+            unknown_categories="leave_out",
+        )
+        for file, folder in zip(named, folder_of_each(named, images), strict=True)
+    ]
+    if len(resolved) == 1:
+        return resolved[0].dataset
+    return read_as_scored(joined_config([one.part for one in resolved]), categories)
 
 
 def _truth_name(
     sources: Sequence[SideSource],
-    annotations: Path | None,
+    annotations: Sequence[Path],
     data: Path | None,
     config: Path | None,
     split: str | None,
@@ -144,7 +166,7 @@ def _truth_name(
     """What the data set is called: by the options, else on record."""
     from retina.evaluation.comparison import recorded_truth
 
-    named = annotations or data or config
+    named = ", ".join(map(str, annotations)) or data or config
     if named is not None:
         return str(named) if split is None else f"{named}, {split}"
     record = recorded_truth(sources)

@@ -12,7 +12,7 @@ from retina.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from retina.datasets.dataset import DatasetReport
+    from retina.datasets.dataset import DatasetReport, DetectionDataset
 
 
 def make_console() -> Console:
@@ -50,3 +50,10 @@ def describe_report(name: str, report: DatasetReport) -> list[str]:
     )
     first = f"{name}: {', '.join(counts)}"
     return [first, *(f"  {finding}" for finding in report.findings)]
+
+
+def describe_truth(name: str, dataset: DetectionDataset) -> list[str]:
+    """A line for what is scored against, which is not repaired, and one for each finding."""
+    annotations = counted(len(dataset.ground_truth().areas), "annotation")
+    first = f"{name}: {counted(len(dataset), 'image')}, {annotations}"
+    return [first, *(f"  {finding}" for finding in dataset.truth_findings)]

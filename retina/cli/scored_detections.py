@@ -76,7 +76,12 @@ def scored_results(
 ) -> Scored:
     """The detections of results files, and the annotations to score them against."""
     from retina.datasets.formats import config_of
-    from retina.evaluation.folder import clear_evaluation, keep_results, record_truth
+    from retina.evaluation.folder import (
+        clear_evaluation,
+        joined_config,
+        keep_results,
+        record_truth,
+    )
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_at
     from retina.evaluation.scored_images import folder_of_each, read_scored
@@ -95,13 +100,12 @@ def scored_results(
     folders = folder_of_each(annotations, images)
     if output is not None:
         clear_evaluation(output, keep=detections)
-    if output is not None and len(annotations) == 1:
-        keep_results(output, detections[0])
+        keep_results(output, detections)
         record_truth(
             output,
             scored.truth,
-            config_of(annotations[0], folders[0]),
-            image_ids=None if image_list is None else scored.ids,
+            joined_config([config_of(*each) for each in zip(annotations, folders, strict=True)]),
+            image_ids=None if image_list is None else scored.truth.ids_in_file,
         )
     source = ReportSource(
         dataset=_joined(annotations), detections=_joined(detections), command=_command_line()
@@ -131,7 +135,7 @@ def scored_by_running(
     """What a detector finds in the data that is meant; ends all processes but the first."""
     from retina.devices import pick_device
     from retina.distributed import sharing_processes
-    from retina.evaluation.folder import clear_evaluation, record_truth
+    from retina.evaluation.folder import clear_evaluation, joined_config, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_of
     from retina.experiment import build_evaluator
@@ -200,13 +204,13 @@ def scored_by_running(
         clear_evaluation(output)
         data.write_results(output, result)
         DetectionLog(output / UNFINISHED).remove()
-        if len(resolved) == 1:
-            record_truth(
-                output,
-                data.images.truth,
-                resolved[0].part,
-                image_ids=None if named.image_list is None else data.images.ids,
-            )
+        record_truth(
+            output,
+            data.images.truth,
+            joined_config([one.part for one in resolved]),
+            image_ids=None if named.image_list is None else data.images.truth.ids_in_file,
+            results_categories=data.categories if len(resolved) > 1 else (),
+        )
     if makes_report:
         about = replace(
             about,

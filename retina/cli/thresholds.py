@@ -21,7 +21,7 @@ from retina.cli.options import (
     chosen_precision,
     output_option,
 )
-from retina.cli.output import describe_report, make_console, print_lines, progress
+from retina.cli.output import describe_truth, make_console, print_lines, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retina.artifact import Artifact
     from retina.datasets import DetectionDataset
     from retina.evaluation.engines import ScoringProblem
+    from retina.evaluation.results_source import ResultsSource
     from retina.evaluation.thresholds import Rule, ThresholdStudy
     from retina.experiment import DataOptions, ResolvedData
     from retina.runtime import Runtime
@@ -46,7 +47,7 @@ def command(
         Path | None,
         typer.Option(
             "--detections",
-            help="Take this COCO results file, say evaluation/detections.json; nothing is run.",
+            help="Take this COCO results file, or evaluation folder; nothing is run.",
         ),
     ] = None,
     by: Annotated[
@@ -99,7 +100,8 @@ def command(
 
     Every score that a detection has is tried. How sure the choice is, is told by resampling the
     images, and by choosing on one half of them and counting on the other. Where no data is named,
-    it is that of the run that the detector lies in.
+    it is that which the detections of an evaluation were scored on, else that of the run that the
+    detector lies in.
 
     Example: `retina thresholds runs/demo/checkpoints/best.safetensors --data photos --apply`
 
@@ -109,6 +111,7 @@ def command(
     --at 0.1 --common`
     """
     from retina.errors import UserError
+    from retina.evaluation.results_source import find_results
     from retina.evaluation.thresholds import match_split, study_thresholds
     from retina.experiment import DataOptions
     from retina.modeling.detector_names import detector_given
@@ -142,10 +145,11 @@ def command(
         detector=file,
     )
     categories = None if runtime is None else runtime.categories
-    dataset, name = _data(options, categories, without_images=detections is not None)
-    print_lines(console, *describe_report(name, dataset.report))
-    if detections is not None:
-        problem = _read(detections, dataset, console)
+    kept = None if detections is None else find_results(detections)
+    dataset, name = _data(options, categories, kept)
+    print_lines(console, *describe_truth(name, dataset))
+    if kept is not None:
+        problem = _read(kept, dataset, console)
     else:
         assert runtime is not None
         problem = _detect(runtime, dataset, console, batch_size, num_workers)
@@ -229,32 +233,49 @@ _ASKED = {
 
 
 def _data(
-    options: DataOptions, categories: Categories | None, *, without_images: bool
+    options: DataOptions, categories: Categories | None, kept: ResultsSource | None
 ) -> tuple[DetectionDataset, str]:
-    """The data set that is meant, with the detector's labels, and what it is called."""
+    """The data set that is meant, with the detector's labels, and what it is called.
+
+    Of detections that say what they were scored on, the images that were scored: in the others
+    nobody has looked for anything.
+    """
+    from retina.evaluation.results_source import truth_of
     from retina.experiment import resolve_data
 
+    record = None if kept is None else kept.truth
+    named = (options.source, options.annotations, options.images, options.config, options.split)
+    if kept is not None and record is not None and all(one is None for one in named):
+        return truth_of(kept, categories), record.name
     resolved: ResolvedData = resolve_data(
         options,
         purpose="on which data to choose",
         categories=categories,
-        check_images=not without_images,
+        check_images=kept is None,
         unknown_categories="leave_out",
     )
-    return resolved.dataset, resolved.full_name
+    dataset = resolved.dataset if record is None else record.scored_images_of(resolved.dataset)
+    return dataset, resolved.full_name
 
 
-def _read(path: Path, dataset: DetectionDataset, console: Console) -> ScoringProblem:
-    from retina.datasets.coco_results import read_results
-    from retina.datasets.folder import FolderDataset
+def _read(kept: ResultsSource, dataset: DetectionDataset, console: Console) -> ScoringProblem:
     from retina.evaluation.coco_metrics import CocoMetrics
+    from retina.evaluation.results_source import read_found
+    from retina.wording import counted
 
-    truth = dataset.ground_truth()
-    table = dataset.table if isinstance(dataset, FolderDataset) else None
-    found = read_results(path, truth, table)
-    metrics = CocoMetrics(truth)
+    found = read_found(kept, dataset)
+    metrics = CocoMetrics(dataset.ground_truth())
     metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
-    lines = (f"{path}: {len(found.scores)} detections", *(f"  {one}" for one in found.findings))
+    lines = [
+        f"{kept.given}: {len(found.scores)} detections",
+        *(f"  {one}" for one in found.findings),
+    ]
+    bare = len(dataset) - len(set(found.image_ids.tolist()))
+    if bare and (kept.truth is None or kept.truth.num_images != len(dataset)):
+        lines.append(
+            f"  {counted(bare, 'image')} of {len(dataset)} without a detection: where the detector "
+            "was not run, --detections has too few, and the objects there count as missed"
+        )
     print_lines(console, *lines)
     return metrics.problem()
 

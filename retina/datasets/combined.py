@@ -58,6 +58,11 @@ class ConcatenatedDataset(DetectionDataset):
         self._image_ids, self._renumbered = unique_ids([part.image_ids for part in parts])
 
     @property
+    def parts(self) -> tuple[DetectionDataset, ...]:
+        """The data sets that it is made of."""
+        return self._parts
+
+    @property
     def categories(self) -> Categories:
         """The classes, with the ids of the first part."""
         return self._categories
@@ -76,20 +81,24 @@ class ConcatenatedDataset(DetectionDataset):
     def report(self) -> DatasetReport:
         """What reading the parts found; each finding begins with the number of its part, from 0."""
         reports = [part.report for part in self._parts]
-        findings = [
-            f"part {number}: {finding}"
-            for number, report in enumerate(reports)
-            for finding in report.findings
-        ]
-        if self._renumbered:
-            findings.append("image ids of the parts coincide: all images are numbered anew from 1")
         return DatasetReport(
             num_images=sum(report.num_images for report in reports),
             num_boxes=sum(report.num_boxes for report in reports),
             num_crowd=sum(report.num_crowd for report in reports),
             num_empty_images=sum(report.num_empty_images for report in reports),
-            findings=tuple(findings),
+            findings=self._joined([report.findings for report in reports]),
         )
+
+    @property
+    def truth_findings(self) -> tuple[str, ...]:
+        """Those of the parts; each begins with the number of its part, from 0."""
+        return self._joined([part.truth_findings for part in self._parts])
+
+    def _joined(self, findings: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        told = [f"part {number}: {one}" for number, own in enumerate(findings) for one in own]
+        if self._renumbered:
+            told.append("image ids of the parts coincide: all images are numbered anew from 1")
+        return tuple(told)
 
     def class_counts(self) -> tuple[int, ...]:
         """The number of objects of each class, crowd regions not counted."""

@@ -157,6 +157,11 @@ class DetectionDataset(ABC, torch.utils.data.Dataset[Sample]):
     def ground_truth(self) -> GroundTruth:
         """What the evaluator scores against: untouched by any repair, no image decoded."""
 
+    @property
+    def truth_findings(self) -> tuple[str, ...]:
+        """What reading the split found of the ground truth, which no repair touches."""
+        return self.report.findings
+
     def occluded_fractions(self) -> FloatArray:
         """``(G,)`` how much of each annotated object something hides; NaN where not annotated."""
         return np.full(len(self.ground_truth().annotation_ids), np.nan)

@@ -22,7 +22,7 @@ from retina.datasets.dataset_config import SplitOptions
 from retina.datasets.file_names import find_files
 from retina.datasets.files import check_headers, read_missing_sizes, require_files
 from retina.datasets.images import decode_image
-from retina.datasets.repair import repair_boxes
+from retina.datasets.repair import repair_boxes, unfindable_findings
 from retina.structures import Categories, FloatArray, GroundTruth, IntArray, Targets
 
 SPLIT_NAMES = {
@@ -196,6 +196,7 @@ class FolderDataset(DetectionDataset):
         self.max_unreadable = max_unreadable
         self.images = images
         self._objects, repairs = repair_boxes(table)
+        self._truth_findings = (*table.findings, *unfindable_findings(table))
         self._cache = (
             ImageCache(table.image_sizes, limit_bytes=cache_limit_bytes)
             if cache_limit_bytes
@@ -239,6 +240,11 @@ class FolderDataset(DetectionDataset):
             num_empty_images=int((starts[1:] == starts[:-1]).sum()),
             findings=self.table.findings,
         )
+
+    @property
+    def truth_findings(self) -> tuple[str, ...]:
+        """What reading the files found, and the boxes that no detection can find."""
+        return self._truth_findings
 
     def class_counts(self) -> tuple[int, ...]:
         """The number of objects of each class, crowd regions not counted."""

@@ -107,6 +107,31 @@ def repair_findings(table: AnnotationTable) -> list[tuple[str, BoolArray]]:
     return _told(table, repair_of(table))
 
 
+def unfindable_findings(table: AnnotationTable) -> tuple[str, ...]:
+    """The boxes that no detection can find, which are scored as they stand: a sentence each kind.
+
+    Args:
+        table: with finite boxes; what lies outside of an image of unknown size is not told.
+    """
+    width, height = table.boxes_xywh[:, 2:].T
+    sizes = table.image_sizes[table.image_indices][:, [1, 0]].astype(np.float64)
+    ordered = ordered_corners(table.boxes_xywh)
+    is_flat = (width == 0) | (height == 0)
+    is_swapped = ~is_flat & ((width < 0) | (height < 0))
+    is_out = ((ordered[:, :2] >= sizes) | (ordered[:, 2:] <= 0)).any(axis=1) & (sizes > 0).all(
+        axis=1
+    )
+    faults = (
+        ("without a width or a height: scored as annotated, though nothing can find it", is_flat),
+        ("with swapped corners: scored as annotated, though nothing can find it", is_swapped),
+        (
+            "outside of the image: scored as annotated, though nothing inside can find it",
+            is_out & ~is_flat & ~is_swapped,
+        ),
+    )
+    return tuple(_finding(table, which, what) for what, which in faults if which.any())
+
+
 def _told(table: AnnotationTable, repair: BoxRepair) -> list[tuple[str, BoolArray]]:
     return [(_finding(table, which, what), which) for what, which in repair.faults if which.any()]
 

@@ -52,6 +52,11 @@ class SubsetDataset(DetectionDataset):
             findings=(*self.whole.report.findings, self._finding),
         )
 
+    @property
+    def truth_findings(self) -> tuple[str, ...]:
+        """Those of the whole, and the choice."""
+        return (*self.whole.truth_findings, self._finding)
+
     def class_counts(self) -> tuple[int, ...]:
         """The number of objects of each class, crowd regions not counted."""
         targets = [self.targets(index) for index in range(len(self))]

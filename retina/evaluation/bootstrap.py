@@ -29,6 +29,9 @@ from retina.structures import BoolArray, FloatArray, IntArray
 ALL_AREAS = (0.0, 1e10)
 """COCO's area range of all objects."""
 
+FEW_IMAGES = 20
+"""With fewer that have such objects, intervals of the bootstrap are known to be too narrow."""
+
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 _IS_ABOVE = np.arange(101) / 100 < _RECALL_LEVELS
 _EPSILON = np.spacing(1)  # pycocotools adds it to the number of detections

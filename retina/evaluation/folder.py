@@ -1,8 +1,9 @@
 """What an evaluation leaves in its folder, and how the truth that it was scored against is told.
 
-The folder has ``metrics.json``, ``detections.json``, and ``ground_truth.json``, which says what the
-detections were scored against: the config of the data set, and a hash of what it says. Two scores
-can be compared only if their truths are the same.
+The folder has ``metrics.json``, ``detections.json`` (or ``detections_1.json`` … for the first of
+several annotation files, …), and ``ground_truth.json``, which says what the detections were scored
+against: the config of the data set, and a hash of what it says. Two scores can be compared only if
+their truths are the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,12 @@ import numpy as np
 from pydantic import Field
 
 from retina.configuration import Config, validate
-from retina.datasets import AnyDatasetConfig, DatasetConfig, DetectionDataset
+from retina.datasets import (
+    AnyDatasetConfig,
+    ConcatenatedConfig,
+    DatasetConfig,
+    DetectionDataset,
+)
 from retina.datasets.subset import SubsetDataset
 from retina.errors import UserError
 from retina.storage import replacing, write_text
@@ -72,7 +79,11 @@ class TruthRecord(Config):
     """Reads the data set again; its paths are absolute."""
 
     image_ids: tuple[OriginalId, ...] | None = None
-    """Of the images that were scored, as the files have them; None for all of the data set."""
+    """Of the images that were scored, as the data set has them; None for all of it."""
+
+    results_ids: tuple[tuple[int, ...], ...] | None = None
+    """The ids of the classes in each of several results files, in the order of the labels; None
+    where each has those of its annotation file."""
 
     def build(self) -> DetectionDataset:
         """Read the data set again; the images need not be there.
@@ -125,9 +136,11 @@ class EvaluationFolder:
     ap: float
 
     @property
-    def detections(self) -> Path:
-        """The results file."""
-        return self.path / DETECTIONS
+    def detections(self) -> tuple[Path, ...]:
+        """The results file, or one for each annotation file; empty where they are gone."""
+        if (self.path / DETECTIONS).is_file():
+            return (self.path / DETECTIONS,)
+        return tuple(_numbered_results(self.path))
 
 
 def clear_evaluation(folder: Path, *, keep: Sequence[Path] = ()) -> None:
@@ -141,9 +154,23 @@ def clear_evaluation(folder: Path, *, keep: Sequence[Path] = ()) -> None:
         UserError: a file may not be removed.
     """
     names = (METRICS, DETECTIONS, GROUND_TRUTH, "per_image.json", "report.html", "report.json")
-    for path in [*(folder / name for name in names), *folder.glob("detections_*.json")]:
+    for path in [*(folder / name for name in names), *_numbered_results(folder)]:
         if path.is_file() and not any(path.samefile(one) for one in keep):
             _remove(path)
+
+
+def results_name(number: int, of: int) -> str:
+    """What the results file of an annotation file is called, counted from 0."""
+    return DETECTIONS if of == 1 else f"detections_{number + 1}.json"
+
+
+def _numbered_results(folder: Path) -> list[Path]:
+    numbered = [
+        (int(path.stem.removeprefix("detections_")), path)
+        for path in folder.glob("detections_*.json")
+        if path.stem.removeprefix("detections_").isdecimal()
+    ]
+    return [path for _, path in sorted(numbered)]
 
 
 def _remove(path: Path) -> None:
@@ -155,12 +182,18 @@ def _remove(path: Path) -> None:
         ) from None
 
 
+def joined_config(parts: Sequence[DatasetConfig]) -> DatasetConfig:
+    """What reads one or several data sets as one."""
+    return parts[0] if len(parts) == 1 else ConcatenatedConfig(parts=tuple(parts))
+
+
 def record_truth(
     folder: Path,
     truth: GroundTruth,
     dataset: DatasetConfig,
     *,
     image_ids: Sequence[OriginalId] | None = None,
+    results_categories: Sequence[Categories] = (),
 ) -> None:
     """Write ``ground_truth.json``.
 
@@ -168,7 +201,9 @@ def record_truth(
         folder: of the evaluation.
         truth: what was scored against.
         dataset: reads it.
-        image_ids: of the images that were scored, as the files have them; None for all.
+        image_ids: of the images that were scored, as the data set has them; None for all.
+        results_categories: the classes with the ids of each of several results files, where these
+            may be others than those of the annotation files.
 
     Raises:
         UserError: the file may not be written.
@@ -188,21 +223,26 @@ def record_truth(
     }
     if image_ids is not None:
         tree["image_ids"] = list(image_ids)
+    if results_categories:
+        tree["results_ids"] = [list(one.dataset_ids) for one in results_categories]
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     write_text(folder / GROUND_TRUTH, text)
 
 
-def keep_results(folder: Path, detections: Path) -> None:
-    """Keep a results file that was scored, byte for byte.
+def keep_results(folder: Path, detections: Sequence[Path]) -> None:
+    """Keep the results files that were scored, byte for byte.
 
     Raises:
         UserError: the file may not be written.
         RunError: the disk is full.
     """
-    kept = folder / DETECTIONS
-    if not (kept.exists() and kept.samefile(detections)):
-        with replacing(kept) as aside:
-            shutil.copyfile(detections, aside)
+    with ExitStack() as stack:  # all are copied before one is replaced: they may lie in the folder
+        for number, path in enumerate(detections):
+            kept = folder / results_name(number, len(detections))
+            if not (kept.exists() and kept.samefile(path)):
+                shutil.copyfile(path, stack.enter_context(replacing(kept)))
+    if len(detections) > 1 and (folder / DETECTIONS).is_file():  # it is one of those by now
+        _remove(folder / DETECTIONS)
 
 
 def read_evaluation(folder: Path) -> EvaluationFolder:
@@ -214,17 +254,18 @@ def read_evaluation(folder: Path) -> EvaluationFolder:
     metrics = read_json(folder / METRICS, "metrics file")
     if not isinstance(metrics, dict) or not isinstance(metrics.get("AP"), int | float):
         raise UserError(f"{folder / METRICS}: has no AP; evaluate the detector again")
-    if not (folder / DETECTIONS).is_file():
-        raise UserError(
-            f"{folder}: has {METRICS} but no {DETECTIONS}; evaluate the detector again with "
-            f"--output {folder}"
-        )
-    return EvaluationFolder(
+    found = EvaluationFolder(
         path=folder,
         truth=read_truth_record(folder / GROUND_TRUTH),
         max_detections=int(metrics.get("max_detections", 100)),
         ap=float(metrics["AP"]),
     )
+    if not found.detections:
+        raise UserError(
+            f"{folder}: has {METRICS} but no {DETECTIONS}; evaluate the detector again with "
+            f"--output {folder}"
+        )
+    return found
 
 
 def read_truth_record(path: Path) -> TruthRecord | None:

@@ -91,9 +91,28 @@ def metric_intervals(
 
 
 def _interval(value: float, samples: FloatArray, confidence: float) -> Interval | None:
-    known = samples[samples >= 0]
-    if value < 0 or 2 * len(known) <= len(samples):
+    if value < 0:
+        return None
+    found = centred_interval(value, np.where(samples < 0, np.nan, samples), confidence)
+    return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))
+
+
+def centred_interval(
+    value: float, samples: FloatArray, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """The percentile interval, moved so that the middle of the resamples is at the value.
+
+    Args:
+        value: as measured.
+        samples: ``(S,)`` of the resamples; NaN where one tells nothing.
+        confidence: how much of the samples the interval holds.
+
+    Returns:
+        None where not every other resample tells anything.
+    """
+    known = samples[np.isfinite(samples)]
+    if 2 * len(known) <= len(samples):
         return None
     shift = value - float(np.median(known))
     low, high = interval(known, confidence)
-    return max(0.0, low + shift), min(1.0, high + shift)
+    return low + shift, high + shift

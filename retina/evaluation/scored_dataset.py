@@ -20,6 +20,7 @@ from retina.datasets.image_lists import image_names, listed_images
 from retina.datasets.subset import SubsetDataset
 from retina.datasets.written_results import write_results
 from retina.evaluation.evaluator import EvaluationResult
+from retina.evaluation.folder import results_name
 from retina.evaluation.scored_images import ScoredImages, list_finding
 from retina.structures import Categories, IntArray
 
@@ -101,9 +102,8 @@ class ScoredDataset:
         of_file = self.images.source_of[rows]
         for number, categories in enumerate(self.categories):
             own = np.flatnonzero(of_file == number).tolist()
-            name = "detections" if len(self.categories) == 1 else f"detections_{number + 1}"
             write_results(
-                folder / f"{name}.json",
+                folder / results_name(number, len(self.categories)),
                 [self.images.ids[rows[at]] for at in own],
                 [result.detections[at] for at in own],
                 categories,

@@ -5,6 +5,7 @@ Letters: I images, N detections.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from retina.datasets.formats import config_of
 from retina.datasets.formats.coco import CocoConfig, read_coco_annotations
 from retina.datasets.image_lists import listed_images
 from retina.datasets.joining import join_tables
+from retina.datasets.repair import unfindable_findings
 from retina.errors import UserError
 from retina.structures import GroundTruth, IntArray, OriginalId
 from retina.wording import counted
@@ -148,14 +150,14 @@ def read_scored(
     if len(results) == 1:
         found = read_results(results[0], truth, joined)
     else:
-        found = _read_each(results, tables, truth)
+        found = read_each(results, tables, truth)
     scored = ScoredImages(
         truth=truth,
         ids=tuple(_original(table, row) for table in tables for row in range(table.num_images)),
         file_names=tuple(joined.file_name(row) for row in range(joined.num_images)),
         sources=tuple(map(str, annotations)),
         source_of=np.repeat(np.arange(len(tables)), [table.num_images for table in tables]),
-        findings=joined.findings,
+        findings=(*joined.findings, *unfindable_findings(joined)),
     )
     return scored, found
 
@@ -189,10 +191,19 @@ def read_table(annotations: Path, images: Path | None) -> AnnotationTable:
     return config.build(check_images=False).table
 
 
-def _read_each(
+def read_each(
     results: Sequence[Path], tables: Sequence[AnnotationTable], truth: GroundTruth
 ) -> DetectionArrays:
-    """Each results file by the ids of its own annotation file."""
+    """Each results file by the ids of its own annotation file.
+
+    Args:
+        results: one for each of the tables.
+        tables: with their own ids.
+        truth: of all together, as `join_tables` has them.
+
+    Raises:
+        UserError: a results file does not fit its annotations.
+    """
     parts = []
     first = 0
     new_labels = joined_categories([table.categories for table in tables])[1]
@@ -218,6 +229,9 @@ def _read_each(
 
 def _refuse_coinciding(tables: Sequence[AnnotationTable]) -> None:
     """Raise a `UserError` where an id means one thing in one file and another in the next."""
+    twice = [path for path, count in Counter(table.source for table in tables).items() if count > 1]
+    if twice:
+        raise UserError(f"--annotations: {twice[0]} is named twice; name each file once")
     images: dict[OriginalId, AnnotationTable] = {}
     classes: dict[OriginalId, tuple[str, AnnotationTable]] = {}
     for table in tables:

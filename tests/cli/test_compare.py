@@ -213,7 +213,7 @@ def test_a_folder_of_before_needs_the_annotations(
     (b / "ground_truth.json").unlink()
     done = run("compare", a, b)
     assert done.code == 2
-    assert "one by a version of before" in done.err
+    assert "an evaluation by a version of before" in done.err
     assert run("compare", a, b, "--annotations", truth).code == 0
 
 
@@ -305,3 +305,131 @@ def test_one_truth_whose_formats_number_the_classes_otherwise(
     (pair,) = json.loads((tmp_path / "out/comparison.json").read_text())["pairs"]
     assert pair["numbers"]["AP"]["change"] == 0
     assert "they are not of one evaluation" not in done.out
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> list[Path]:
+    """Two annotation files whose ids coincide, with the classes numbered the other way round.
+
+    In each image of the first is a cat, in each of the second a dog.
+    """
+    files = []
+    for number, classes in enumerate((("cat", "dog"), ("dog", "cat"))):
+        tree = {
+            "images": [
+                {"id": i, "file_name": f"{number}_{i}.jpg", "width": 99, "height": 99}
+                for i in range(NUM_IMAGES)
+            ],
+            "categories": [{"id": at, "name": name} for at, name in enumerate(classes, 1)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [10, 10, 40, 40], "area": 1600}
+                for i in range(NUM_IMAGES)
+            ],
+        }
+        files.append(tmp_path / f"truth_{number}.json")
+        files[-1].write_text(json.dumps(tree))
+    return files
+
+
+def found_in(path: Path, images: Sequence[int]) -> Path:
+    results(path, images)
+    path.write_text(path.read_text().replace('"category_id": 7', '"category_id": 1'))
+    return path
+
+
+def test_evaluations_of_several_annotation_files(
+    run: Run, two_files: list[Path], tmp_path: Path
+) -> None:
+    """B misses half of the dogs of the second file."""
+    (tmp_path / "some.txt").write_text("\n".join(map(str, range(8, 20))))
+    only = ("--image-list", tmp_path / "some.txt")
+    annotated = [word for file in two_files for word in ("--annotations", file)]
+    for more, num_images, num_lost in (((), 48, 12), (only, 24, 8)):
+        folders = []
+        for name, dogs in (("a", range(24)), ("b", range(12))):
+            files = [
+                found_in(tmp_path / f"{name}0.json", range(24)),
+                found_in(tmp_path / f"{name}1.json", dogs),
+            ]
+            folders.append(tmp_path / name)
+            given = [word for file in files for word in ("--detections", file)]
+            done = run(
+                "evaluate", *given, *annotated, *more, "--output", folders[-1], "--no-report"
+            )
+            assert done.code == 0, done.err
+            kept = [folders[-1] / f"detections_{number}.json" for number in (1, 2)]
+            assert [one.read_text() for one in kept] == [one.read_text() for one in files]
+        for named in ((), annotated):
+            done = run("compare", *folders, *named, "--output", tmp_path / "out")
+            assert done.code == 0, done.err
+            assert "they are not of one evaluation" not in done.out
+            told = json.loads((tmp_path / "out/comparison.json").read_text())
+            assert told["ground_truth"]["num_images"] == num_images
+            (pair,) = told["pairs"]
+            assert pair["best_f1"]["all"]["only_first"] == num_lost
+            by_name = {one["name"]: one for one in pair["classes"]}
+            assert (by_name["cat"]["first"], by_name["cat"]["change"]) == (1.0, 0.0)
+            assert by_name["dog"]["change"] < -0.4
+    told = run("compare", *folders, *annotated[:2])
+    assert told.code == 2
+    assert "error:" in told.err
+
+
+def test_results_files_that_lie_in_the_folder_are_kept(
+    run: Run, two_files: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "scored"
+    folder.mkdir()
+    first, second = folder / "detections_1.json", folder / "detections_2.json"
+    found_in(first, range(3)), found_in(second, range(5))
+    annotated = [word for file in two_files for word in ("--annotations", file)]
+    texts = first.read_text(), second.read_text()
+    turned = ("--detections", second, "--detections", first)
+    done = run("evaluate", *turned, *annotated, "--output", folder, "--no-report")
+    assert done.code == 0, done.err
+    assert (second.read_text(), first.read_text()) == texts
+
+
+def test_an_evaluation_of_several_files_without_a_record(
+    run: Run, two_files: list[Path], tmp_path: Path
+) -> None:
+    """As versions of before have written it: the files must be named, all of them."""
+    annotated = [word for file in two_files for word in ("--annotations", file)]
+    found = found_in(tmp_path / "found.json", range(9))
+    folder = tmp_path / "scored"
+    given = ("--detections", found, "--detections", found)
+    run("evaluate", *given, *annotated, "--output", folder, "--no-report")
+    (folder / "ground_truth.json").unlink()
+    done = run("compare", folder, folder)
+    assert done.code == 2
+    assert "nothing there says what it was scored against" in done.err
+    done = run("compare", folder, folder, *annotated[:2])
+    assert done.code == 2
+    assert "has 2 results files, one for each annotation file: name all of these" in done.err
+    done = run("compare", folder, folder, *annotated)
+    assert done.code == 0, done.err
+    assert "AP is the same in every resample" in done.out
+
+
+def test_one_results_file_for_several_annotation_files(
+    run: Run, two_files: list[Path], tmp_path: Path
+) -> None:
+    tree = json.loads(two_files[1].read_text())
+    tree["categories"] = tree["categories"][::-1]
+    for row, one in enumerate(tree["categories"], 1):
+        one["id"] = row
+    for image in tree["images"]:
+        image["id"] += 100
+    for one in tree["annotations"]:
+        one |= {"image_id": one["image_id"] + 100, "category_id": 2}
+    two_files[1].write_text(json.dumps(tree))
+    found = found_in(tmp_path / "found.json", range(NUM_IMAGES))
+    annotated = [word for file in two_files for word in ("--annotations", file)]
+    folder = tmp_path / "scored"
+    done = run("evaluate", "--detections", found, *annotated, "--output", folder, "--no-report")
+    assert done.code == 0, done.err
+    done = run("compare", folder, folder / "detections.json", "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert told["ground_truth"]["num_images"] == 48
+    assert told["pairs"][0]["best_f1"]["all"]["both"] == NUM_IMAGES

@@ -123,6 +123,12 @@ def test_several_files_at_once_and_some_of_their_images(
     assert (tmp_path / "detections.json").read_text() == results[0].read_text()
     first = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["per_file"][0]["AP"] == first["AP"]
+    # The folder says what it was scored on, and its detections score the same there.
+    for named_again in ((), (*named,)):
+        compared = invoke("compare", output, output, *named_again, "--resamples", "100")
+        assert compared.code == 0, compared.err
+        assert f"{sum(num_images)} images" in compared.out
+        assert "they are not of one evaluation" not in compared.out
 
     some = [image["file_name"] for image in json.loads(files[1].read_text())["images"]][:3]
     (tmp_path / "list.txt").write_text("\n".join(some))

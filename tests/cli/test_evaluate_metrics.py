@@ -177,7 +177,7 @@ def test_a_folder_of_pascal_voc_with_its_list_of_a_split(invoke: Invoke, tmp_pat
         (["--image-list", "unknown.txt"], "1 of 2 lines name no image of the annotations: 'three'"),
         (["--image-list", "empty.txt"], "names no image"),
         (["--detections", "found.json"], "2 results files for 1 annotation file"),
-        (["--annotations", "truth.json"], "the image id 1 is in truth.json"),
+        (["--annotations", "truth.json"], "truth.json is named twice; name each file once"),
         (["--images", "a", "--images", "b"], "2 folders for 1 annotation file"),
         (["--split", "test"], "leave --data, --config and --split away"),
         (["--annotations", "none.json"], "none.json"),

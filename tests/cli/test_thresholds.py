@@ -129,8 +129,98 @@ def test_a_detector_and_the_results_of_its_evaluation_give_the_same(
     kept = trained / "evaluation" / "detections.json"
     again = invoke("thresholds", best, "--detections", kept, *asked, "--output", read)
     assert again.code == 0, again.err
-    assert json.loads(ran.read_text()) == json.loads(read.read_text())
+    told, told_again = json.loads(ran.read_text()), json.loads(read.read_text())
+    named, recorded = told.pop("data"), told_again.pop("data")
+    assert named.endswith("config.yaml, validation")
+    assert recorded.endswith("validation/annotations.json")
+    assert told == told_again
     assert "not kept in the detector file; --apply does that" in again.out
+
+
+def test_of_an_evaluation_of_some_images_the_others_are_not_missed(
+    invoke: Invoke, results: Path, truth: Path, tmp_path: Path
+) -> None:
+    ids = [one["id"] for one in json.loads(truth.read_text())["images"]]
+    named = tmp_path / "some.txt"
+    named.write_text("\n".join(map(str, ids[:3])))
+    rows = [row for row in json.loads(results.read_text()) if row["image_id"] in ids[:3]]
+    results.write_text(json.dumps(rows))
+    folder, out = tmp_path / "scored", tmp_path / "out.json"
+    given = ("--detections", results, "--annotations", truth)
+    done = invoke("evaluate", *given, "--image-list", named, "--output", folder, "--no-report")
+    assert done.code == 0, done.err
+    num_objects = json.loads((folder / "ground_truth.json").read_text())["num_objects"]
+    kept, more = folder / "detections.json", ("--resamples", "20", "--output", out)
+    told = []
+    for data in ((), ("--annotations", truth)):
+        for path in (kept, folder):
+            done = invoke("thresholds", "--detections", path, *data, *more)
+            assert done.code == 0, done.err
+            assert "3 of 8 images were scored" in done.out
+            assert "without a detection" not in done.out
+            told.append(json.loads(out.read_text()))
+            assert told[-1].pop("data").endswith("validation/annotations.json")
+    assert told[0] == told[1] == told[2] == told[3]
+    assert (told[0]["num_images"], told[0]["num_objects"]) == (3, num_objects)
+    # Without its record nothing says that the others were not run: their number is told.
+    (folder / "ground_truth.json").unlink()
+    done = invoke("thresholds", "--detections", kept, "--annotations", truth, *more)
+    assert done.code == 0, done.err
+    assert "5 images of 8 without a detection: where the detector was not run" in done.out
+    assert json.loads(out.read_text())["num_images"] == 8
+    refused = invoke("thresholds", "--detections", kept)
+    assert refused.code == 2
+
+
+def test_data_that_has_changed_since_the_evaluation_is_told(
+    invoke: Invoke, results: Path, truth: Path, tmp_path: Path
+) -> None:
+    moved, folder = tmp_path / "truth.json", tmp_path / "scored"
+    moved.write_text(truth.read_text())
+    given = ("--detections", results, "--annotations", moved)
+    assert invoke("evaluate", *given, "--output", folder, "--no-report").code == 0
+    tree = json.loads(truth.read_text())
+    moved.write_text(json.dumps({**tree, "annotations": tree["annotations"][1:]}))
+    done = invoke("thresholds", "--detections", folder)
+    assert done.code == 2
+    assert "truth.json has changed since; evaluate the detector again" in done.err
+    moved.unlink()
+    done = invoke("thresholds", "--detections", folder)
+    assert done.code == 2
+    assert f"{folder / 'ground_truth.json'}: its data set cannot be read" in done.err
+    done = invoke("thresholds", "--detections", folder, "--annotations", truth, "--resamples", "20")
+    assert done.code == 0, done.err
+
+
+def test_odd_boxes_are_told_as_evaluate_tells_them(
+    invoke: Invoke, results: Path, truth: Path, tmp_path: Path
+) -> None:
+    """They count as annotated: nothing is dropped or turned round as for a training."""
+    tree = json.loads(truth.read_text())
+    one = next(one for one in tree["annotations"] if not one["iscrowd"])
+    for number, box in enumerate(([5, 5, 0, 9], [30, 30, -9, 9], [9000, 5, 9, 9])):
+        tree["annotations"].append({**one, "id": 90000 + number, "bbox": box, "area": 81})
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(tree))
+    given = ("--detections", results, "--annotations", odd)
+    done = invoke("thresholds", *given, "--resamples", "20", "--output", tmp_path / "out.json")
+    assert done.code == 0, done.err
+    scored = invoke("evaluate", *given)
+    assert scored.code == 0, scored.err
+    first = f"{odd}: 8 images, {len(tree['annotations'])} annotations"
+    faults = ("without a width or a height", "with swapped corners", "outside of the image")
+    told = [
+        [line for line in out.splitlines() if line.startswith("  1 box ")]
+        for out in (done.out, scored.out)
+    ]
+    assert first in done.out
+    assert first in scored.out
+    assert told[0] == told[1]
+    assert len(told[0]) == 3
+    for line, fault in zip(told[0], faults, strict=True):
+        assert line.startswith(f"  1 box {fault}: scored as annotated")
+    num_objects = sum(not one["iscrowd"] for one in tree["annotations"])
+    assert json.loads((tmp_path / "out.json").read_text())["num_objects"] == num_objects
 
 
 def test_kept_in_the_file_told_by_info_and_used_by_predict(

@@ -14,6 +14,7 @@ import pytest
 from retina.datasets import CocoConfig, ConcatenatedConfig, VocConfig
 from retina.errors import UserError
 from retina.evaluation.folder import (
+    joined_config,
     keep_results,
     read_as_scored,
     read_evaluation,
@@ -148,6 +149,33 @@ def test_several_data_sets_in_one_are_read_again(synthetic_data: Path, tmp_path:
     assert truth_sha256(record.build().ground_truth()) == truth_sha256(truth)
 
 
+def test_ids_of_classes_that_a_results_file_has_of_its_own(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    """A detector's class that a file lacks has any free id there, which the record says."""
+    from retina.evaluation.results_source import find_results, read_found
+
+    parts = tuple(
+        CocoConfig(images=folder / "images", annotations=folder / "annotations.json")
+        for folder in (synthetic_data / "train", synthetic_data / "validation")
+    )
+    dataset = joined_config(parts).build()
+    truth = dataset.ground_truth()
+    names = truth.categories.names
+    ids = [Categories(names, tuple(range(at, at + len(names)))) for at in (1, 501)]
+    record_truth(tmp_path, truth, joined_config(parts), results_categories=ids)
+    (tmp_path / "metrics.json").write_text('{"AP": 0.5}')
+    for number, (part, own) in enumerate(zip(parts, ids, strict=True), 1):
+        rows = [
+            {"image_id": image, "category_id": own.dataset_ids[2], "bbox": [0, 0, 9, 9], "score": 1}
+            for image in part.build().ground_truth().image_ids.tolist()
+        ]
+        (tmp_path / f"detections_{number}.json").write_text(json.dumps(rows))
+    found = read_found(find_results(tmp_path), dataset)
+    assert found.labels.tolist() == [2] * len(dataset)
+    assert found.image_ids.tolist() == truth.image_ids.tolist()
+
+
 def test_an_evaluation_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"AP50": 1}')
     with pytest.raises(UserError, match="has no AP"):
@@ -170,7 +198,7 @@ def test_a_results_file_is_kept_byte_for_byte(synthetic_data: Path, tmp_path: Pa
     config = CocoConfig(images=annotations.parent / "images", annotations=annotations)
     truth = config.build().ground_truth()
     for _ in range(2):  # the second time into the folder that it lies in
-        keep_results(tmp_path / "scored", results)
+        keep_results(tmp_path / "scored", [results])
         results = tmp_path / "scored/detections.json"
     record_truth(tmp_path / "scored", truth, config)
     assert results.read_text() == "[ ]  "

@@ -203,6 +203,8 @@ def test_numbers_of_files_that_do_not_fit(made: tuple[Tree, list[Tree]], tmp_pat
         read_scored([file], [result, result])
     with pytest.raises(UserError, match="3 folders for 2 annotation files"):
         read_scored([file, file], [result], [tmp_path] * 3)
+    with pytest.raises(UserError, match=r"t\.json is named twice; name each file once"):
+        read_scored([file, file], [result])
     with pytest.raises(UserError, match="needs --annotations"):
         read_scored([], [result])
 

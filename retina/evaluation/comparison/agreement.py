@@ -46,6 +46,7 @@ class Agreement:
 
     Attributes:
         score: detections of at least this score are looked at, the first's of highest F1.
+        total_first, total_second: how many there are of any score.
         num_first, num_second: how many there are.
         num_pairs: pairs in which both reach the score.
         only_first, only_second: detections with no partner of any score.
@@ -57,6 +58,8 @@ class Agreement:
     """
 
     score: float
+    total_first: int
+    total_second: int
     num_first: int
     num_second: int
     num_pairs: int
@@ -95,6 +98,8 @@ def agree(first: Matched, second: Matched, score: float) -> Agreement:
     shifts = np.abs(_corners(theirs.boxes[other]) - _corners(ours.boxes[one])).max(axis=1)
     return Agreement(
         score=score,
+        total_first=len(ours.scores),
+        total_second=len(theirs.scores),
         num_first=int(is_high.sum()),
         num_second=int(is_high_there.sum()),
         num_pairs=int((is_high[one] & is_high_there[other]).sum()),

@@ -20,7 +20,7 @@ from retina.evaluation.comparison.differences import (
 )
 from retina.evaluation.comparison.objects import ChangedImage, FoundObjects, Matched, find_objects
 from retina.evaluation.comparison.resampling import resample
-from retina.evaluation.comparison.sides import Side
+from retina.evaluation.comparison.sides import Side, truth_findings
 from retina.evaluation.folder import truth_sha256
 from retina.evaluation.resampled_metrics import CONFIDENCE, num_resamples_for
 
@@ -55,6 +55,7 @@ class Comparison:
         image_ids: of the truth, ascending, as the files have them.
         image_files: of the same images.
         annotation_ids: of the truth.
+        findings: what must be known of the truth, one sentence each.
         sides: in the order in which they were named.
         pairs: one fewer.
         num_resamples: of the bootstrap.
@@ -66,6 +67,7 @@ class Comparison:
     image_ids: tuple[int | str, ...]
     image_files: tuple[str, ...]
     annotation_ids: tuple[int, ...]
+    findings: tuple[str, ...]
     sides: tuple[Side, ...]
     pairs: tuple[PairComparison, ...]
     num_resamples: int
@@ -93,6 +95,7 @@ class Comparison:
                 "sha256": self.sha256,
                 "num_images": self.num_images,
                 "num_objects": self.num_objects,
+                "findings": list(self.findings),
             },
             "bootstrap": {
                 "resamples": self.num_resamples,
@@ -155,6 +158,7 @@ def _number(one: Difference) -> dict[str, Any]:
     return {
         **numbers,
         "change": one.change,
+        "has_few_images": one.has_few_images,
         "is_shown": one.is_shown,
         "images_needed": one.images_needed,
     }
@@ -207,6 +211,7 @@ def compare(
         image_ids=tuple(ids[row] for row in order.tolist()),
         image_files=tuple(Path(dataset.file_path(index)).name for index in order.tolist()),
         annotation_ids=tuple(truth.annotation_ids.tolist()),
+        findings=truth_findings(truth),
         sides=tuple(sides),
         pairs=tuple(pairs),
         num_resamples=num_resamples,

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.bootstrap import interval
+from retina.evaluation.bootstrap import FEW_IMAGES
 from retina.evaluation.comparison.resampling import Resampled
 from retina.evaluation.comparison.sides import Side
+from retina.evaluation.engines import ScoringProblem
 from retina.evaluation.metrics import CategoryMetrics
-from retina.evaluation.resampled_metrics import CONFIDENCE
-from retina.structures import FloatArray
-
-FEW_IMAGES = 20
-"""With fewer, intervals of the bootstrap are known to be too narrow."""
+from retina.evaluation.resampled_metrics import AREA_RANGES, CONFIDENCE, Interval, centred_interval
+from retina.structures import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +24,11 @@ class Difference:
     Attributes:
         name: of the number, or of the class.
         first, second: its values; None where there is nothing to find.
-        low, high: the interval that holds second − first with 95 % confidence; None where it
-            cannot be told: there is nothing to find, or only one image has such objects.
-        probability: the share of the resamples in which the second is better, those in which both
-            are equal counted half; None likewise.
+        low, high: the interval that holds second − first with 95 % confidence, the middle of the
+            resamples put at the difference itself; None where it cannot be told: there is nothing
+            to find, or only one image has such objects.
+        probability: the share of the resamples, moved likewise, in which the second is better,
+            those in which both are equal counted half; None likewise.
         num_images: that have such objects.
         num_objects: of this kind, crowd regions not counted.
     """
@@ -51,22 +50,31 @@ class Difference:
         return self.second - self.first
 
     @property
+    def has_few_images(self) -> bool:
+        """Whether so few images have such objects that the interval is too narrow."""
+        return self.num_images < FEW_IMAGES
+
+    @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves 0 out: one of the two is better."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        """Whether the interval leaves 0 out, and can be relied on: one of the two is better."""
+        if self.low is None or self.high is None or self.has_few_images:
+            return False
+        return self.low > 0 or self.high < 0
 
     @property
     def images_needed(self) -> int | None:
         """How many such images would show a difference of this size, if it is real.
 
-        The interval's width falls with the square root of the number of images. None where the
-        difference is shown already, where it is 0, or where the interval cannot be told.
+        The interval's width falls with the square root of the number of images, and with fewer than
+        `FEW_IMAGES` it shows nothing. None where the difference is shown already, where it is 0, or
+        where the interval cannot be told.
         """
         change = self.change
         if not change or self.low is None or self.high is None or self.is_shown:
             return None
         towards_zero = change - self.low if change > 0 else self.high - change
-        return math.ceil(self.num_images * (towards_zero / abs(change)) ** 2) + 1
+        needed = math.ceil(self.num_images * (towards_zero / abs(change)) ** 2) + 1
+        return max(needed, FEW_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +112,9 @@ class Pair:
             )
         span = f"{CONFIDENCE * 100:.0f} % interval {signed(ap.low)} to {signed(ap.high)}"
         caution = (
-            f" Fewer than {FEW_IMAGES} images give too narrow an interval: do not rely on it."
-            if self.num_images < FEW_IMAGES
+            f" Fewer than {FEW_IMAGES} images with objects give too narrow an interval: do not "
+            "rely on it."
+            if ap.has_few_images
             else ""
         )
         if ap.is_shown:
@@ -149,8 +158,6 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
     """
     problem, ours, theirs = first.problem, resampled[first.letter], resampled[second.letter]
     is_object = ~problem.truth_is_crowd
-    num_objects = int(is_object.sum())
-    with_objects = len(np.unique(problem.truth_images[is_object]))
     ours_now, theirs_now = first.metrics.numbers(), second.metrics.numbers()
     numbers = tuple(
         _difference(
@@ -158,8 +165,7 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
             _if_known(ours_now[name]),
             _if_known(theirs_now[name]),
             theirs.numbers[name] - ours.numbers[name],
-            with_objects,
-            num_objects,
+            *_images_and_objects(problem, is_object & _is_of_size(problem, name)),
         )
         for name in ours_now
     )
@@ -169,11 +175,20 @@ def compare_pair(first: Side, second: Side, resampled: Mapping[str, Resampled]) 
         samples = np.zeros(0)
         if number in ours.class_ap:
             samples = theirs.class_ap[number] - ours.class_ap[number]
-        images = np.unique(problem.truth_images[is_object & (problem.truth_categories == number)])
-        classes.append(
-            _difference(one.name, one.AP, other.AP, samples, len(images), one.num_ground_truth)
-        )
+        counts = _images_and_objects(problem, is_object & (problem.truth_categories == number))
+        classes.append(_difference(one.name, one.AP, other.AP, samples, *counts))
     return Pair(first.letter, second.letter, problem.num_images, numbers, tuple(classes))
+
+
+def _images_and_objects(problem: ScoringProblem, which: BoolArray) -> tuple[int, int]:
+    return len(np.unique(problem.truth_images[which])), int(which.sum())
+
+
+def _is_of_size(problem: ScoringProblem, name: str) -> BoolArray:
+    """``(G,)`` whether a number is about an annotation: APs and ARs are of small ones, …."""
+    low, high = AREA_RANGES["sml".find(name[-1]) + 1]
+    is_of: BoolArray = (problem.truth_areas >= low) & (problem.truth_areas <= high)
+    return is_of
 
 
 def _if_known(value: float) -> float | None:
@@ -193,9 +208,27 @@ def _difference(
     num_images: int,
     num_objects: int,
 ) -> Difference:
-    samples = samples[np.isfinite(samples)]
     low = high = probability = None
-    if first is not None and second is not None and len(samples) and num_images > 1:
-        low, high = interval(samples, CONFIDENCE)
-        probability = float(np.mean(samples > 0) + np.mean(samples == 0) / 2)
+    if first is not None and second is not None and num_images > 1:
+        change = second - first
+        found = centred_interval(change, samples)
+        if found is not None:
+            samples = samples[np.isfinite(samples)]
+            shift = change - float(np.median(samples))
+            low, high = _kept_at_zero(found, shift)
+            moved = np.where(samples == 0, 0.0, samples + shift)
+            probability = float(np.mean(moved > 0) + np.mean(samples == 0) / 2)
     return Difference(name, first, second, low, high, probability, num_images, num_objects)
+
+
+def _kept_at_zero(found: Interval, shift: float) -> Interval:
+    """Within what a difference can be; an end at 0 is not moved away from it.
+
+    It is there because both sides are equal in so many resamples, which shows no difference.
+    """
+    low, high = max(-1.0, found[0]), min(1.0, found[1])
+    if found[0] == shift:
+        low = min(low, 0.0)
+    if found[1] == shift:
+        high = max(high, 0.0)
+    return low, high

@@ -21,6 +21,7 @@ from retina.evaluation.comparison.differences import Difference, signed
 from retina.evaluation.comparison.objects import ChangedImage, Counts
 from retina.evaluation.comparison.summary import (
     agreement_lines,
+    few_images_lines,
     heading,
     percent,
     point,
@@ -128,6 +129,7 @@ def html_page(comparison: Comparison, dataset: DetectionDataset) -> str:
         confidence=f"{CONFIDENCE * 100:.0f} %",
         drawn=drawn,
         agreement_lines=agreement_lines,
+        few_images_lines=few_images_lines,
         point=point,
         interval_bar=interval_bar,
         extent=_extent,

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 
-from retina.datasets import DetectionDataset, FolderDataset
-from retina.datasets.coco_results import read_results
-from retina.datasets.subset import SubsetDataset
+from retina.datasets import DetectionDataset
 from retina.errors import UserError
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import COCO_MAX_DETECTIONS, ScoringProblem
-from retina.evaluation.folder import (
-    DETECTIONS,
-    EVALUATION,
-    GROUND_TRUTH,
-    METRICS,
-    EvaluationFolder,
-    TruthRecord,
-    read_evaluation,
-    truth_sha256,
-)
+from retina.evaluation.folder import GROUND_TRUTH, METRICS, TruthRecord, truth_sha256
 from retina.evaluation.metrics import DetectionMetrics
-from retina.evaluation.scored_images import taken_detections
-from retina.structures import Categories, GroundTruth
+from retina.evaluation.results_source import ResultsSource, find_results, read_found
+from retina.structures import GroundTruth
 from retina.wording import counted
 
 _FIX = "say where it is with --annotations FILE or --data SOURCE"
@@ -33,25 +22,14 @@ _RECORDED_AP_DIGITS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class SideSource:
+class SideSource(ResultsSource):
     """Where the detections of one side are.
 
     Attributes:
         letter: what it is called: A, B, …
-        given: the path that was named.
-        results: the results file.
-        folder: the evaluation that it belongs to; None for a results file alone.
     """
 
     letter: str
-    given: Path
-    results: Path
-    folder: EvaluationFolder | None
-
-    @property
-    def truth(self) -> TruthRecord | None:
-        """What it says that it was scored against."""
-        return None if self.folder is None else self.folder.truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +68,8 @@ def find_sides(paths: Sequence[Path]) -> tuple[SideSource, ...]:
 
 
 def _find_side(letter: str, path: Path) -> SideSource:
-    if path.is_dir():
-        for folder in (path, path / EVALUATION):
-            if (folder / METRICS).is_file():
-                evaluation = read_evaluation(folder)
-                return SideSource(letter, path, evaluation.detections, evaluation)
-            if (folder / DETECTIONS).is_file():
-                return SideSource(letter, path, folder / DETECTIONS, None)
-        raise UserError(
-            f"{path}: has no {METRICS} and no {EVALUATION}/{METRICS}; write them with "
-            "retina evaluate DETECTOR --output FOLDER, and name that folder"
-        )
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such folder or file; name an evaluation, a run or a results file"
-        )
-    if path.suffix != ".json":
-        raise UserError(
-            f"{path}: is no results file; a detector is evaluated first: retina evaluate {path} "
-            "--output FOLDER, and FOLDER is named here"
-        )
-    if path.name == DETECTIONS and (path.with_name(GROUND_TRUTH)).is_file():
-        return SideSource(letter, path, path, read_evaluation(path.parent))
-    return SideSource(letter, path, path, None)
+    found = find_results(path)
+    return SideSource(found.given, found.results, found.folder, letter)
 
 
 def recorded_truth(sides: Sequence[SideSource]) -> TruthRecord | None:
@@ -153,7 +110,7 @@ def shared_truth(sides: Sequence[SideSource], given: DetectionDataset | None) ->
         if silent is not None:
             raise UserError(
                 f"{silent.given}: nothing there says what it was scored against (a results file, "
-                f"an evaluation on several annotation files, or one by a version of before); {_FIX}"
+                f"or an evaluation by a version of before); {_FIX}"
             )
         return _read_again(sides)
     if wanted is not None:
@@ -172,7 +129,7 @@ def _read_again(sides: Sequence[SideSource]) -> DetectionDataset:
     problems = []
     for side in sides:
         assert side.truth is not None
-        record = side.results.with_name(GROUND_TRUTH)
+        record = side.results[0].with_name(GROUND_TRUTH)
         try:
             dataset = side.truth.build()
         except UserError as error:
@@ -186,6 +143,17 @@ def _read_again(sides: Sequence[SideSource]) -> DetectionDataset:
             "or name the old files with --annotations FILE or --data SOURCE"
         )
     raise UserError(problems[0])
+
+
+def truth_findings(truth: GroundTruth) -> tuple[str, ...]:
+    """What must be known of a truth where COCO's numbers are told, one sentence each."""
+    if truth.federation is None:
+        return ()
+    return (
+        "in these annotations not every class was looked for in every image (LVIS): COCO's numbers "
+        "take what nobody looked for as false, and are far lower than those of retina evaluate "
+        "--metrics lvis",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,37 +231,20 @@ def read_sides(
     return tuple(sides)
 
 
-def _in_words_of(source: SideSource, truth: GroundTruth) -> GroundTruth:
-    """The truth with the category ids of the data set that a side was scored on.
-
-    They are of one truth where their classes have the same names; another format numbers them
-    otherwise.
-    """
-    if source.truth is None:
-        return truth
-    own = {category.name: category.id for category in source.truth.categories}
-    if set(own) != set(truth.categories.names) or len(own) != len(truth.categories):
-        return truth
-    ids = tuple(own[name] for name in truth.categories.names)
-    if ids == truth.categories.dataset_ids:
-        return truth
-    return replace(truth, categories=Categories(truth.categories.names, ids))
-
-
 def _read_side(source: SideSource, dataset: DetectionDataset, max_detections: int) -> Side:
-    truth = dataset.ground_truth()
-    whole = dataset.whole if isinstance(dataset, SubsetDataset) else dataset
-    table = whole.table if isinstance(whole, FolderDataset) else None
-    found = read_results(source.results, _in_words_of(source, whole.ground_truth()), table)
-    found = taken_detections(found, truth)
-    scoring = CocoMetrics(truth, max_detections=max_detections)
+    found = read_found(source, dataset)
+    scoring = CocoMetrics(dataset.ground_truth(), max_detections=max_detections)
     scoring.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
     metrics = scoring.compute()
     findings = [f"{source.letter}: {finding}" for finding in found.findings]
     if source.folder and abs(source.folder.ap - metrics.AP) > _RECORDED_AP_DIGITS:
         findings.append(
             f"{source.letter}: {source.folder.path / METRICS} says AP {source.folder.ap:.4f}, but "
-            f"its {DETECTIONS} gives {metrics.AP:.4f}, which is taken: they are not of one "
+            f"its {_names(source)} gives {metrics.AP:.4f}, which is taken: they are not of one "
             "evaluation"
         )
     return Side(source.letter, str(source.given), scoring.problem(), metrics, tuple(findings))
+
+
+def _names(source: ResultsSource) -> str:
+    return " and ".join(path.name for path in source.results)

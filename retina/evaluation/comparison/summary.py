@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from retina.evaluation.bootstrap import FEW_IMAGES
 from retina.evaluation.comparison.agreement import Agreement, Shift
 from retina.evaluation.comparison.comparison import Comparison, PairComparison
 from retina.evaluation.comparison.differences import Difference, signed
@@ -28,7 +29,8 @@ def heading(comparison: Comparison) -> list[str]:
     )
     images = counted(comparison.num_images, "image")
     objects = counted(comparison.num_objects, "object")
-    findings = (f"  {finding}" for side in comparison.sides for finding in side.findings)
+    told = (comparison.findings, *(side.findings for side in comparison.sides))
+    findings = (f"  {finding}" for own in told for finding in own)
     return [*sides, f"scored on {comparison.truth}: {images}, {objects}", *findings]
 
 
@@ -90,8 +92,9 @@ def _differences(
                 "second": one.second,
                 "change": one.change,
                 "interval": span(one),
-                "probability": one.probability,
+                "probability": None if one.has_few_images else one.probability,
                 "is_shown": one.is_shown,
+                "has_few_images": one.has_few_images,
             }
             for one in rows
         ),
@@ -102,7 +105,7 @@ def _differences(
 
 def _shown_style(row: Any) -> str:
     if not row["is_shown"]:
-        return ""
+        return "dim" if row["has_few_images"] else ""
     return "green" if row["change"] > 0 else "red"
 
 
@@ -183,9 +186,32 @@ def _image_row(comparison: Comparison, image: ChangedImage, kind: str) -> dict[s
     }
 
 
+def few_images_lines(compared: PairComparison) -> list[str]:
+    """Which rows cannot show a difference, and why: a sentence, or none."""
+    pair = compared.pair
+    kinds = (
+        (few_images(pair.numbers), len(pair.numbers), "number"),
+        (few_images(pair.classes) if len(pair.classes) > 1 else 0, len(pair.classes), "class"),
+    )
+    told = [f"{few} of {counted(every, what)}" for few, every, what in kinds if few]
+    if not told:
+        return []
+    return [
+        f"Grey, and without a share of the resamples: {' and '.join(told)} with objects in fewer "
+        f"than {FEW_IMAGES} images, which are too few to show a difference."
+    ]
+
+
+def few_images(rows: Sequence[Difference]) -> int:
+    """How many have objects, but in too few images."""
+    return sum(one.has_few_images and one.num_objects > 0 for one in rows)
+
+
 def agreement_lines(compared: PairComparison) -> list[str]:
     """How far both say the same, in sentences."""
     first, second, told = compared.pair.first, compared.pair.second, compared.agreement
+    if not told.total_first or not told.total_second:
+        return [_missing_detections(first, second, told)]
     above = f"from score {told.score:.3f} on"
     if not told.num_first and not told.num_second:
         return [f"Neither has a detection {above}."]
@@ -202,6 +228,17 @@ def agreement_lines(compared: PairComparison) -> list[str]:
             f"any score, the score shifts by {_shift(objects, signed)}."
         )
     return lines
+
+
+def _missing_detections(first: str, second: str, told: Agreement) -> str:
+    if not told.total_first and not told.total_second:
+        return "Neither has a detection."
+    none, some, number = (
+        (second, first, told.total_first)
+        if told.total_first
+        else (first, second, told.total_second)
+    )
+    return f"{none} has no detection, {some} has {number}."
 
 
 def _same_or_not(first: str, second: str, told: Agreement, above: str) -> str:

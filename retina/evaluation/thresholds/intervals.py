@@ -1,5 +1,9 @@
 """How sure thresholds are, and what they reach: resamples of the images.
 
+Where few images have an object, their resamples are alike: of two objects that are found both, each
+resample says that all are. There, and where no two resamples differ, the interval holds that of a
+share of as many independent draws, too.
+
 Letters: N detections, I images, C candidates, S resamples.
 """
 
@@ -9,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.bootstrap import draw_multiplicities, interval
+from retina.evaluation.bootstrap import FEW_IMAGES, draw_multiplicities, interval
 from retina.evaluation.resampled_metrics import CONFIDENCE, Interval
 from retina.evaluation.thresholds.candidates import find_candidates
 from retina.evaluation.thresholds.choice import Thresholds
 from retina.evaluation.thresholds.outcomes import Outcomes, SplitOutcomes
 from retina.evaluation.thresholds.rules import Rule
+from retina.evaluation.thresholds.sufficiency import count_interval, wilson_interval
 from retina.structures import FloatArray, IntArray
 
 _BLOCK_ELEMENTS = 1 << 20
@@ -23,11 +28,11 @@ _BLOCK_ELEMENTS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PointIntervals:
-    """Of one threshold; None where no resample tells one.
+    """Of one threshold; None where nothing tells one.
 
     Attributes:
         threshold: those that would have been chosen on the resamples; None for one that was not
-            chosen by what it counts itself.
+            chosen by what it counts itself, and where few images tell but one.
         precision: what the threshold that was chosen reaches on the resamples.
         recall: likewise.
         f1: likewise.
@@ -123,12 +128,20 @@ def _intervals(
     tallies: IntArray, multiplicities: IntArray, thresholds: FloatArray | None
 ) -> PointIntervals:
     true, false, objects = tallies @ multiplicities.T  # (S,) each
+    is_few = bool(np.count_nonzero(tallies[2]) < FEW_IMAGES)
+    found, wrong, every = tallies.sum(axis=1).tolist()
+    # F1 is no share, but 2 s / (1 + s) of the share s of what is shown or missed that is right.
+    right = _share(found, wrong + every)
     return PointIntervals(
-        threshold=None if thresholds is None else _interval(thresholds),
-        precision=_interval(_ratios(true, true + false)),
-        recall=_interval(_ratios(true, objects)),
-        f1=_interval(_ratios(2 * true, true + false + objects)),
-        false_alarms_per_image=_interval(false / tallies.shape[1]),
+        threshold=None if thresholds is None else _chosen(thresholds, is_few),
+        precision=_wide(_ratios(true, true + false), is_few, _share(found, found + wrong)),
+        recall=_wide(_ratios(true, objects), is_few, _share(found, every)),
+        f1=_wide(_ratios(2 * true, true + false + objects), is_few, _f1_of(right)),
+        false_alarms_per_image=_wide(
+            false / tallies.shape[1],
+            bool(np.count_nonzero(tallies[1]) < FEW_IMAGES),
+            _rate(wrong, tallies),
+        ),
     )
 
 
@@ -137,5 +150,34 @@ def _ratios(part: IntArray, whole: IntArray) -> FloatArray:
     return np.asarray(part[whole > 0] / whole[whole > 0])
 
 
-def _interval(samples: FloatArray) -> Interval | None:
-    return interval(samples, CONFIDENCE) if len(samples) else None
+def _share(part: int, whole: int) -> Interval | None:
+    return wilson_interval(part / whole, whole) if whole else None
+
+
+def _f1_of(share: Interval | None) -> Interval | None:
+    if share is None:
+        return None
+    low, high = share
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def _rate(count: int, tallies: IntArray) -> Interval:
+    low, high = count_interval(count)
+    return low / tallies.shape[1], high / tallies.shape[1]
+
+
+def _wide(samples: FloatArray, is_few: bool, independent: Interval | None) -> Interval | None:
+    """The interval of the resamples, with that of independent draws where they tell too little."""
+    if not len(samples) or independent is None:
+        return None
+    low, high = interval(samples, CONFIDENCE)
+    if low < high and not is_few:
+        return low, high
+    return min(low, independent[0]), max(high, independent[1])
+
+
+def _chosen(thresholds: FloatArray, is_few: bool) -> Interval | None:
+    if not len(thresholds):
+        return None
+    low, high = interval(thresholds, CONFIDENCE)
+    return None if low == high and is_few else (low, high)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from retina.evaluation.bootstrap import FEW_IMAGES
 from retina.evaluation.resampled_metrics import CONFIDENCE
 from retina.evaluation.thresholds.choice import (
     ChosenPoint,
@@ -60,7 +61,8 @@ class ThresholdStudy:
             for note in (
                 *self._demands_not_met(),
                 f"behind a number: its {CONFIDENCE:.0%} interval, by "
-                f"{self.intervals.num_resamples} resamples of the images",
+                f"{self.intervals.num_resamples} resamples of the images; with objects in fewer "
+                f"than {FEW_IMAGES} images at least that of as many independent draws (Wilson)",
                 self._on_common("no objects", "no object here"),
                 self._on_common("nothing found", "objects here, but none that was found"),
                 self._all_together(),
@@ -131,7 +133,7 @@ class ThresholdStudy:
         if not few:
             return None
         what = " and ".join(self.chosen.rule.measures)
-        told = [f"{name} (at least {needed})" for name, needed in few]
+        told = [f"{name} ({needed})" for name, needed in few]
         return (
             f"too few objects to know {what} to ±{HALF_WIDTH:g}, and how many are needed: "
             f"{_some(told)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ def threshold_table(study: ThresholdStudy) -> Table:
         columns=(
             Column("class", "name"),
             _number("objects", "objects"),
-            _number("score", "threshold", _with_interval(2)),
+            _number("score", "threshold", _score_with_interval),
             _number("precision", "precision", _with_interval(2)),
             _number("recall", "recall", _with_interval(2)),
             _number(chosen.rule.figure_name, "figure", _shown(3)),
@@ -79,7 +80,7 @@ def check_table(study: ThresholdStudy, check: HalvesCheck) -> Table:
     return Table(
         title=f"chosen on {counted(promised.total.num_images, 'image')}, seen on the other "
         f"{check.total.num_images} (seed {check.seed})",
-        columns=(Column("class", "name"), _number("score", "threshold", _shown(2)), *columns),
+        columns=(Column("class", "name"), _number("score", "threshold", _score), *columns),
         rows=rows,
         look="lines",
         section="kind",
@@ -174,6 +175,31 @@ def _reached(study: ThresholdStudy, point: OperatingPoint) -> dict[str, float | 
 
 def _shown(digits: int) -> Callable[[float | None], str]:
     return lambda value: "–" if value is None else f"{value:.{digits}f}"
+
+
+_MOST_DECIMALS = 4
+"""Of the ends of an interval of scores, which are not known better."""
+
+
+def _decimals(score: float) -> int:
+    """As many as the threshold has, two at least."""
+    exponent = Decimal(f"{score:g}").as_tuple().exponent
+    return max(2, -exponent) if isinstance(exponent, int) else 2
+
+
+def _score(score: float | None) -> str:
+    if score is None:
+        return "–"
+    digits = _decimals(score)
+    return f"{score:.{digits}f}" if digits <= 6 else f"{score:g}"
+
+
+def _score_with_interval(pair: tuple[float | None, Interval | None]) -> str:
+    score, own = pair
+    if score is None or own is None:
+        return _score(score)
+    digits = min(_decimals(score), _MOST_DECIMALS)
+    return f"{_score(score)} {own[0]:.{digits}f}–{own[1]:.{digits}f}"
 
 
 def _with_interval(digits: int) -> Callable[[tuple[float | None, Interval | None]], str]:

@@ -7,10 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from retina.evaluation.comparison import differences
 from retina.evaluation.comparison.differences import Difference, Pair
-from retina.evaluation.comparison.summary import agreement_lines, heading, tables
+from retina.evaluation.comparison.summary import (
+    agreement_lines,
+    few_images_lines,
+    heading,
+    tables,
+)
 
 Make = Callable[..., Path]
 ALL = range(1, 31)
@@ -128,6 +135,112 @@ def test_few_images_are_told(
     )
 
 
+def test_a_class_in_few_images_shows_nothing(
+    write_truth: Make, write_results: Make, compared: Callable[..., Any]
+) -> None:
+    """Birds are in three images, and B alone finds them: whoever draws again finds them, too."""
+
+    def with_birds(tree: dict[str, Any]) -> None:
+        tree["annotations"] += [
+            {"id": 900 + image, "image_id": image, "category_id": 3, "bbox": [0, 0, 50, 50],
+             "area": 2500, "iscrowd": 0}
+            for image in (1, 2, 3)
+        ]  # fmt: skip
+
+    a = write_results("a.json", cats=range(1, 16), dogs=ALL)
+    b = write_results("b.json", cats=ALL, dogs=ALL)
+    rows = json.loads(b.read_text())
+    rows += [
+        {"image_id": image, "category_id": 3, "bbox": [0, 0, 50, 50], "score": 0.9}
+        for image in (1, 2, 3)
+    ]
+    b.write_text(json.dumps(rows))
+    comparison = compared(a, b, truth=write_truth(change=with_birds))
+    (one,) = comparison.pairs
+    cat, _, bird = one.pair.classes
+    assert (bird.change, bird.low) == pytest.approx((1.0, 1.0))
+    assert bird.num_images == 3
+    assert (bird.has_few_images, bird.is_shown) == (True, False)
+    assert bird.images_needed == 20
+    assert (cat.has_few_images, cat.is_shown) == (False, True)
+    by_name = {number.name: number for number in one.pair.numbers}
+    assert by_name["APm"].num_images == 3  # birds alone are of that size
+    assert (by_name["APm"].change, by_name["APm"].is_shown) == (1.0, False)
+    assert (by_name["APs"].num_objects, by_name["APs"].is_shown) == (30, True)
+    _, classes, *_ = tables(comparison, one)
+    row = next(row for row in classes.rows if row["name"] == bird.name)
+    assert row["probability"] is None
+    assert classes.row_style is not None
+    assert classes.row_style(row) == "dim"
+    assert few_images_lines(one) == [
+        "Grey, and without a share of the resamples: 2 of 12 numbers and 1 of 3 classes with "
+        "objects in fewer than 20 images, which are too few to show a difference."
+    ]
+    told = comparison.to_json()["pairs"][0]["classes"][2]
+    assert (told["has_few_images"], told["is_shown"]) == (True, False)
+
+
+def test_a_number_has_one_interval_in_the_report_and_here(
+    write_truth: Make, write_results: Make, compared: Callable[..., Any]
+) -> None:
+    """Against a side that finds nothing, the difference is the number itself."""
+    from retina.evaluation.bootstrap import draw_multiplicities
+    from retina.evaluation.engines import COCO_IOUS
+    from retina.evaluation.pairs import overlapping_pairs
+    from retina.evaluation.resampled_metrics import metric_intervals, resampled_metrics
+
+    nothing = write_results("a.json")
+    some = write_results("b.json", cats=range(1, 25), dogs=range(1, 4), false=range(1, 12))
+    comparison = compared(nothing, some, truth=write_truth())
+    (one,), side = comparison.pairs, comparison.side("B")
+    pairs = overlapping_pairs(side.problem, at_least=COCO_IOUS[0])
+    drawn = draw_multiplicities(30, 200, seed=0)
+    values = side.metrics.numbers()
+    expected = metric_intervals(values, resampled_metrics(side.problem, pairs, drawn))
+    for number in one.pair.numbers:
+        if number.change is not None:
+            assert (number.low, number.high) == pytest.approx(expected[number.name])
+    ap = one.pair.ap
+    assert ap.low is not None
+    assert ap.high is not None
+    assert ap.change is not None
+    assert 0.5 < (ap.change - ap.low) / (ap.high - ap.change) < 2
+
+
+def test_the_middle_of_the_resamples_is_put_at_the_difference() -> None:
+    samples = np.linspace(-0.2, 0.2, 401) - 0.1
+    one = differences._difference("AP", 0.5, 0.4, samples + 0.03, 50, 90)
+    assert (one.low, one.high) == (pytest.approx(-0.29), pytest.approx(0.09))
+    assert one.probability == pytest.approx(100 / 401, abs=0.003)
+    # Most resamples are equal, since one image alone differs: that is not moved away from 0.
+    lone = np.repeat([0.0, 0.02, 0.04], [150, 150, 100])
+    rare = differences._difference("AP", 0.5, 0.525, lone, 50, 90)
+    assert (rare.low, rare.high) == (0.0, pytest.approx(0.045))
+    assert not rare.is_shown
+    # Where most resamples tell nothing, there is no interval.
+    lone[:200] = np.nan
+    assert differences._difference("AP", 0.5, 0.525, lone, 50, 90).low is None
+
+
+def test_annotations_of_which_not_all_was_looked_for_are_told(
+    write_truth: Make, write_results: Make, compared: Callable[..., Any]
+) -> None:
+    def as_lvis(tree: dict[str, Any]) -> None:
+        tree["annotations"] = [one for one in tree["annotations"] if not one["iscrowd"]]
+        for image in tree["images"]:
+            image |= {"neg_category_ids": [3], "not_exhaustive_category_ids": []}
+        for category in tree["categories"]:
+            category["frequency"] = "f"
+
+    a = write_results("a.json", cats=ALL)
+    told = compared(a, a, truth=write_truth(change=as_lvis))
+    (finding,) = told.findings
+    assert "not every class was looked for in every image (LVIS)" in finding
+    assert f"  {finding}" in heading(told)
+    assert told.to_json()["ground_truth"]["findings"] == [finding]
+    assert compared(a, a, truth=write_truth()).findings == ()
+
+
 def test_detections_and_objects_may_be_missing(
     write_truth: Make, write_results: Make, compared: Callable[..., Any]
 ) -> None:
@@ -137,7 +250,10 @@ def test_detections_and_objects_may_be_missing(
     assert one.best_f1.total.only_second == 30
     assert one.best_f1.first_score == 1.0
     both = compared(nothing, write_results("c.json"), truth=write_truth())
-    assert agreement_lines(both.pairs[0]) == ["Neither has a detection from score 1.000 on."]
+    assert agreement_lines(both.pairs[0]) == ["Neither has a detection."]
+    assert agreement_lines(one) == ["A has no detection, B has 30."]
+    (back,) = compared(some, nothing, truth=write_truth()).pairs
+    assert agreement_lines(back) == ["B has no detection, A has 30."]
 
     def without_objects(tree: dict[str, Any]) -> None:
         tree["annotations"] = []

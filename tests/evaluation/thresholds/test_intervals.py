@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from retina.evaluation.bootstrap import draw_multiplicities, interval
 from retina.evaluation.thresholds import (
@@ -40,7 +41,7 @@ def test_intervals_are_those_of_choosing_on_every_resample(
     rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "_BLOCK_ELEMENTS", 100)  # a few resamples at a time
-    rows, objects = random_rows(3)
+    rows, objects = random_rows(3, num_images=24)
     outcomes = split(cell=(rows, objects))
     chosen = choose_thresholds(outcomes, rule, per_class=True)
     found = bootstrap_thresholds(outcomes, chosen, num_resamples=50, seed=7)
@@ -51,7 +52,7 @@ def test_intervals_are_those_of_choosing_on_every_resample(
         for row, last in enumerate(candidates.last.tolist())
     }
     values: dict[str, list[float]] = {name: [] for name in ("threshold", "precision", "recall")}
-    for times in draw_multiplicities(12, 50, seed=7):
+    for times in draw_multiplicities(24, 50, seed=7):
         sample, their_objects = drawn(rows, objects, times)
         again = split(cell=(sample, their_objects))
         ours = choose_thresholds(again, rule, per_class=True)
@@ -70,18 +71,47 @@ def test_intervals_are_those_of_choosing_on_every_resample(
     assert found.total.precision == own.precision
 
 
-def test_images_that_are_all_alike_leave_no_doubt() -> None:
+def wilson(hits: int, draws: int) -> tuple[float, float]:
+    peer = binomtest(hits, draws).proportion_ci(0.95, method="wilson")
+    return pytest.approx((peer.low, peer.high), abs=1e-6)
+
+
+def test_images_that_are_all_alike_are_no_certainty() -> None:
+    """No two resamples differ, but six images do not tell that each further one is like them."""
     rows = [row for image in range(6) for row in ((0.9, True, image), (0.2, False, image))]
     outcomes = split(cell=(rows, [1] * 6), absent=([(0.9, False, 0)], [0] * 6))
     chosen = choose_thresholds(outcomes, BestF(), per_class=True)
     found = bootstrap_thresholds(outcomes, chosen, num_resamples=40, seed=0)
     cell, absent = found.classes
-    assert cell.threshold == (0.9, 0.9)
-    assert cell.precision == cell.recall == cell.f1 == (1, 1)
-    assert cell.false_alarms_per_image == (0, 0)
+    assert cell.threshold is None
+    assert cell.precision == cell.recall == wilson(6, 6)
+    assert cell.f1 == pytest.approx((2 * 0.609666 / 1.609666, 1.0), abs=1e-6)
+    low, high = cell.false_alarms_per_image
+    assert (low, high) == (0, pytest.approx(1.959964**2 / 6))  # the score test of a count of none
     assert absent.threshold is None  # it is the common one
     assert absent.recall is None
-    assert absent.precision == (0, 0)  # of the resamples that show it
+    assert absent.precision == wilson(0, 1)
+
+
+def test_many_images_that_are_all_alike() -> None:
+    """The shares are of as many draws; the score would be chosen again."""
+    rows = [(0.9, True, image) for image in range(100)]
+    outcomes = split(cell=(rows, [1] * 100))
+    chosen = choose_thresholds(outcomes, BestF(), per_class=True)
+    (cell,) = bootstrap_thresholds(outcomes, chosen, num_resamples=40, seed=0).classes
+    assert cell.threshold == (0.9, 0.9)
+    assert cell.precision == cell.recall == wilson(100, 100)
+
+
+def test_a_class_with_two_objects_among_many_images() -> None:
+    rows = [(0.9, True, image) for image in range(100)]
+    outcomes = split(cell=(rows, [1] * 100), rare=([(0.8, True, 3), (0.7, True, 5)], [0] * 100))
+    objects = outcomes.classes[1].objects
+    objects[[3, 5]] = 1
+    outcomes.all_classes.objects[[3, 5]] += 1
+    chosen = choose_thresholds(outcomes, BestF(), per_class=True)
+    rare = bootstrap_thresholds(outcomes, chosen, num_resamples=200, seed=0).classes[1]
+    assert rare.precision == rare.recall == wilson(2, 2)
 
 
 def test_fewer_images_are_less_sure() -> None:

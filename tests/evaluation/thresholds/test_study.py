@@ -63,6 +63,20 @@ def test_tables_fit_eighty_columns_with_names_of_any_script(rule: Rule, figure: 
     assert "one for all" in text
 
 
+def test_a_score_has_the_digits_that_it_was_kept_with() -> None:
+    """Two of them would be 0.00 for the scores of a network that is unsure of everything."""
+    scores = ((0.0049, True, 0), (0.0048, False, 0), (0.0046, True, 1), (0.0012, False, 1))
+    rows = [(score, right, image + n) for n in range(0, 24, 2) for score, right, image in scores]
+    rule = LeastPrecision(0.9)
+    outcomes = split(cell=(rows, [1] * 24))
+    made = study_thresholds(outcomes, rule, per_class=False, num_resamples=20, seed=0)
+    assert made.chosen.common.point.threshold == 0.0049
+    text = shown(made)
+    assert text.count(" 0.0049 ") == 3  # in both tables
+    assert "0.0049–0.0049" in text
+    assert " 0.00 " not in text
+
+
 def test_the_json_has_every_number() -> None:
     made = study(BestF(2))
     tree = json.loads(json.dumps(study_json(made, data="cells, test"), allow_nan=False))
@@ -89,7 +103,8 @@ def test_notes_name_classes_without_objects_and_sets_that_are_too_small() -> Non
     notes = "\n".join(study(BestF()).notes())
     assert "1 class has no object here and gets the common score" in notes
     assert "too few objects to know precision and recall to ±0.05" in notes
-    assert "cell (at least " in notes
+    assert "how many are needed: cell (364), [b]星 (411)" in notes
+    assert "with objects in fewer than 20 images at least that of as many independent" in notes
     many = "\n".join(study(BestF(), num_absent=20).notes())
     assert "20 classes have no object here and get the common score" in many
     assert "缺席 7 and 12 more" in many
