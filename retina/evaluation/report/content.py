@@ -228,7 +228,13 @@ def build_report(
         breakdown=breakdown,
         recall=recall_report(split),
         gallery=make_gallery(
-            split, truth, file_names or {}, errors=errors, claims=claims[0], score=score
+            split,
+            truth,
+            file_names or {},
+            errors=errors,
+            claims=claims,
+            confusions=[at.confusion for at in at_iou.values()],
+            score=score,
         ),
         label_errors=summary,
         overlap=overlap,

@@ -133,9 +133,10 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
         ],
         "confusions": [
             {
+                "iou": f"{cell.iou:.2f}",
                 "truth": cell.truth,
                 "detected": cell.detected,
-                "items": [_item(one) for one in cell.items],
+                "items": [{**_item(one.item), "stops": list(one.stops)} for one in cell.items],
             }
             for cell in gallery.confusions
         ],

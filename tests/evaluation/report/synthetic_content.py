@@ -418,9 +418,13 @@ def _gallery(
         ],
         "confusions": [
             {
+                "iou": "0.50",
                 "truth": cell["truth"],
                 "detected": cell["detected"],
-                "items": [{"image": at, "detection": 0, "truth": 0} for at in places[:4]],
+                "items": [
+                    {"image": at, "detection": 0, "truth": 0, "stops": [0, 99 if at else 10]}
+                    for at in places[:4]
+                ],
             }
             for cell in confusions
         ],

@@ -14,9 +14,14 @@ from retina.datasets.coco_results import read_results
 from retina.datasets.formats.coco import read_coco_annotations
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES
+from retina.evaluation.report.cell_members import CellMembers
+from retina.evaluation.report.confusion import confusion_matrix, find_claims
 from retina.evaluation.report.content import Report, ReportSource, build_report
+from retina.evaluation.report.gallery import MOST_IMAGES
 from retina.evaluation.report.json_form import write_report_json
+from retina.evaluation.report.operating_points import count_at_stops
 from retina.evaluation.report.overlap import Overlap
+from retina.evaluation.report.scored_split import ScoredSplit
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 KEYS = {
@@ -92,6 +97,58 @@ def test_examples_point_at_what_they_say(oracle_report: Any) -> None:
             if item["detection"] is not None:
                 assert image["detections"][item["detection"]]["label"] == cell["detected"]
     assert len({image["id"] for image in images}) == len(images) <= 120
+
+
+def test_every_filled_cell_has_an_example(oracle_report: Any) -> None:
+    kept = {
+        (one["iou"], one["truth"], one["detected"]): [at_stops(item) for item in one["items"]]
+        for one in oracle_report["gallery"]["confusions"]
+    }
+    for iou in ("0.50", "0.75"):
+        for cell in oracle_report["confusion"][iou]["cells"]:
+            items = kept.pop((iou, cell["truth"], cell["detected"]))
+            counted = [sum(stops) for stops in zip(*items, strict=True)]
+            if len(items) < 6:  # all that the cell counts anywhere
+                assert counted == cell["counts"]
+            assert all(
+                (shown > 0) == (real > 0)
+                for shown, real in zip(counted, cell["counts"], strict=True)
+            )
+    assert kept == {}
+
+
+def at_stops(item: Any) -> list[int]:
+    """1 at each of the 101 stops where a cell counts an example, else 0."""
+    ends = iter(item["stops"])
+    runs = list(zip(ends, ends, strict=True))
+    return [int(any(first <= stop <= last for first, last in runs)) for stop in range(101)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_members_of_a_cell_are_what_it_counts(
+    seed: int, random_split: Callable[..., ScoredSplit]
+) -> None:
+    split = random_split(seed)
+    for matching in split.matchings:
+        claims = find_claims(split, matching)
+        members = CellMembers(split, matching, claims)
+        confusion = confusion_matrix(split, count_at_stops(split, matching), claims)
+        for cell in confusion.cells:
+            rows = members.of(cell.truth, cell.detected)
+            pairs = zip(rows.detections.tolist(), rows.annotations.tolist(), strict=True)
+            seen = [at_stops({"stops": members.stops(*pair)}) for pair in pairs]
+            assert tuple(map(sum, zip(*seen, strict=True))) == cell.counts
+            assert [sum(one) for one in seen] == sorted(map(sum, seen), reverse=True)
+
+
+def test_of_many_images_the_examples_keep_to_those_that_have_room(
+    random_metrics: Callable[..., CocoMetrics],
+) -> None:
+    read = as_json(report_of(random_metrics(0, num_classes=40, num_images=400, per_image=10)))
+
+    assert len(read["images"]) <= MOST_IMAGES == 180
+    cells = [cell for matrix in read["confusion"].values() for cell in matrix["cells"]]
+    assert len(read["gallery"]["confusions"]) > len(cells) / 2
 
 
 def iou(first: list[float], second: list[float]) -> float:
