@@ -1,4 +1,4 @@
-"""What each cell of the confusion matrix is made of: its detections and objects, and at which stops.
+"""What each cell of the confusion matrix counts: which detections and objects, and at which stops.
 
 The matrix counts; this names what it counts, so that every number of it can be looked at.
 
