@@ -99,6 +99,16 @@ def test_examples_point_at_what_they_say(oracle_report: Any) -> None:
     assert len({image["id"] for image in images}) == len(images) <= 120
 
 
+def test_no_stop_has_a_higher_f1_than_the_best(oracle_report: Any) -> None:
+    for label, category in enumerate(oracle_report["categories"]):
+        counts = [oracle_report["counts"]["0.50"][key][label] for key in ("tp", "fp", "fn")]
+        if category["num_objects"]:
+            best = max(2 * tp / (2 * tp + fp + fn) for tp, fp, fn in zip(*counts, strict=True))
+            assert best <= category["best_f1"] + 1e-12
+    person = oracle_report["categories"][0]
+    assert (person["name"], round(person["best_f1"], 3)) == ("person", 0.882)
+
+
 def test_every_filled_cell_has_an_example(oracle_report: Any) -> None:
     kept = {
         (one["iou"], one["truth"], one["detected"]): [at_stops(item) for item in one["items"]]
