@@ -58,6 +58,7 @@ def test_the_report_of_a_real_results_file(oracle_report: Any) -> None:
     assert oracle_report["head"]["num_crowd"] == 9
     for metric in oracle_report["metrics"].values():
         assert metric["low"] < metric["value"] < metric["high"]
+    assert oracle_report["calibration"]["temperature"] is None  # the best one would be endless
     points = oracle_report["operating_points"]
     counts = oracle_report["counts"]["0.50"]
     for at, point in enumerate(points):
@@ -278,6 +279,22 @@ def test_1203_classes_stay_compact(random_metrics: Callable[..., CocoMetrics]) -
     kept = read["curves"]["0.50"]["precision_at_recall"]["categories"]
     assert len(kept["labels"]) == len(kept["precision"]) == 50
     assert len(read["confusion"]["0.50"]["cells"]) <= 50
+
+
+def test_the_cap_and_the_range_of_the_scores_are_told(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    found = [(1, 0, BOX, 40.0), (1, 0, BOX, -2.0), (1, 1, BOX, 0.5)]
+    metrics = metrics_by_hand([(1, 0, BOX)], found)
+    metrics.max_detections = 1
+
+    head = as_json(report_of(metrics))["head"]
+
+    assert (head["max_detections"], head["num_beyond_cap"]) == (1, 1)
+    assert head["score_range"] == [-2.0, 40.0]
+    none = as_json(report_of(metrics_by_hand([(1, 0, BOX)], [])))["head"]
+    assert (none["max_detections"], none["num_beyond_cap"]) == (100, 0)
+    assert none["score_range"] is None
 
 
 def test_names_and_score_are_taken_as_given(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
