@@ -13,6 +13,7 @@ import typer
 
 from retina.cli.options import chosen_precision, scored_data
 from retina.cli.output import describe_report, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,12 +77,16 @@ def scored_results(
 ) -> Scored:
     """The detections of results files, and the annotations to score them against."""
     from retina.datasets.formats import config_of
+    from retina.errors import UserError
     from retina.evaluation.folder import clear_evaluation, keep_results, record_truth
     from retina.evaluation.report.content import ReportSource
     from retina.evaluation.report.writing import images_at
     from retina.evaluation.scored_images import folder_of_each, read_scored
     from retina.experiment.reporting import Circumstances
 
+    for folder in images:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}: there is no such folder")
     scored, found = read_scored(annotations, detections, images)
     num_images = len(set(found.image_ids.tolist()))
     print_lines(
@@ -93,6 +98,8 @@ def scored_results(
         scored = scored.listed_in(image_list)
     print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
     folders = folder_of_each(annotations, images)
+    paths = scored.paths_in(folders)
+    print_lines(console, *_images_not_found(paths, images))
     if output is not None:
         clear_evaluation(output, keep=detections)
     if output is not None and len(annotations) == 1:
@@ -106,8 +113,17 @@ def scored_results(
     source = ReportSource(
         dataset=_joined(annotations), detections=_joined(detections), command=_command_line()
     )
-    about = Circumstances(source, images_at(scored.paths_in(folders)))
+    about = Circumstances(source, images_at(paths))
     return Scored(scored, found, about)
+
+
+def _images_not_found(paths: Mapping[int, Path], images: Sequence[Path]) -> list[str]:
+    """A line where the named folders do not hold all images, which the report then draws blank."""
+    num_found = sum(path.is_file() for path in paths.values())
+    if num_found == len(paths):
+        return []
+    found = f"{num_found} of {counted(len(paths), 'image')} found in {_joined(images)}"
+    return [f"  {found}: the report shows boxes on a blank canvas for the others"]
 
 
 def _command_line() -> str:
