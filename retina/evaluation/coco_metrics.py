@@ -162,7 +162,7 @@ class CocoMetrics:
                 category_metrics(
                     curves,
                     label,
-                    name=truth.categories.names[label],
+                    name=truth.categories.distinct_names[label],
                     dataset_id=truth.categories.dataset_ids[label],
                     num_ground_truth=counts[label],
                     best_f1=f1[label],

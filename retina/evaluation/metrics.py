@@ -73,7 +73,7 @@ class CategoryMetrics:
     """The twelve numbers of one category; None where it has no ground truth of that size.
 
     Attributes:
-        name: the category's name.
+        name: the category's name, as `Categories.distinct_names` has it.
         dataset_id: its original id.
         num_ground_truth: annotated objects, crowd regions not counted.
         best_f1: the highest F1 at IoU 0.5 over all score thresholds, of all detections: also of

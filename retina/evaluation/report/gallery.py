@@ -145,7 +145,7 @@ def make_gallery(
         confusions: the matrices that are shown, likewise.
         score: from which on a detection counts.
     """
-    names = truth.categories.names
+    names = truth.categories.distinct_names
     choices = [ExampleChoice(split, matching, names, score) for matching in split.matchings]
     choice = choices[0]
     shown_errors = errors[:_MOST_LABEL_ERRORS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from retina.evaluation.report.json_form import write_report_json
 from retina.evaluation.report.operating_points import count_at_stops
 from retina.evaluation.report.overlap import Overlap
 from retina.evaluation.report.scored_split import ScoredSplit
+from retina.structures import Categories
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 KEYS = {
@@ -279,6 +281,21 @@ def test_1203_classes_stay_compact(random_metrics: Callable[..., CocoMetrics]) -
     kept = read["curves"]["0.50"]["precision_at_recall"]["categories"]
     assert len(kept["labels"]) == len(kept["precision"]) == 50
     assert len(read["confusion"]["0.50"]["cells"]) <= 50
+
+
+def test_classes_of_one_name_are_told_apart_everywhere(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    far = (300.0, *BOX[1:])
+    metrics = metrics_by_hand([(1, 0, BOX), (1, 1, far)], [(1, 1, BOX, 0.9), (1, 0, far, 0.8)])
+    truth = metrics.ground_truth
+    metrics.ground_truth = replace(truth, categories=Categories(("same", "same"), (20, 10)))
+
+    read = as_json(report_of(metrics))
+
+    assert [one["name"] for one in read["categories"]] == ["same (id 20)", "same (id 10)"]
+    notes = {item["note"] for one in read["gallery"]["confusions"] for item in one["items"]}
+    assert "same (id 10) 0.90, annotated as same (id 20)" in notes
 
 
 def test_the_cap_and_the_range_of_the_scores_are_told(
