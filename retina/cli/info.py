@@ -62,7 +62,7 @@ def command(
     thresholds = config.thresholds
     if thresholds.per_class is not None or thresholds.origin is not None:
         console.print()
-        console.print(_threshold_table(config.categories.distinct_names, thresholds).to_terminal())
+        console.print(_threshold_table(config.categories.names, thresholds).to_terminal())
 
 
 def _exported(description: ExportDescription) -> Iterator[tuple[str, str]]:

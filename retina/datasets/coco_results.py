@@ -96,7 +96,7 @@ def read_results(
         raise UserError(f"{path}: detections inside other detections; {_FORMAT}")
     is_finite = np.isfinite(table["box"]).all(axis=1) & np.isfinite(table["score"])
     refuse_rows(path, ~is_finite, "has a box or score that is not finite", "leave such rows out")
-    is_negative = (table["box"][:, 2:] < 0).any(axis=1)
+    is_negative = (table["box"][:, 2] < 0) | (table["box"][:, 3] < 0)
     refuse_rows(
         path, is_negative, "has a negative width or height", "a bbox is [x, y, width, height]"
     )

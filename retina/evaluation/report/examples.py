@@ -123,7 +123,7 @@ class ExampleChoice:
         problem = self._split.problem
         _, _, width, height = problem.truth_boxes[row]
         finder = self._matching.detection[row]
-        how = "no detection at any score"
+        how = "found at no score"
         if finder >= 0:
             how = f"found only at score {problem.scores[finder]:.2f}"
         name = self._names[self._split.truth_labels[row]]
