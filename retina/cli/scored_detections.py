@@ -84,6 +84,7 @@ def scored_results(
     from retina.evaluation.scored_images import folder_of_each, read_scored
     from retina.experiment.reporting import Circumstances
 
+    folders = folder_of_each(annotations, images)
     for folder in images:
         if not folder.is_dir():
             raise UserError(f"--images {folder}: there is no such folder")
@@ -97,7 +98,6 @@ def scored_results(
     if image_list is not None:
         scored = scored.listed_in(image_list)
     print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
-    folders = folder_of_each(annotations, images)
     paths = scored.paths_in(folders)
     print_lines(console, *_images_not_found(paths, images))
     if output is not None:
