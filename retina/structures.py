@@ -12,6 +12,7 @@ Conventions, for the whole project:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -87,6 +88,15 @@ class Categories:
             KeyError: no category has this id.
         """
         return self._label_of[dataset_id]
+
+    @cached_property
+    def distinct_names(self) -> tuple[str, ...]:
+        """The names for tables: with the original id behind each that several categories share."""
+        counts = Counter(self.names)
+        return tuple(
+            name if counts[name] == 1 else f"{name} (id {self.original_id(label)})"
+            for label, name in enumerate(self.names)
+        )
 
     def original_id(self, label: int) -> OriginalId:
         """The id of a category as its file has it."""

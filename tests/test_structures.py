@@ -23,6 +23,12 @@ def test_categories_map_ids_with_gaps_to_labels() -> None:
         Categories(("a", "b"), (1, 1))
 
 
+def test_names_that_repeat_are_told_apart_by_their_ids() -> None:
+    categories = Categories(("cat", "dog", "cat"), (90, 3, 17), {17: "c17"})
+    assert categories.distinct_names == ("cat (id 90)", "dog", "cat (id c17)")
+    assert categories.names == ("cat", "dog", "cat")
+
+
 def test_targets_are_padded_to_the_fullest_image() -> None:
     one = Targets(torch.ones(1, 4), torch.tensor([5]), torch.tensor([True]))
     three = Targets(torch.full((3, 4), 2.0), torch.arange(3), torch.zeros(3, dtype=torch.bool))

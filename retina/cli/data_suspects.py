@@ -133,7 +133,7 @@ def command(
 def _table(errors: Sequence[LabelError], dataset: DetectionDataset) -> Table:
     from retina.tables import Column, Table
 
-    truth, names = dataset.ground_truth(), dataset.categories.names
+    truth, names = dataset.ground_truth(), dataset.categories.distinct_names
     rows = []
     for one in errors:
         annotation, seen = one.annotation, one.suggestion

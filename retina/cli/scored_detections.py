@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from retina.cli.options import chosen_precision, scored_data
-from retina.cli.output import describe_report, print_lines, progress
+from retina.cli.output import describe_truth, print_lines, progress
+from retina.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +77,7 @@ def scored_results(
 ) -> Scored:
     """The detections of results files, and the annotations to score them against."""
     from retina.datasets.formats import config_of
+    from retina.errors import UserError
     from retina.evaluation.folder import (
         clear_evaluation,
         joined_config,
@@ -87,6 +89,10 @@ def scored_results(
     from retina.evaluation.scored_images import folder_of_each, read_scored
     from retina.experiment.reporting import Circumstances
 
+    folders = folder_of_each(annotations, images)
+    for folder in images:
+        if not folder.is_dir():
+            raise UserError(f"--images {folder}: there is no such folder")
     scored, found = read_scored(annotations, detections, images)
     num_images = len(set(found.image_ids.tolist()))
     print_lines(
@@ -97,7 +103,8 @@ def scored_results(
     if image_list is not None:
         scored = scored.listed_in(image_list)
     print_lines(console, *(f"  {finding}" for finding in (*scored.findings, *found.findings)))
-    folders = folder_of_each(annotations, images)
+    paths = scored.paths_in(folders)
+    print_lines(console, *_images_not_found(paths, images))
     if output is not None:
         clear_evaluation(output, keep=detections)
         keep_results(output, detections)
@@ -110,8 +117,17 @@ def scored_results(
     source = ReportSource(
         dataset=_joined(annotations), detections=_joined(detections), command=_command_line()
     )
-    about = Circumstances(source, images_at(scored.paths_in(folders)))
+    about = Circumstances(source, images_at(paths))
     return Scored(scored, found, about)
+
+
+def _images_not_found(paths: Mapping[int, Path], images: Sequence[Path]) -> list[str]:
+    """A line where the named folders do not hold all images, which the report then draws blank."""
+    num_found = sum(path.is_file() for path in paths.values())
+    if num_found == len(paths):
+        return []
+    found = f"{num_found} of {counted(len(paths), 'image')} found in {_joined(images)}"
+    return [f"  {found}: the report shows boxes on a blank canvas for the others"]
 
 
 def _command_line() -> str:
@@ -274,5 +290,5 @@ def _data_of(console: Console, resolved: Sequence[ResolvedData], named: NamedDat
 
     names = [one.full_name for one in resolved]
     data = ScoredDataset.of([one.dataset for one in resolved], names, named.image_list)
-    print_lines(console, *describe_report(", ".join(names), data.dataset.report))
+    print_lines(console, *describe_truth(", ".join(names), data.dataset))
     return data

@@ -96,6 +96,10 @@ def read_results(
         raise UserError(f"{path}: detections inside other detections; {_FORMAT}")
     is_finite = np.isfinite(table["box"]).all(axis=1) & np.isfinite(table["score"])
     refuse_rows(path, ~is_finite, "has a box or score that is not finite", "leave such rows out")
+    is_negative = (table["box"][:, 2] < 0) | (table["box"][:, 3] < 0)
+    refuse_rows(
+        path, is_negative, "has a negative width or height", "a bbox is [x, y, width, height]"
+    )
     found_images = Reference(
         _with_aliases(table["image"], images),
         ground_truth.image_ids,
@@ -128,7 +132,38 @@ def read_results(
         boxes_xywh=table["box"][keep],
         scores=table["score"][keep],
         labels=labels[keep],
-        findings=tuple(filter(None, (found_images.finding, found_categories.finding, repeats))),
+        findings=tuple(
+            filter(
+                None,
+                (
+                    found_images.finding,
+                    found_categories.finding,
+                    repeats,
+                    _scores_finding(path, table["score"]),
+                ),
+            )
+        ),
+    )
+
+
+def scores_fix(low: float, high: float) -> str | None:
+    """What makes scores of this range lie from 0 to 1; None where they do."""
+    if low >= 0 and high <= 1:
+        return None
+    if low >= 0 and high <= 100:
+        return "divide them by 100"
+    return "map them to 0 … 1, logits by the sigmoid"
+
+
+def _scores_finding(path: Path, scores: FloatArray) -> str:
+    """A sentence on scores that AP can be made of, but no operating point; or nothing."""
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    fix = scores_fix(low, high)
+    if fix is None:
+        return ""
+    return (
+        f"{path.name} has scores from {low:.4g} to {high:.4g}: AP holds, but operating points and "
+        f"calibration need scores from 0 to 1: {fix}"
     )
 
 
@@ -152,12 +187,15 @@ class _Packing:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any] | None:
         try:
             x, y, width, height = row["bbox"]
+            score = row["score"]
+            if bool in map(type, (x, y, width, height, score)):  # which struct takes for a number
+                return row
             packed = _ROW.pack(
                 self._number(row["image_id"], self._images),
                 self._number(row["category_id"], self._categories),
                 _position(row.get("file_name"), self.file_names),
                 _position(row.get("category_name"), self.category_names),
-                *(x, y, width, height, row["score"]),
+                *(x, y, width, height, score),
             )
         except (KeyError, TypeError, ValueError, OverflowError, struct.error):
             return row
@@ -242,7 +280,7 @@ def _what_is_wrong(row: Any) -> str:
     box = row["bbox"]
     if not isinstance(box, list) or len(box) != 4:
         return f"has the bbox {_short(box)}, not a list of four numbers"
-    if not all(isinstance(side, int | float) for side in box):
+    if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in box):
         return f"has the bbox {_short(box)}, not all numbers"
     return f"has the score {_short(row['score'])}, not a number"
 

@@ -19,6 +19,8 @@ from retina.evaluation.engines import (
     category_numbers,
     run_engine,
 )
+from retina.evaluation.f1 import best_f1
+from retina.evaluation.matching import match_detections
 from retina.evaluation.metrics import (
     DetectionMetrics,
     PrecisionRecallCurves,
@@ -153,15 +155,18 @@ class CocoMetrics:
             scores=arrays.scores[:, :, by_label],
         )
         counts = truth.class_counts()
+        f1, f1_scores = (values[by_label].tolist() for values in _best_f1(problem))
         return DetectionMetrics(
             **numbers,
             per_category=tuple(
                 category_metrics(
                     curves,
                     label,
-                    name=truth.categories.names[label],
+                    name=truth.categories.distinct_names[label],
                     dataset_id=truth.categories.dataset_ids[label],
                     num_ground_truth=counts[label],
+                    best_f1=f1[label],
+                    best_f1_score=f1_scores[label],
                 )
                 for label in range(len(truth.categories))
             ),
@@ -245,6 +250,14 @@ class CocoMetrics:
             parts.append(columns if is_new.all() else columns.at(is_new))
             is_taken |= is_seen
         return _concatenate(parts)
+
+
+def _best_f1(problem: ScoringProblem) -> tuple[FloatArray, FloatArray]:
+    """``(K,)`` each: the highest F1 at IoU 0.5 of the engine's categories, and its threshold."""
+    (matching,) = match_detections(problem, (0.5,))
+    objects = problem.truth_categories[~problem.truth_is_crowd] - 1
+    num_objects = np.bincount(objects, minlength=problem.num_categories)
+    return best_f1(problem.categories - 1, problem.scores, matching, num_objects)
 
 
 def _concatenate(parts: Sequence[_Columns]) -> _Columns:

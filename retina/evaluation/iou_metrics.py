@@ -86,7 +86,7 @@ def iou_metrics(
         ),
         per_category=tuple(
             IouCategory(
-                name=categories.names[label],
+                name=categories.distinct_names[label],
                 dataset_id=categories.dataset_ids[label],
                 num_ground_truth=counts[label],
                 AP=mean_of_known(precision[:, :, number]),

@@ -114,7 +114,7 @@ def lvis_metrics(
     whole = precision[..., 0]
     at = {iou: np.isclose(ious, iou, rtol=0, atol=1e-9) for iou in (0.5, 0.75)}
     counts = np.bincount(truth.category_labels, minlength=len(frequencies))
-    names, ids = truth.categories.names, truth.categories.dataset_ids
+    names, ids = truth.categories.distinct_names, truth.categories.dataset_ids
     return LvisMetrics(
         AP=mean_of_known(whole),
         AP50=mean_of_known(whole[at[0.5]]),

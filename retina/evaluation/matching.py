@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina.evaluation.engines import ScoringProblem
-from retina.evaluation.pairs import Pairs, overlapping_pairs
+from retina.evaluation.pairs import Pairs, pairs_of_boxes
 from retina.structures import BoolArray, FloatArray, IntArray
 
 _LARGEST_AREA = 1e10
@@ -60,7 +60,15 @@ class Matching:
 
 def match_detections(problem: ScoringProblem, ious: Sequence[float]) -> tuple[Matching, ...]:
     """Match all detections of a split, however many an image has, at each threshold."""
-    pairs = overlapping_pairs(problem, at_least=_enough(min(ious)))
+    width = problem.num_categories + 1
+    pairs = pairs_of_boxes(  # of the same class only, which are all that can match
+        _groups(problem),
+        problem.boxes,
+        problem.truth_images * width + problem.truth_categories,
+        problem.truth_boxes,
+        problem.truth_is_crowd,
+        at_least=_enough(min(ious)),
+    )
     return match_pairs(problem, pairs, ious)
 
 

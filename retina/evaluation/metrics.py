@@ -61,22 +61,6 @@ class PrecisionRecallCurves:
         """
         return self.precision[self._threshold_index(iou), :, label, 0, -1]
 
-    def best_f1(self, label: int, *, iou: float = 0.5) -> tuple[float, float] | None:
-        """The highest F1 of one category and the score threshold that gives it.
-
-        A threshold to start from when the boxes are to be shown or counted: exact on the grid of
-        the recall levels. None where there is no ground truth.
-
-        Raises:
-            ValueError: ``iou`` is no evaluated threshold.
-        """
-        precision = self.curve(label, iou=iou)
-        if precision[0] < 0:
-            return None
-        f1 = 2 * precision * self.recall_levels / (precision + self.recall_levels + 1e-300)
-        best = int(np.argmax(f1))
-        return float(f1[best]), float(self.scores[self._threshold_index(iou), best, label, 0, -1])
-
     def _threshold_index(self, iou: float) -> int:
         matches = np.flatnonzero(np.isclose(self.iou_thresholds, iou, rtol=0, atol=1e-9))
         if len(matches) == 0:
@@ -89,11 +73,12 @@ class CategoryMetrics:
     """The twelve numbers of one category; None where it has no ground truth of that size.
 
     Attributes:
-        name: the category's name.
+        name: the category's name, as `Categories.distinct_names` has it.
         dataset_id: its original id.
         num_ground_truth: annotated objects, crowd regions not counted.
-        best_f1: the highest F1 at IoU 0.5 over all score thresholds.
-        best_f1_score: the score threshold that gives it.
+        best_f1: the highest F1 at IoU 0.5 over all score thresholds, of all detections: also of
+            those beyond the cap of the twelve numbers, as they are shown all the same.
+        best_f1_score: the highest score threshold that gives it; None where nothing is found.
     """
 
     name: str
@@ -201,16 +186,17 @@ def category_metrics(
     name: str,
     dataset_id: int,
     num_ground_truth: int,
+    best_f1: float,
+    best_f1_score: float,
 ) -> CategoryMetrics:
-    """The numbers of one category out of the curves."""
+    """The numbers of one category out of the curves; its F1 is known, NaN for none."""
     one = slice(label, label + 1)
     numbers = summarize(curves.precision[:, :, one], curves.recall[:, one], curves.max_detections)
-    best_f1, best_f1_score = curves.best_f1(label) or (None, None)
     return CategoryMetrics(
         name=name,
         dataset_id=dataset_id,
         num_ground_truth=num_ground_truth,
-        best_f1=best_f1,
-        best_f1_score=best_f1_score,
+        best_f1=None if np.isnan(best_f1) else best_f1,
+        best_f1_score=None if np.isnan(best_f1_score) else best_f1_score,
         **{key: None if value < 0 else value for key, value in numbers.items()},
     )

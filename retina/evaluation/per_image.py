@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from retina.evaluation.engines import COCO_IOUS, ScoringProblem
+from retina.evaluation.f1 import best_f1
 from retina.evaluation.matching import Matching, match_detections, within_cap
 from retina.evaluation.scored_images import ScoredImages
+from retina.evaluation.segments import running_counts, segment_starts
 from retina.structures import BoolArray, FloatArray, IntArray, OriginalId
 
 COUNTED_AT = 0.5
@@ -133,38 +135,6 @@ def score_images(problem: ScoringProblem, scored: ScoredImages) -> ImageScores:
     )
 
 
-def best_f1(
-    segments: IntArray, scores: FloatArray, matching: Matching, num_objects: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """The highest F1 of each segment over all score thresholds, and the highest such threshold.
-
-    Args:
-        segments: ``(N,)`` 0 … S-1, what each detection belongs to.
-        scores: ``(N,)``.
-        matching: of the detections.
-        num_objects: ``(S,)`` that are to be found.
-
-    Returns:
-        ``(S,)`` each. F1 is NaN without objects, the threshold also where nothing is found.
-    """
-    order = np.lexsort((-scores, segments))
-    segments, scores = segments[order], scores[order]
-    starts = _starts(segments)
-    true = _running(matching.is_true[order], starts)
-    false = _running(matching.is_false[order], starts)
-    f1 = 2 * true / np.maximum(true + false + num_objects[segments], 1)
-    # A threshold cannot part equal scores: only the last of them is one.
-    is_last = np.ones(len(order), dtype=np.bool_)
-    is_last[:-1] = (np.diff(segments) != 0) | (np.diff(scores) != 0)
-    rows = np.flatnonzero(is_last & (f1 > 0))
-    rows = rows[np.lexsort((-scores[rows], -f1[rows], segments[rows]))]
-    found, first = np.unique(segments[rows], return_index=True)
-    best = np.where(num_objects > 0, 0.0, np.nan)
-    at = np.full(len(num_objects), np.nan)
-    best[found], at[found] = f1[rows[first]], scores[rows[first]]
-    return best, at
-
-
 def _average_precisions(problem: ScoringProblem, matchings: tuple[Matching, ...]) -> FloatArray:
     """``(I,)`` the AP of each image; NaN without objects."""
     width = problem.num_categories + 1
@@ -227,8 +197,8 @@ def _segment_ap(
         first_weight: ``(N,)`` where those of each row's segment begin.
         num_segments: S.
     """
-    starts = _starts(segments)
-    true, counted = _running(is_true, starts), _running(~is_ignored, starts)
+    starts = segment_starts(segments)
+    true, counted = running_counts(is_true, starts), running_counts(~is_ignored, starts)
     rows = np.flatnonzero(is_true)
     precision = true[rows] / counted[rows]
     # The highest precision from here on, within the segment: by ranks, which a step between the
@@ -239,18 +209,3 @@ def _segment_ap(
     share = weights[first_weight[rows] + true[rows] - 1]
     sums = np.bincount(segments[rows], values[best] * share / len(_LEVELS), num_segments)
     return sums.astype(np.float64, copy=False)  # of no row bincount makes whole numbers
-
-
-def _starts(segments: IntArray) -> IntArray:
-    """``(N,)`` the row where the segment of each row begins; the rows of one lie together."""
-    is_first = np.ones(len(segments), dtype=np.bool_)
-    is_first[1:] = np.diff(segments) != 0
-    starts: IntArray = np.maximum.accumulate(np.where(is_first, np.arange(len(segments)), 0))
-    return starts
-
-
-def _running(marks: BoolArray, starts: IntArray) -> IntArray:
-    """How many marks there are in each row's segment up to it."""
-    sums = np.concatenate([[0], np.cumsum(marks)])
-    running: IntArray = sums[1:] - sums[starts]
-    return running

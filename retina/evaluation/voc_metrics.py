@@ -108,7 +108,7 @@ def voc_metrics(
             levels[:, label] = [_eleven_points(true, false, num_objects) for true, false in curves]
         categories.append(
             VocCategory(
-                name=truth.categories.names[label],
+                name=truth.categories.distinct_names[label],
                 dataset_id=truth.categories.dataset_ids[label],
                 num_ground_truth=num_objects,
                 num_difficult=int(np.count_nonzero(own & is_difficult)),

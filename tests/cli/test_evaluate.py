@@ -149,3 +149,27 @@ def test_several_files_at_once_and_some_of_their_images(
     assert sorted(image["file_name"] for image in scored) == sorted(some)
     rows = json.loads((output / "detections.json").read_text())
     assert {row["image_id"] for row in rows} <= {image["image_id"] for image in scored}
+
+
+def test_a_folder_without_the_images_is_told(
+    invoke: Invoke, synthetic_data: Path, tmp_path: Path
+) -> None:
+    data = synthetic_data / "validation"
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    common = ("evaluate", "--detections", results, "--annotations", data / "annotations.json")
+    done = invoke(*common, "--images", tmp_path / "nosuch", "--output", tmp_path / "out")
+    assert done.code == 2
+    assert f"--images {tmp_path / 'nosuch'}: there is no such folder" in done.err
+    assert not (tmp_path / "out").exists()
+
+    total = len(json.loads((data / "annotations.json").read_text())["images"])
+    some = tmp_path / "some"
+    some.mkdir()
+    for number, image in enumerate(sorted((data / "images").iterdir())[:2]):
+        done = invoke(*common, "--images", some)
+        assert done.code == 0, done.err
+        assert f"{number} of {total} images found in {some}" in done.out
+        (some / image.name).write_bytes(image.read_bytes())
+    assert "found in" not in invoke(*common, "--images", data / "images").out
+    assert "found in" not in invoke(*common).out

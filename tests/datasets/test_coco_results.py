@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,27 @@ def test_columns_come_out_with_labels_for_ids(tmp_path: Path, truth: GroundTruth
     assert found.scores.tolist() == [0.25, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("scores", "fix"),
+    [
+        ([0.4, 99.7], "has scores from 0.4 to 99.7: .* from 0 to 1: divide them by 100"),
+        ([-0.5, 0.5], "has scores from -0.5 to 0.5: .*: map them to 0 … 1"),
+        ([0.0, 1.0], None),
+    ],
+)
+def test_scores_that_are_no_shares_are_told(
+    scores: list[float], fix: str | None, tmp_path: Path, truth: GroundTruth
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{**ROW, "score": score} for score in scores]))
+    found = read_results(path, truth)
+    assert found.scores.tolist() == scores  # AP needs their order only
+    if fix is None:
+        assert found.findings == ()
+    else:
+        assert re.search(f"results.json {fix}", found.findings[0])
+
+
 def test_an_empty_list_is_a_result(tmp_path: Path, truth: GroundTruth) -> None:
     path = tmp_path / "results.json"
     path.write_text("[]")
@@ -75,6 +97,15 @@ def _without(key: str) -> dict[str, Any]:
         (json.dumps({"results": []}), "one JSON object, not a list of detections; give a JSON"),
         (json.dumps(ROW), "one JSON object, not a list"),
         ("3", "holds no list, not a list"),
+        (
+            json.dumps([ROW, {**ROW, "score": True}]),
+            r"detection 1 \(from 0\) has the score true, not a number",
+        ),
+        (json.dumps([{**ROW, "bbox": [1, 2, True, 4]}]), r"has the bbox .*, not all numbers"),
+        (
+            json.dumps([ROW, ROW, {**ROW, "bbox": [1, 2, 3, -4]}]),
+            r"detection 2 \(from 0\) has a negative width or height; a bbox is \[x, y, width",
+        ),
         (json.dumps([ROW, 5]), r"detection 1 \(from 0\) is 5, not an object"),
         (json.dumps([ROW, [ROW]]), r"detection 1 \(from 0\) is \[null\], not an object"),
         (json.dumps([ROW, ROW, _without("score")]), r"detection 2 \(from 0\) has no 'score'"),

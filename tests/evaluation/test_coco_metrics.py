@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ import torch
 from retina.datasets.coco_results import DetectionArrays, read_results
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.engines import Backend
+from retina.evaluation.matching import match_detections
 from retina.evaluation.metrics import METRIC_NAMES, DetectionMetrics
 from retina.structures import Categories, Detections, GroundTruth
 
@@ -258,6 +260,43 @@ def test_ids_that_float64_cannot_hold_and_negative_ids(backend: Backend) -> None
     assert metrics.per_category[0].AR100 == 0.5
     assert metrics.per_category[1].AR100 == 1.0
     assert metrics.per_category[1].dataset_id == big + 3
+
+
+def test_best_f1_is_that_of_counts_not_of_101_recalls(
+    random_tree: Callable[..., Any],
+    random_detections: Callable[..., DetectionArrays],
+    ground_truth_of: Callable[[Any], GroundTruth],
+) -> None:
+    tree = random_tree(5, num_images=15, num_categories=3, num_objects=130)
+    truth, found = ground_truth_of(tree), random_detections(5, tree, per_image=25)
+    metrics = CocoMetrics(truth, max_detections=2)  # of AP: F1 counts all that is shown
+    metrics.update_arrays(found.image_ids, found.boxes_xywh, found.scores, found.labels)
+    (matching,) = match_detections(metrics.problem(), (0.5,))
+    for label, category in enumerate(metrics.compute().per_category):
+        best = max(
+            (
+                2
+                * (matching.is_true & shown).sum()
+                / ((~matching.is_ignored & shown).sum() + category.num_ground_truth),
+                score,
+            )
+            for score in found.scores.tolist()
+            for shown in [(found.labels == label) & (found.scores >= score)]
+            if shown.any()
+        )
+        if category.num_ground_truth:
+            assert category.best_f1 == pytest.approx(best[0])
+            assert category.best_f1_score == (best[1] if best[0] else None)
+        else:
+            assert (category.best_f1, category.best_f1_score) == (None, None)
+
+
+def test_best_f1_of_a_class_that_is_never_found() -> None:
+    found = DetectionArrays(
+        np.array([7]), np.array([[300.0, 300, 5, 5]]), np.array([0.9]), np.array([0])
+    )
+    category = _score(_small_truth(), found, "hotcoco").per_category[0]
+    assert (category.best_f1, category.best_f1_score) == (0.0, None)
 
 
 def test_best_f1_names_the_score_that_separates_right_from_wrong() -> None:

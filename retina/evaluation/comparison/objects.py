@@ -13,6 +13,7 @@ import numpy as np
 
 from retina.evaluation.comparison.sides import Side
 from retina.evaluation.engines import ScoringProblem
+from retina.evaluation.f1 import best_f1
 from retina.evaluation.matching import Matching, match_detections
 from retina.evaluation.resampled_metrics import AREA_RANGES
 from retina.structures import BoolArray, FloatArray, IntArray
@@ -63,17 +64,10 @@ class Matched:
 
         Of equal ones the highest.
         """
-        scores = self.problem.scores
-        order = np.argsort(-scores, kind="stable")
-        true = np.cumsum(self.matching.is_true[order])
-        false = np.cumsum(self.matching.is_false[order])
-        if not len(order) or not true[-1]:
-            return 1.0
-        objects = int((~self.problem.truth_is_crowd).sum())
-        f1 = 2 * true / (true + false + objects)
-        is_last = np.append(scores[order][1:] != scores[order][:-1], True)
-        rows = np.flatnonzero(is_last)
-        return float(scores[order][rows[np.argmax(f1[rows])]])
+        objects = np.array([int((~self.problem.truth_is_crowd).sum())])
+        together = np.zeros(len(self.problem.scores), dtype=np.int64)
+        _, score = best_f1(together, self.problem.scores, self.matching, objects)
+        return 1.0 if np.isnan(score[0]) else float(score[0])
 
     def score_with_false_alarms(self, most: int) -> float:
         """The lowest score of a detection from which on there are at most so many false alarms."""

@@ -19,6 +19,7 @@ from retina.structures import BoolArray, FloatArray
 _NUM_BINS = 10
 _SMALLEST = 1e-6  # a score of 0 or 1 has no logit
 _TEMPERATURES = (0.05, 20.0)
+_OFF_THE_END = 1.01  # the search comes close to an end, but not to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Calibration:
         bins: ten of equal width.
         ece: the expected calibration error: the mean distance of confidence and precision of the
             bins, each with the number of its detections.
-        temperature: what the logits are divided by; None where all or none are right.
+        temperature: what the logits are divided by; None where none mends the scores: all or none
+            are right, or the best one lies at an end of what is looked at.
         ece_after: that of the scores after it.
         bins_after: likewise.
     """
@@ -111,7 +113,8 @@ def best_temperature(scores: FloatArray, is_true: BoolArray) -> float | None:
     """What the logits must be divided by for the least log loss (Guo et al., 2017).
 
     Returns:
-        It, within 0.05 and 20; None where all detections are right or none is.
+        It, between 0.05 and 20; None where there is no best one between them: where all
+        detections are right or none is, or where the loss still falls at an end.
     """
     if is_true.all() or not is_true.any():
         return None
@@ -122,7 +125,10 @@ def best_temperature(scores: FloatArray, is_true: BoolArray) -> float | None:
 
     low, high = (1 / one for one in reversed(_TEMPERATURES))
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
-    return 1 / float(found.x)
+    factor = float(found.x)
+    if not low * _OFF_THE_END < factor < high / _OFF_THE_END:
+        return None
+    return 1 / factor
 
 
 def _logits(scores: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from retina.evaluation.bootstrap import draw_multiplicities
 from retina.evaluation.coco_metrics import CocoMetrics
+from retina.evaluation.matching import within_cap
 from retina.evaluation.metrics import METRIC_NAMES, CategoryMetrics, DetectionMetrics
 from retina.evaluation.report.breakdown import Breakdown, break_down
 from retina.evaluation.report.calibration import Calibration, calibration
@@ -37,6 +38,7 @@ from retina.evaluation.resampled_metrics import (
     num_resamples_for,
     resampled_metrics,
 )
+from retina.structures import FloatArray
 
 NUM_RESAMPLES = 1000
 """Of the bootstrap, as a rule; large sets get fewer."""
@@ -98,6 +100,9 @@ class Report:
     Attributes:
         source: what was scored.
         num_images, num_objects, num_crowd, num_detections: of the split.
+        max_detections: of a class in an image that count for the twelve numbers, the best first.
+        num_beyond_cap: detections that do not, but are counted everywhere else.
+        score_range: the lowest and the highest score; None without detections.
         metrics: the twelve numbers by name.
         confidence: of their intervals.
         num_resamples: that the intervals are made from.
@@ -117,6 +122,9 @@ class Report:
     num_objects: int
     num_crowd: int
     num_detections: int
+    max_detections: int
+    num_beyond_cap: int
+    score_range: tuple[float, float] | None
     metrics: Mapping[str, ReportMetric]
     confidence: float
     num_resamples: int
@@ -214,6 +222,9 @@ def build_report(
         num_objects=int(split.is_object.sum()),
         num_crowd=int((~split.is_object).sum()),
         num_detections=len(split.labels),
+        max_detections=result.max_detections,
+        num_beyond_cap=len(split.labels) - len(within_cap(split.problem, result.max_detections)),
+        score_range=_range(split.problem.scores),
         metrics=shown,
         confidence=confidence,
         num_resamples=resamples,
@@ -228,12 +239,22 @@ def build_report(
         breakdown=breakdown,
         recall=recall_report(split),
         gallery=make_gallery(
-            split, truth, file_names or {}, errors=errors, claims=claims[0], score=score
+            split,
+            truth,
+            file_names or {},
+            errors=errors,
+            claims=claims,
+            confusions=[at.confusion for at in at_iou.values()],
+            score=score,
         ),
         label_errors=summary,
         overlap=overlap,
         speed=speed,
     )
+
+
+def _range(values: FloatArray) -> tuple[float, float] | None:
+    return (float(values.min()), float(values.max())) if len(values) else None
 
 
 def _metrics(

@@ -1,20 +1,19 @@
 """Which detections and objects a report shows, and what it says of each.
 
-All are chosen at one IoU and one score, the suggested ones; examples of confusions at any score.
+All are chosen at one IoU and one score, the suggested ones; the members of a cell of the confusion
+matrix are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from retina.evaluation.matching import Matching
-from retina.evaluation.report.confusion import BACKGROUND, Claims
 from retina.evaluation.report.label_errors import LabelError
 from retina.evaluation.report.scored_split import ScoredSplit
-from retina.structures import BoolArray, FloatArray, IntArray
+from retina.structures import BoolArray, IntArray
 
 _LEAST_OF_MISPLACED = 0.25
 """A detection that overlaps its object by less may be about something else."""
@@ -43,15 +42,6 @@ class Example:
     iou: float | None = None
     f1: float | None = None
     errors: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfusionExamples:
-    """Examples of one cell of the confusion matrix."""
-
-    truth: int
-    detected: int
-    items: tuple[Example, ...]
 
 
 class ExampleChoice:
@@ -133,7 +123,7 @@ class ExampleChoice:
         problem = self._split.problem
         _, _, width, height = problem.truth_boxes[row]
         finder = self._matching.detection[row]
-        how = "no detection at any score"
+        how = "found at no score"
         if finder >= 0:
             how = f"found only at score {problem.scores[finder]:.2f}"
         name = self._names[self._split.truth_labels[row]]
@@ -180,40 +170,15 @@ class ExampleChoice:
         note = f"{error.kind}: {self._detection_note(error.detection)}, {against}"
         return Example(image, error.detection, error.annotation, note)
 
-    def confusions(self, claims: Claims, *, most: int, of_each: int) -> Iterator[ConfusionExamples]:
-        """Examples of the cells with most of them: confused classes, then background, then found.
-
-        Args:
-            claims: at the same IoU.
-            most: cells of each of the three kinds.
-            of_each: the examples of a cell, the highest score first, the largest missed object.
-        """
-        split, matching, scores = self._split, self._matching, self._split.problem.scores
-        pairs = np.unique(np.stack([claims.detections, claims.annotations], axis=1), axis=0)
-        rows, objects = pairs[:, 0], pairs[:, 1]
-        pair_cells = split.truth_labels[objects] * split.num_classes + split.labels[rows]
-        for at in _largest_groups(pair_cells, scores[rows], most, of_each):
-            yield self._cell(
-                (self._confused(int(rows[one]), int(objects[one])) for one in at),
-                int(split.truth_labels[objects[at[0]]]),
-                int(split.labels[rows[at[0]]]),
-            )
-        alarms = np.setdiff1d(np.flatnonzero(self._is_false_alarm), rows)
-        for at in _largest_groups(split.labels[alarms], scores[alarms], most, of_each):
-            items = (self.false_alarm(int(row)) for row in alarms[at])
-            yield self._cell(items, BACKGROUND, int(split.labels[alarms[at[0]]]))
-        missed = np.setdiff1d(np.flatnonzero(self._is_missed), objects)
-        areas = split.problem.truth_areas[missed]
-        for at in _largest_groups(split.truth_labels[missed], areas, most, of_each):
-            items = (self.missed_object(int(row)) for row in missed[at])
-            yield self._cell(items, int(split.truth_labels[missed[at[0]]]), BACKGROUND)
-        found = np.flatnonzero(matching.is_true)
-        for at in _largest_groups(split.labels[found], scores[found], most, of_each):
-            label = int(split.labels[found[at[0]]])
-            yield self._cell((self._found(int(row)) for row in found[at]), label, label)
-
-    def _cell(self, items: Iterable[Example], truth: int, detected: int) -> ConfusionExamples:
-        return ConfusionExamples(truth, detected, tuple(items))
+    def of_cell(self, detection: int, annotation: int) -> Example:
+        """A member of a cell of the confusion matrix: the rows of both, -1 for none."""
+        if annotation < 0:
+            return self.false_alarm(detection)
+        if detection < 0:
+            return self.missed_object(annotation)
+        if self._matching.annotation[detection] == annotation:
+            return self._found(detection)
+        return self._confused(detection, annotation)
 
     def _confused(self, row: int, annotation: int) -> Example:
         name = self._names[self._split.truth_labels[annotation]]
@@ -240,16 +205,6 @@ class ExampleChoice:
             if len(kept) == most:
                 break
         return kept
-
-
-def _largest_groups(
-    groups: IntArray, values: FloatArray, most: int, of_each: int
-) -> list[IntArray]:
-    """The positions of the highest values of each group, the largest groups first."""
-    order = np.lexsort((-values, groups))
-    _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
-    largest = np.argsort(-counts, kind="stable")[:most]
-    return [order[starts[at] : starts[at] + min(of_each, counts[at])] for at in largest]
 
 
 def _plural(count: int, word: str) -> str:

@@ -5,24 +5,28 @@ An image stands in the gallery once, however many examples it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from retina.evaluation.report.confusion import Claims
-from retina.evaluation.report.examples import ConfusionExamples, Example, ExampleChoice
+from retina.evaluation.report.cell_members import CellMembers, CellRows
+from retina.evaluation.report.confusion import Claims, Confusion
+from retina.evaluation.report.examples import Example, ExampleChoice
 from retina.evaluation.report.label_errors import LabelError
 from retina.evaluation.report.scored_split import ScoredSplit
 from retina.structures import GroundTruth, OriginalId
 
-MOST_IMAGES = 120
+LARGE_IMAGES = 120
+"""The first images of a gallery, whose pictures a page has room to show large."""
+
+MOST_IMAGES = 180
 """Images of a gallery, so that a page with all their pictures stays small."""
 
 _MOST = 18
 _MOST_LABEL_ERRORS = 30
-_MOST_CELLS = 60
 _OF_A_CELL = 6
+_MOST_OF_CELLS = 4000
 _LEAST_SCORE = 0.05
 _MOST_DETECTIONS = 100
 
@@ -90,12 +94,21 @@ class LabelErrorItem:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfusionItems:
-    """Examples of one cell of the confusion matrix; the labels are -1 for background."""
+class CellItem:
+    """An example of a cell, and where the cell counts it: first and last stop of each run."""
 
+    item: GalleryItem
+    stops: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionItems:
+    """Examples of one cell of the confusion matrix at one IoU; the labels are -1 for background."""
+
+    iou: float
     truth: int
     detected: int
-    items: tuple[GalleryItem, ...]
+    items: tuple[CellItem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,8 @@ def make_gallery(
     file_names: Mapping[int, str],
     *,
     errors: tuple[LabelError, ...],
-    claims: Claims,
+    claims: Sequence[Claims],
+    confusions: Sequence[Confusion],
     score: float,
 ) -> Gallery:
     """Choose what is shown.
@@ -127,11 +141,13 @@ def make_gallery(
         truth: the ground truth that they were scored against.
         file_names: by the image ids of ``truth``.
         errors: probable label errors.
-        claims: at IoU 0.5.
+        claims: at each IoU of the split.
+        confusions: the matrices that are shown, likewise.
         score: from which on a detection counts.
     """
-    names = truth.categories.names
-    choice = ExampleChoice(split, split.matchings[0], names, score)
+    names = truth.categories.distinct_names
+    choices = [ExampleChoice(split, matching, names, score) for matching in split.matchings]
+    choice = choices[0]
     shown_errors = errors[:_MOST_LABEL_ERRORS]
     lists = [
         choice.worst_images(_MOST),
@@ -145,14 +161,20 @@ def make_gallery(
         for examples in lists:
             for example in examples[place : place + 1]:
                 album.setdefault(example.image, len(album))
-    cells = _within_album(
-        album, list(choice.confusions(claims, most=_MOST_CELLS, of_each=_OF_A_CELL))
-    )
-    shown = [example for examples in lists for example in examples]
-    shown += [example for cell in cells for example in cell.items]
+    members = [
+        CellMembers(split, matching, one)
+        for matching, one in zip(split.matchings, claims, strict=True)
+    ]
+    cells = _largest_first(confusions)
+    kept = _within_album(split, album, [members[cell.row].of(*cell.labels) for cell in cells])
+    of_cells = [
+        [choices[cell.row].of_cell(*pair) for pair in pairs]
+        for cell, pairs in zip(cells, kept, strict=True)
+    ]
+    shown = [example for examples in (*lists, *of_cells) for example in examples]
     images, places = _images(split, truth, file_names, album, shown)
 
-    def items(examples: tuple[Example, ...]) -> tuple[GalleryItem, ...]:
+    def items(examples: Sequence[Example]) -> tuple[GalleryItem, ...]:
         return tuple(places.item(album[example.image], example) for example in examples)
 
     return Gallery(
@@ -163,25 +185,65 @@ def make_gallery(
         badly_placed=items(lists[3]),
         label_errors=tuple(map(LabelErrorItem, items(lists[4]), shown_errors)),
         confusions=tuple(
-            ConfusionItems(cell.truth, cell.detected, items(cell.items)) for cell in cells
+            ConfusionItems(
+                split.matchings[cell.row].iou,
+                *cell.labels,
+                tuple(
+                    CellItem(item, members[cell.row].stops(*pair))
+                    for item, pair in zip(items(examples), pairs, strict=True)
+                ),
+            )
+            for cell, pairs, examples in zip(cells, kept, of_cells, strict=True)
+            if pairs
         ),
     )
 
 
-def _within_album(album: dict[int, int], cells: list[ConfusionExamples]) -> list[ConfusionExamples]:
-    """The examples whose images are there or still have room, the first of every cell first."""
-    kept: dict[int, list[Example]] = {at: [] for at in range(len(cells))}
-    for place in range(_OF_A_CELL):
-        for at, cell in enumerate(cells):
-            for example in cell.items[place : place + 1]:
-                if example.image in album or len(album) < MOST_IMAGES:
-                    album.setdefault(example.image, len(album))
-                    kept[at].append(example)
-    return [
-        ConfusionExamples(cell.truth, cell.detected, tuple(kept[at]))
-        for at, cell in enumerate(cells)
-        if kept[at]
+@dataclass(frozen=True, slots=True)
+class _ShownCell:
+    """A cell of the matrix at the IoU of that row, and the sum of its counts."""
+
+    row: int
+    labels: tuple[int, int]
+    total: int
+
+
+def _largest_first(confusions: Sequence[Confusion]) -> list[_ShownCell]:
+    cells = [
+        _ShownCell(row, (cell.truth, cell.detected), sum(cell.counts))
+        for row, confusion in enumerate(confusions)
+        for cell in confusion.cells
     ]
+    return sorted(cells, key=lambda cell: -cell.total)
+
+
+def _within_album(
+    split: ScoredSplit, album: dict[int, int], members: Sequence[CellRows]
+) -> list[list[tuple[int, int]]]:
+    """The members of each cell that are shown: one of every cell, before a second of any.
+
+    They are the first ones, as long as their images have room in the album. Where it has not room
+    for all images of the split, those that are in it come first.
+    """
+    is_scarce = split.problem.num_images > MOST_IMAGES
+    is_in = np.zeros(split.problem.num_images + 1, dtype=np.bool_)
+    is_in[list(album)] = True
+    is_left = [np.ones(len(one.images), dtype=np.bool_) for one in members]
+    kept: list[list[tuple[int, int]]] = [[] for _ in members]
+    num_kept = 0
+    for _ in range(_OF_A_CELL):
+        for one, left, pairs in zip(members, is_left, kept, strict=True):
+            there = np.flatnonzero(left & is_in[one.images])
+            if len(album) < MOST_IMAGES and not (is_scarce and len(there)):
+                there = np.flatnonzero(left)
+            if len(there) == 0 or num_kept == _MOST_OF_CELLS:
+                continue
+            row, image = there[0], int(one.images[there[0]])
+            album.setdefault(image, len(album))
+            is_in[image], left[row] = True, False
+            pairs.append((int(one.detections[row]), int(one.annotations[row])))
+            num_kept += 1
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,9 @@ def _head(report: Report) -> dict[str, Any]:
         "num_objects": report.num_objects,
         "num_crowd": report.num_crowd,
         "num_detections": report.num_detections,
+        "max_detections": report.max_detections,
+        "num_beyond_cap": report.num_beyond_cap,
+        "score_range": report.score_range and list(report.score_range),
         "date": source.date.isoformat(timespec="seconds"),
         "command": source.command,
         "version": program_version(),
@@ -133,9 +136,10 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
         ],
         "confusions": [
             {
+                "iou": f"{cell.iou:.2f}",
                 "truth": cell.truth,
                 "detected": cell.detected,
-                "items": [_item(one) for one in cell.items],
+                "items": [{**_item(one.item), "stops": list(one.stops)} for one in cell.items],
             }
             for cell in gallery.confusions
         ],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retina.evaluation.f1 import f1
 from retina.evaluation.matching import Matching
 from retina.evaluation.report.scored_split import STOPS, ScoredSplit
 from retina.structures import FloatArray, IntArray
@@ -33,8 +34,7 @@ class Counts:
 
     def f1(self) -> FloatArray:
         """``(K, 101)``, 0 where there is neither a detection nor an object."""
-        f1: FloatArray = 2 * self.tp / np.maximum(2 * self.tp + self.fp + self.fn, 1)
-        return f1
+        return f1(self.tp, self.fp, self.tp + self.fn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +85,5 @@ def best_score(counts: Counts) -> float | None:
     has_objects = (counts.tp + counts.fn)[:, 0] > 0
     if not counts.tp.any():
         return None
-    f1 = counts.f1()[has_objects].mean(axis=0)
-    return float(STOPS[len(STOPS) - 1 - int(np.argmax(f1[::-1]))])
+    means = counts.f1()[has_objects].mean(axis=0)
+    return float(STOPS[len(STOPS) - 1 - int(np.argmax(means[::-1]))])

@@ -10,10 +10,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import jinja2
 
+from retina.datasets.coco_results import scores_fix
 from retina.evaluation.report.page_pictures import Picture, fit_pictures
 
 __all__ = ["MAX_BYTES", "Picture", "fit_pictures", "html_page"]
@@ -59,7 +61,9 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(decimals=decimals, count=count, interval=interval)
+    environment.filters.update(
+        decimals=decimals, count=count, interval=interval, file_names=file_names
+    )
     style = _source(environment, "report.css")
     script = "\n".join(_source(environment, f"scripts/{name}.js") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}}})();\n'
@@ -70,6 +74,7 @@ def html_page(
         content=content,
         embedded=embedded,
         pictures=_embedded({key: _url(picture) for key, picture in fitted.pictures.items()}),
+        scores_fix=scores_fix(*(content["head"]["score_range"] or (0.0, 1.0))),
         num_left_out=fitted.num_left_out,
         num_blank=sum(one["picture"] not in fitted.pictures for one in content["images"]),
         style=style,
@@ -96,6 +101,11 @@ def interval(metric: Mapping[str, float | None]) -> str:
     if metric["low"] is None or metric["high"] is None:
         return ""
     return f"{decimals(metric['low'])} – {decimals(metric['high'])}"
+
+
+def file_names(paths: str) -> str:
+    """The names of files, without their folders; what is no path stays as it is."""
+    return ", ".join(PurePath(path).name or path for path in paths.split(", "))
 
 
 _ROOM_FOR_MARKUP = 150_000

@@ -15,6 +15,7 @@ from retina.datasets.dataset import DetectionDataset
 from retina.datasets.images import decode_image
 from retina.errors import UserError
 from retina.evaluation.report.content import Report
+from retina.evaluation.report.gallery import LARGE_IMAGES
 from retina.evaluation.report.json_form import write_report_json
 from retina.evaluation.report.page import Picture, html_page
 from retina.storage import write_text
@@ -27,6 +28,7 @@ REPORT = "report.html"
 REPORT_JSON = "report.json"
 
 _LONGEST_SIDE = 640
+_SMALL_SIDE = 320
 _QUALITY = 82
 
 
@@ -45,8 +47,9 @@ def write_report(folder: Path, report: Report, read_image: ImageReader) -> None:
     content = report.to_json()
     write_report_json(folder / REPORT_JSON, content)
     pictures = {}
-    for shown in report.gallery.images:
-        picture = _picture(read_image(int(shown.picture)))
+    for place, shown in enumerate(report.gallery.images):
+        longest = _LONGEST_SIDE if place < LARGE_IMAGES else _SMALL_SIDE
+        picture = _picture(read_image(int(shown.picture)), longest)
         if picture is not None:
             pictures[shown.picture] = picture
     write_text(folder / REPORT, html_page(content, pictures))
@@ -80,11 +83,11 @@ def images_at(paths: Mapping[int, Path]) -> ImageReader:
     return read
 
 
-def _picture(image: npt.NDArray[np.uint8] | None) -> Picture | None:
+def _picture(image: npt.NDArray[np.uint8] | None, longest: int) -> Picture | None:
     if image is None:
         return None
     height, width = image.shape[:2]
-    scale = min(1.0, _LONGEST_SIDE / max(height, width))
+    scale = min(1.0, longest / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     stream = io.BytesIO()

@@ -221,6 +221,9 @@ def _head(outcomes: Outcomes, num_images: int) -> dict[str, Any]:
         "num_objects": len(outcomes.labels),
         "num_crowd": 1,
         "num_detections": len(outcomes.scores),
+        "max_detections": 100,
+        "num_beyond_cap": 0,
+        "score_range": [0.01, 0.99],
         "date": "2026-02-03T14:05:06+01:00",
         "command": "retina evaluate best.safetensors --data cells --split validation",
         "version": "0.1.0",
@@ -418,9 +421,13 @@ def _gallery(
         ],
         "confusions": [
             {
+                "iou": "0.50",
                 "truth": cell["truth"],
                 "detected": cell["detected"],
-                "items": [{"image": at, "detection": 0, "truth": 0} for at in places[:4]],
+                "items": [
+                    {"image": at, "detection": 0, "truth": 0, "stops": [0, 99 if at else 10]}
+                    for at in places[:4]
+                ],
             }
             for cell in confusions
         ],

@@ -83,6 +83,15 @@ def test_scores_that_are_all_right_or_all_wrong_have_no_temperature(is_right: bo
     assert best_temperature(np.array([0.3, 0.9]), np.array([is_right, is_right])) is None
 
 
+@pytest.mark.parametrize("is_good", [False, True])
+def test_at_an_end_of_the_search_no_temperature_mends_the_scores(is_good: bool) -> None:
+    scores = np.repeat([0.1, 0.9], 1000)
+    is_true = np.repeat([False, True], 1000)
+    if not is_good:  # they say nothing: the hotter the better
+        is_true = np.tile([False, True], 1000)
+    assert best_temperature(scores, is_true) is None
+
+
 def test_logits_are_no_probabilities(metrics_by_hand: Callable[..., CocoMetrics]) -> None:
     split = ScoredSplit.of(metrics_by_hand([(1, 0, BOX)], [(1, 0, BOX, 3.5)]))
     assert calibration(split, split.matchings[0]) is None

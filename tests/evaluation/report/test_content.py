@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from retina.datasets.coco_results import read_results
 from retina.datasets.formats.coco import read_coco_annotations
 from retina.evaluation.coco_metrics import CocoMetrics
 from retina.evaluation.metrics import METRIC_NAMES
+from retina.evaluation.report.cell_members import CellMembers
+from retina.evaluation.report.confusion import confusion_matrix, find_claims
 from retina.evaluation.report.content import Report, ReportSource, build_report
+from retina.evaluation.report.gallery import MOST_IMAGES
 from retina.evaluation.report.json_form import write_report_json
+from retina.evaluation.report.operating_points import count_at_stops
 from retina.evaluation.report.overlap import Overlap
+from retina.evaluation.report.scored_split import ScoredSplit
+from retina.structures import Categories
 
 BOX = (10.0, 20.0, 30.0, 40.0)
 KEYS = {
@@ -53,6 +60,7 @@ def test_the_report_of_a_real_results_file(oracle_report: Any) -> None:
     assert oracle_report["head"]["num_crowd"] == 9
     for metric in oracle_report["metrics"].values():
         assert metric["low"] < metric["value"] < metric["high"]
+    assert oracle_report["calibration"]["temperature"] is None  # the best one would be endless
     points = oracle_report["operating_points"]
     counts = oracle_report["counts"]["0.50"]
     for at, point in enumerate(points):
@@ -92,6 +100,68 @@ def test_examples_point_at_what_they_say(oracle_report: Any) -> None:
             if item["detection"] is not None:
                 assert image["detections"][item["detection"]]["label"] == cell["detected"]
     assert len({image["id"] for image in images}) == len(images) <= 120
+
+
+def test_no_stop_has_a_higher_f1_than_the_best(oracle_report: Any) -> None:
+    for label, category in enumerate(oracle_report["categories"]):
+        counts = [oracle_report["counts"]["0.50"][key][label] for key in ("tp", "fp", "fn")]
+        if category["num_objects"]:
+            best = max(2 * tp / (2 * tp + fp + fn) for tp, fp, fn in zip(*counts, strict=True))
+            assert best <= category["best_f1"] + 1e-12
+    person = oracle_report["categories"][0]
+    assert (person["name"], round(person["best_f1"], 3)) == ("person", 0.882)
+
+
+def test_every_filled_cell_has_an_example(oracle_report: Any) -> None:
+    kept = {
+        (one["iou"], one["truth"], one["detected"]): [at_stops(item) for item in one["items"]]
+        for one in oracle_report["gallery"]["confusions"]
+    }
+    for iou in ("0.50", "0.75"):
+        for cell in oracle_report["confusion"][iou]["cells"]:
+            items = kept.pop((iou, cell["truth"], cell["detected"]))
+            counted = [sum(stops) for stops in zip(*items, strict=True)]
+            if len(items) < 6:  # all that the cell counts anywhere
+                assert counted == cell["counts"]
+            assert all(
+                (shown > 0) == (real > 0)
+                for shown, real in zip(counted, cell["counts"], strict=True)
+            )
+    assert kept == {}
+
+
+def at_stops(item: Any) -> list[int]:
+    """1 at each of the 101 stops where a cell counts an example, else 0."""
+    ends = iter(item["stops"])
+    runs = list(zip(ends, ends, strict=True))
+    return [int(any(first <= stop <= last for first, last in runs)) for stop in range(101)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_members_of_a_cell_are_what_it_counts(
+    seed: int, random_split: Callable[..., ScoredSplit]
+) -> None:
+    split = random_split(seed)
+    for matching in split.matchings:
+        claims = find_claims(split, matching)
+        members = CellMembers(split, matching, claims)
+        confusion = confusion_matrix(split, count_at_stops(split, matching), claims)
+        for cell in confusion.cells:
+            rows = members.of(cell.truth, cell.detected)
+            pairs = zip(rows.detections.tolist(), rows.annotations.tolist(), strict=True)
+            seen = [at_stops({"stops": members.stops(*pair)}) for pair in pairs]
+            assert tuple(map(sum, zip(*seen, strict=True))) == cell.counts
+            assert [sum(one) for one in seen] == sorted(map(sum, seen), reverse=True)
+
+
+def test_of_many_images_the_examples_keep_to_those_that_have_room(
+    random_metrics: Callable[..., CocoMetrics],
+) -> None:
+    read = as_json(report_of(random_metrics(0, num_classes=40, num_images=400, per_image=10)))
+
+    assert len(read["images"]) <= MOST_IMAGES == 180
+    cells = [cell for matrix in read["confusion"].values() for cell in matrix["cells"]]
+    assert len(read["gallery"]["confusions"]) > len(cells) / 2
 
 
 def iou(first: list[float], second: list[float]) -> float:
@@ -211,6 +281,37 @@ def test_1203_classes_stay_compact(random_metrics: Callable[..., CocoMetrics]) -
     kept = read["curves"]["0.50"]["precision_at_recall"]["categories"]
     assert len(kept["labels"]) == len(kept["precision"]) == 50
     assert len(read["confusion"]["0.50"]["cells"]) <= 50
+
+
+def test_classes_of_one_name_are_told_apart_everywhere(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    far = (300.0, *BOX[1:])
+    metrics = metrics_by_hand([(1, 0, BOX), (1, 1, far)], [(1, 1, BOX, 0.9), (1, 0, far, 0.8)])
+    truth = metrics.ground_truth
+    metrics.ground_truth = replace(truth, categories=Categories(("same", "same"), (20, 10)))
+
+    read = as_json(report_of(metrics))
+
+    assert [one["name"] for one in read["categories"]] == ["same (id 20)", "same (id 10)"]
+    notes = {item["note"] for one in read["gallery"]["confusions"] for item in one["items"]}
+    assert "same (id 10) 0.90, annotated as same (id 20)" in notes
+
+
+def test_the_cap_and_the_range_of_the_scores_are_told(
+    metrics_by_hand: Callable[..., CocoMetrics],
+) -> None:
+    found = [(1, 0, BOX, 40.0), (1, 0, BOX, -2.0), (1, 1, BOX, 0.5)]
+    metrics = metrics_by_hand([(1, 0, BOX)], found)
+    metrics.max_detections = 1
+
+    head = as_json(report_of(metrics))["head"]
+
+    assert (head["max_detections"], head["num_beyond_cap"]) == (1, 1)
+    assert head["score_range"] == [-2.0, 40.0]
+    none = as_json(report_of(metrics_by_hand([(1, 0, BOX)], [])))["head"]
+    assert (none["max_detections"], none["num_beyond_cap"]) == (100, 0)
+    assert none["score_range"] is None
 
 
 def test_names_and_score_are_taken_as_given(metrics_by_hand: Callable[..., CocoMetrics]) -> None:

@@ -174,6 +174,50 @@ def test_what_was_not_computed_is_said(absent: str) -> None:
     assert said[absent] in page
 
 
+def test_scores_that_are_no_shares_are_told_at_the_slider() -> None:
+    content = content_of(CELLS)
+    assert "scores-notice" not in html_page(content, {})
+    content["head"]["score_range"] = [0.4, 99.7]
+    content["calibration"] = None
+    page = html_page(content, {})
+    assert "The scores run from 0.4 to 99.7" in page
+    assert "divide them by 100" in page
+    assert "Not computed: the scores are not from 0 to 1" in page
+
+
+def test_a_cap_on_the_detections_is_told() -> None:
+    content = content_of(CELLS)
+    page = html_page(content, {})
+    assert "100 detections an image" in page
+    assert "cap-note" not in page
+    content["head"].update(max_detections=5, num_beyond_cap=20, num_detections=120)
+    page = html_page(content, {})
+    assert "100 detections an image" not in page
+    assert page.count("5 detections an image") == 2  # AR10 and AR100
+    assert "with at most 5 detections of a class in an image." in page
+    assert "The slider counts all 120 detections; AP and AR count at most 5 of a class" in page
+    assert "with at most 1 or 5 detections" in page
+
+
+def test_no_temperature_is_told() -> None:
+    content = content_of(CELLS)
+    content["calibration"].update(temperature=None, ece_after=None, bins_after=[])
+    assert "no temperature mends the scores" in html_page(content, {})
+
+
+def test_the_title_is_the_file_and_its_path_stands_below() -> None:
+    content = content_of(CELLS)
+    page = html_page(content, {})
+    assert "<h1>best.safetensors</h1>" in page
+    assert '<p class="path">runs/cells/checkpoints/best.safetensors</p>' in page
+    content["head"]["detector"] = "coco_v1"
+    page = html_page(content, {})
+    assert "<h1>coco_v1</h1>" in page
+    assert 'class="path"' not in page
+    content["head"].update(detector=None, detections="a/one.json, b/two.json")
+    assert "<h1>one.json, two.json</h1>" in html_page(content, {})
+
+
 def test_nothing_at_all_makes_a_page() -> None:
     content = content_of(CELLS, num_objects=0, num_images=0, detects=False)
     for part in content["breakdown"]:

@@ -278,17 +278,24 @@ def test_a_cell_opens_its_examples(
     assert text(browser, "#dialog-title") == title
     figures = "document.querySelectorAll('#dialog figure')"
     assert browser.run(f"{figures}.length") == len(kept["items"])
+    said = f"3 of these {cell['counts'][43]}, at score ≥ 0.43, IoU 0.50."
+    others = "1 example that the cell counts at other scores."
+    paragraphs = texts(browser, "#dialog-body > p")
+    assert paragraphs[0] == said
+    assert paragraphs[1].startswith(others)
+    notes = texts(browser, "#dialog figcaption")
+    assert ["counted at scores 0.00 – 0.10" in one for one in notes] == [False] * 3 + [True]
     click(browser, "#dialog figure button")
-    assert text(browser, "#dialog-title") == "scene_0000.jpg"
+    assert text(browser, "#dialog-title") == "scene_0001.jpg"
     lines = texts(browser, "#dialog .boxes tbody tr")
-    image = content["images"][0]
+    image = content["images"][1]
     assert len(lines) == len(image["truth"]) + len(image["detections"])
     click(browser, "#dialog-back")
     assert text(browser, "#dialog-title") == title
     browser.press("Escape")
     assert not browser.run("document.getElementById('dialog').open")
     click(browser, '#matrix [data-truth="0"][data-detected="0"]')
-    assert "keeps no example" in text(browser, "#dialog-body")
+    assert text(browser, "#dialog-body") == "This page has no room for an example of this cell."
     click(browser, "#dialog-close")
     click(browser, "#confusions button")
     assert browser.run("document.getElementById('dialog').open")

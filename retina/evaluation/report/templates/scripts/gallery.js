@@ -72,17 +72,43 @@ function openPicture(item) {
   openDialog(image.file_name, figure, boxTable(image, item));
 }
 
+// Whether the cell counts an example at this point: its stops are the ends of runs.
+function isCounted({ stops }) {
+  for (let at = 0; at < stops.length; at += 2) if (stops[at] <= state.stop && state.stop <= stops[at + 1]) return true;
+  return false;
+}
+
+function whereCounted({ stops }) {
+  const runs = [];
+  for (let at = 0; at < stops.length; at += 2) runs.push(`${decimals(stops[at] / 100, 2)} – ${decimals(stops[at + 1] / 100, 2)}`);
+  return `counted at scores ${runs.join(", ")}`;
+}
+
+function figureElsewhere(item) {
+  const figure = figureOf(item);
+  figure.querySelector("figcaption").append(element("span", { class: "file" }, whereCounted(item)));
+  return figure;
+}
+
 openExamples = (truth, detected) => {
-  const kept = content.gallery.confusions.find((one) => one.truth === truth && one.detected === detected);
-  const cell = confusion[state.iou].find((one) => one.truth === truth && one.detected === detected);
-  const number = cell ? cell.counts[state.stop] : 0;
+  const isCell = (one) => one.truth === truth && one.detected === detected;
+  const items = content.gallery.confusions.find((one) => one.iou === state.iou && isCell(one))?.items ?? [];
+  const number = confusion[state.iou].find(isCell)?.counts[state.stop] ?? 0;
   const title = `${cellName(truth, detected)}: ${count(number)} at ${pointText()}`;
-  if (!kept || kept.items.length === 0) {
-    openDialog(title, element("p", {}, "The report keeps no example of this cell."));
-    return;
+  const counted = items.filter(isCounted);
+  const others = items.filter((item) => !isCounted(item));
+  const children = [];
+  if (items.length === 0) children.push(element("p", {}, "This page has no room for an example of this cell."));
+  else if (counted.length === 0) children.push(element("p", {}, `This page has no room for an example of this cell at ${pointText()}.`));
+  else {
+    const which = counted.length < number ? `${count(counted.length)} of these ${count(number)}` : number === 1 ? "This one" : `All ${count(number)}`;
+    children.push(element("p", {}, `${which}, at ${pointText()}.`), element("div", { class: "figures" }, ...counted.map(figureOf)));
   }
-  const note = element("p", {}, `${plural(kept.items.length, "example")}, the most confident first, of any score and at IoU 0.50. A detection below the score of the operating point is hidden, or faint if so chosen.`);
-  openDialog(title, note, element("div", { class: "figures" }, ...kept.items.map(figureOf)));
+  if (others.length > 0) {
+    const hidden = detected === BACKGROUND ? "" : " A detection below the score of the operating point is hidden, or faint if so chosen.";
+    children.push(element("p", {}, `${plural(others.length, "example")} that the cell counts at other scores.${hidden}`), element("div", { class: "figures" }, ...others.map(figureElsewhere)));
+  }
+  openDialog(title, ...children);
 };
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
