@@ -41,7 +41,7 @@ class ImageUrl(Input):
     def stem(self) -> str:
         """Of the last part of its path."""
         name = unquote(urlsplit(self.url).path).replace("\\", "/").replace("\0", "")
-        return PurePosixPath(name).stem[:200] or "image"
+        return PurePosixPath(name).stem or "image"
 
     def shots(self) -> Iterator[Shot]:
         """The one image."""

@@ -13,6 +13,7 @@ from retina.datasets.images import decode_image
 from retina.errors import UnreadableImageError, UserError
 from retina.prediction import downloads
 from retina.prediction.downloads import ImageUrl, fetch
+from retina.prediction.inputs import free_stems
 from retina.prediction.sources import SourceOptions, find_images
 from tests.prediction.fixed_runtime import predict, save_image  # type: ignore[import-not-found]
 
@@ -71,6 +72,14 @@ def test_an_image_is_predicted_on_as_a_file_is(server: str, tmp_path: Path) -> N
     names = sorted(path.name for path in (tmp_path / "out/yolo/images/train").iterdir())
     assert names == ["a photo.jpg", "moved.jpg"]
     assert decode_image(tmp_path / "out/yolo/images/train/moved.jpg").shape == (20, 30, 3)
+
+
+def test_names_of_any_length_and_script_have_their_files(server: str, tmp_path: Path) -> None:
+    url = f"{server}/moved.png?{'x' * 300}"
+    long = [f"{server}/{letter * 120}.png" for letter in ("\u732b", "a")]
+    assert [len(stem.encode()) for stem in free_stems([*map(ImageUrl, long)])] == [234, 120]
+    run = predict([ImageUrl(url), *map(ImageUrl, long)], tmp_path / "out", save=("yolo", "json"))
+    assert (run.num_images, len(run.failures)) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from retina.datasets import find_source
 from retina.errors import UserError
 from retina.prediction.inputs import ImageFile
+from retina.prediction.outputs.images import write_jpeg
 from retina.prediction.sources import SourceOptions, find_images
 from retina.prediction.video import Video, VideoWriter
 from tests.prediction.fixed_runtime import predict, save_image  # type: ignore[import-not-found]
@@ -105,6 +106,42 @@ def test_a_video_that_breaks_off_keeps_what_was_seen(clip: Path, tmp_path: Path)
     assert 0 < run.num_images < 7
     assert len(frames_of(tmp_path / "out/broken.mp4")) == run.num_images
     assert not (tmp_path / "out/empty.mp4").exists()
+
+
+def test_a_frame_that_cannot_be_written_is_left_out_of_data_sets(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_once(path: Path, picture: np.ndarray, *, quality: int) -> None:
+        if path.name.endswith("_000003.jpg"):
+            raise UserError(f"{path}: may not be written")
+        write_jpeg(path, picture, quality=quality)
+
+    monkeypatch.setattr("retina.prediction.outputs.images.write_jpeg", fails_once)
+    run = predict([Video(clip)], tmp_path / "out", save=("yolo", "csv", "json"))
+    assert run.num_images == 7
+    told, counted = run.failures
+    assert "street_000003.jpg: may not be written" in told
+    assert counted == "yolo and csv: 1 image left out, of which there is no file"
+    assert len(json.loads((tmp_path / "out/detections.json").read_text())) == 14
+    for name in ("yolo/images/train", "csv/images"):
+        assert len([*(tmp_path / "out" / name).iterdir()]) == 6
+    assert not (tmp_path / "out/unfinished").exists()
+
+
+def test_data_sets_without_any_image_are_written(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    saved = ("yolo", "voc", "csv", "coco", "json")
+    run = predict([Video(tmp_path / "empty.mp4")], tmp_path / "out", save=saved)
+    assert (run.num_images, len(run.failures)) == (0, 1)
+
+
+def test_the_frames_of_a_video_with_a_long_name_have_their_files(
+    clip: Path, tmp_path: Path
+) -> None:
+    (long := tmp_path / f"{'x' * 245}.mp4").write_bytes(clip.read_bytes())
+    run = predict([Video(long)], tmp_path / "out", save=("pictures", "yolo", "crops"))
+    assert (run.num_images, run.failures) == (7, ())
+    assert len([*(tmp_path / "out/yolo/images/train").iterdir()]) == 7
 
 
 def test_a_phone_held_upright_is_seen_upright(tmp_path: Path) -> None:

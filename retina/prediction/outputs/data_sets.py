@@ -6,6 +6,8 @@ Letters: I images, G objects.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +25,14 @@ from retina.structures import FloatArray
 def write_set(name: str, results: Results) -> None:
     """Write the folder ``NAME/``: images, linked where that can be, and labels.
 
+    An image of which there is no file is left out.
+
     Args:
         name: of the format.
         results: what was found.
 
     Raises:
-        UserError: a file may not be written, or an image is gone.
+        UserError: a file may not be written.
     """
     dataset, _ = _as_dataset(results)
     _write_whole(results, name, lambda folder: WRITERS[name]({"": dataset}, folder, lambda _: None))
@@ -47,14 +51,18 @@ def write_csv_set(results: Results) -> None:
 def _write_whole(results: Results, name: str, write: Callable[[Path], object]) -> None:
     """Write a folder that is there as a whole, or not at all."""
     target, aside = results.place.folder / name, results.place.work / name
-    if not target.exists():  # else this very run has written it, before it was stopped
-        write(aside)
-        aside.rename(target)
+    if target.exists() and not results.has_more:
+        return  # this very run has written it, before it was stopped
+    shutil.rmtree(aside, ignore_errors=True)  # what was left where the disk was full
+    write(aside)
+    if target.exists():  # written before it was stopped, and without what has been found since
+        target.rename(Path(tempfile.mkdtemp(dir=results.place.work)) / name)
+    aside.rename(target)
 
 
 def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
     """The images with their objects as annotations, and the ``(G,)`` scores of these."""
-    place, pairs = results.place, list(results.images())
+    place, pairs = results.place, list(results.images_with_files())
     # Without "..", which no path below a folder may have.
     paths = [Path(os.path.abspath(place.image_file(one.item, one.frame))) for _, one in pairs]  # noqa: PTH100
     folder = Path(os.path.commonpath([path.parent for path in paths])) if paths else place.folder
