@@ -11,8 +11,8 @@ from retina.datasets.dataset import Image
 from retina.datasets.images import decode_image
 
 MOST_STEM_BYTES = 255 - len("_0000000_100000.jpg")
-"""Of a stem, so that the files of every frame and of every object in it have names that a disk takes:
-255 bytes at most."""
+"""Of a stem, so that the files of every frame, and of every object in it, have names that a disk
+takes: 255 bytes at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,14 +110,15 @@ def test_an_output_that_fails_stops_no_other_and_hides_no_failure(
     def no_space(*_: object) -> None:
         raise RunError("yolo: the disk is full")
 
-    with monkeypatch.context() as full, pytest.raises(RunError) as caught:
-        full.setitem(WRITERS, "yolo", no_space)  # type: ignore[arg-type]
+    monkeypatch.setitem(WRITERS, "yolo", no_space)  # type: ignore[arg-type]
+    with pytest.raises(RunError) as caught:
         predict([*paths, tmp_path / "broken.png"], tmp_path / "out", WholeImage(), save=saved)
     first, second, third = str(caught.value).splitlines()
     assert (first, second) == ("yolo: the disk is full", "1 failure:")
     assert third.startswith(f"  {tmp_path}/broken.png: is no image")
     assert set(results(tmp_path / "out")) == {"a.png", "b.png"}
     assert (tmp_path / "out/csv/annotations.csv").is_file()
+    monkeypatch.undo()
     save(tmp_path / "broken.png", 20, 30)
     again = [*paths, tmp_path / "broken.png"]
     run = predict(again, tmp_path / "out", WholeImage(), save=saved, resume=True)
