@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,10 +104,99 @@ def test_a_video_that_breaks_off_keeps_what_was_seen(clip: Path, tmp_path: Path)
     broken.write_bytes(content[: len(content) * 7 // 10])
     empty.write_bytes(b"")
     run = predict([Video(empty), Video(broken)], tmp_path / "out")
-    assert run.failures[0].startswith(f"{empty}: the video cannot be read on: ")
+    assert run.failures == (
+        f"{empty}: the video cannot be read on: Invalid data found when processing input; "
+        "copy it again",
+        f"{broken}: the video breaks off after 2.5 of 3.6 seconds; copy it again",
+    )
     assert 0 < run.num_images < 7
     assert len(frames_of(tmp_path / "out/broken.mp4")) == run.num_images
     assert not (tmp_path / "out/empty.mp4").exists()
+
+
+def save_clip(
+    path: Path, times: Sequence[float], *, sound_seconds: int = 0, **options: str
+) -> Path:
+    """Noise, so that every frame has about the same number of bytes."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("flv" if path.suffix == ".flv" else "mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 50, "yuv420p"
+        sound = None
+        if sound_seconds:
+            sound = container.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=8000)
+            sound.layout = "mono"
+        for time in times:
+            pixels = noise.integers(0, 256, (50, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(10 * time), Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            for second in range(sound_seconds):
+                silence = np.zeros((1, 8000), np.int16)
+                part = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+                part.rate, part.pts, part.time_base = 8000, 8000 * second, Fraction(1, 8000)
+                container.mux(sound.encode(part))
+            container.mux(sound.encode(None))
+    return path
+
+
+EVEN = [number / 10 for number in range(40)]
+
+
+@pytest.mark.parametrize("stride", [1, 7])
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4"])
+def test_a_file_that_is_cut_is_told_and_what_was_seen_is_kept(
+    tmp_path: Path, name: str, stride: int
+) -> None:
+    cut = save_clip(tmp_path / name, EVEN, movflags="faststart")
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    run = predict([Video(cut, stride)], tmp_path / "out", save=("json",))
+    assert 8 // stride < run.num_images <= 1 + 25 // stride
+    (failure,) = run.failures
+    assert re.fullmatch(
+        rf"{cut}: the video breaks off after [12]\.\d of 4\.0 seconds; copy it again", failure
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "sound_seconds"),
+    [
+        *((name, EVEN, 0) for name in ("a.mkv", "a.avi", "a.mp4", "a.flv", "a.mov")),
+        ("sound.mkv", EVEN, 9),
+        ("sound.mp4", EVEN, 9),
+        ("sound.avi", EVEN, 9),
+        ("late.mkv", [time + 60 for time in EVEN], 0),
+        ("late.mp4", [time + 60 for time in EVEN], 0),
+        ("slides.mkv", [0, 5, 7, 30], 0),
+        ("slides.mp4", [0, 5, 7, 30], 0),
+        ("still.mp4", [0], 9),
+        ("still.mkv", [0], 9),
+    ],
+)
+def test_no_video_that_is_whole_is_accused(
+    tmp_path: Path, name: str, times: Sequence[float], sound_seconds: int
+) -> None:
+    whole = save_clip(tmp_path / name, times, sound_seconds=sound_seconds)
+    for stride in (1, 7):
+        shots = [*Video(whole, stride).shots()]
+        assert [shot.frame for shot in shots] == [*range(0, len(times), stride)]
+        assert shots[-1].read().shape == (50, 64, 3)
+
+
+def test_a_file_with_sound_alone_is_told_what_to_do_about(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        sound.layout = "mono"
+        silence = np.zeros((1, 8000), np.int16)
+        part = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        part.rate, part.time_base = 8000, Fraction(1, 8000)
+        container.mux(sound.encode(part))
+    run = predict([Video(tmp_path / "sound.mkv")], tmp_path / "out", save=("json",))
+    (failure,) = run.failures
+    assert failure.endswith("sound.mkv: holds no video, only sound or text; take it out")
 
 
 def test_a_frame_that_cannot_be_written_is_left_out_of_data_sets(
