@@ -26,6 +26,9 @@ from retina.storage import make_folder
 from retina.structures import OriginalId
 from retina.wording import counted
 
+_NOT_MIXED = ("crops", *DATA_SETS)
+"""Outputs of many files, where those of an earlier run would be taken for some of this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionRun:
@@ -95,8 +98,8 @@ def predict_files(
         What it gave; None in a process that is not the main one.
 
     Raises:
-        UserError: a picture would replace an image, a data set is there already, the folder may not
-            be written, or the run to go on with is another one.
+        UserError: a picture would replace an image, a data set or crops are there already, the
+            folder may not be written, or the run to go on with is another one.
         RunError: memory ran out, or the disk is full.
     """
     options = options or PredictionOptions()
@@ -202,11 +205,14 @@ def _prepare(place: Place, options: PredictionOptions) -> None:
             f"{place.folder}: what is written would replace what is read; choose another folder"
         )
     make_folder(place.folder)
-    there = [name for name in options.save if name in DATA_SETS and (place.folder / name).exists()]
-    if there and not (options.resume and DetectionLog(place.work).is_there):
+    there = [name for name in options.save if name in _NOT_MIXED and (place.folder / name).exists()]
+    was_stopped = DetectionLog(place.work).is_there
+    if there and not (options.resume and was_stopped):
+        kinds = "crops" if there == ["crops"] else "data sets"
+        go_on = "go on with --resume, " if was_stopped else ""
         raise UserError(
-            f"{place.folder}: holds {', '.join(there)} already, and data sets are not mixed; "
-            "choose another folder, or remove what is there"
+            f"{place.folder}: holds {', '.join(there)} already, and {kinds} are not mixed; "
+            f"{go_on}choose another folder, or remove what is there"
         )
 
 

@@ -226,6 +226,23 @@ def test_data_sets_of_a_finished_run_are_not_taken_for_those_of_this_one(
         predict(photos[:3], out, save=("json", "csv"), resume=True)
 
 
+def test_crops_of_another_run_are_not_mixed_with(photos: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict(photos[:2], out, save=("json", "crops"))
+    before = files(out)
+    told = "out: holds crops already, and crops are not mixed; choose another folder, or remove"
+    with pytest.raises(UserError, match=told):
+        predict(photos[2:], out, save=("json", "crops"))
+    assert files(out) == before
+    stopped = tmp_path / "stopped"
+    with pytest.raises(RunError):
+        predict(photos, stopped, Counting(fatal=34), save=("crops",), batch_size=2)
+    with pytest.raises(UserError, match="not mixed; go on with --resume, choose another"):
+        predict(photos, stopped, save=("crops",), batch_size=2)
+    predict(photos, stopped, save=("crops",), batch_size=2, resume=True)
+    assert len(files(stopped)) == 2 * len(photos)
+
+
 def test_a_folder_of_the_users_own_is_not_taken_for_a_log(
     photos: list[Path], tmp_path: Path
 ) -> None:
