@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -233,6 +234,25 @@ def test_the_frames_of_a_video_with_a_long_name_have_their_files(
     run = predict([Video(long)], tmp_path / "out", save=("pictures", "yolo", "crops"))
     assert (run.num_images, run.failures) == (7, ())
     assert len([*(tmp_path / "out/yolo/images/train").iterdir()]) == 7
+
+
+@pytest.mark.parametrize("place", ["out", "photos/out", "far/away/out"])
+def test_frames_have_their_own_names_in_data_sets_wherever_these_are_written(
+    clip: Path, tmp_path: Path, place: str
+) -> None:
+    names = ("photo.png", "deep/b.png", "street_000000.jpg")
+    photos = [save_image(tmp_path / "photos" / name, 20, 30) for name in names]
+    out = tmp_path / place
+    run = predict([*photos, Video(clip, 3)], out, save=("csv", "coco", "voc", "yolo"))
+    assert (run.num_images, run.failures) == (6, ())
+    frames = ["street_000000_2.jpg", "street_000003.jpg", "street_000006.jpg"]
+    rows = csv.DictReader((out / "csv/annotations.csv").open())
+    assert list(dict.fromkeys(row["filename"] for row in rows)) == [*names, *frames]
+    coco = json.loads((out / "coco/annotations.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [*names, *frames]
+    flat = {Path(name).name for name in (*names, *frames)}
+    for folder in ("voc/JPEGImages", "yolo/images/train"):
+        assert {path.name for path in (out / folder).iterdir()} == flat
 
 
 def test_a_phone_held_upright_is_seen_upright(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,12 @@ import numpy as np
 from retina.datasets.annotations import AnnotationTable, name_array
 from retina.datasets.exports import WRITERS
 from retina.datasets.exports.csv import write_csv
+from retina.datasets.exports.exported_images import place_image
 from retina.datasets.folder import FolderDataset
 from retina.datasets.ids import Ids
+from retina.prediction.outputs.images import Place
 from retina.prediction.outputs.results import Results
+from retina.runtime.detection_log import LoggedImage
 from retina.structures import FloatArray
 
 
@@ -63,9 +66,7 @@ def _write_whole(results: Results, name: str, write: Callable[[Path], object]) -
 def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
     """The images with their objects as annotations, and the ``(G,)`` scores of these."""
     place, pairs = results.place, list(results.images_with_files())
-    # Without "..", which no path below a folder may have.
-    paths = [Path(os.path.abspath(place.image_file(one.item, one.frame))) for _, one in pairs]  # noqa: PTH100
-    folder = Path(os.path.commonpath([path.parent for path in paths])) if paths else place.folder
+    folder, names = _named_files(place, [one for _, one in pairs])
     ids, _ = Ids.of([image_id for image_id, _ in pairs])
     counts = [len(one.found) for _, one in pairs]
     corners = np.concatenate([np.zeros((0, 4)), *(one.found.boxes.numpy() for _, one in pairs)])
@@ -75,7 +76,7 @@ def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
         source=str(place.folder),
         categories=place.categories,
         image_ids=ids.numbers,
-        file_names=name_array([path.relative_to(folder).as_posix() for path in paths]),
+        file_names=name_array(names),
         image_sizes=np.array([one.size for _, one in pairs], dtype=np.int64).reshape(-1, 2),
         annotation_ids=np.arange(1, len(boxes) + 1),
         image_indices=np.repeat(np.arange(len(pairs)), counts),
@@ -88,3 +89,47 @@ def _as_dataset(results: Results) -> tuple[FolderDataset, FloatArray]:
     )
     scores = np.concatenate([np.zeros(0), *(one.found.scores.double().numpy() for _, one in pairs)])
     return FolderDataset(table, images=folder), scores
+
+
+def _named_files(place: Place, images: Sequence[LoggedImage]) -> tuple[Path, list[str]]:
+    """A folder with the image files, and what each is called below it.
+
+    Image files keep their paths below the folder that holds them all. Frames of videos and images
+    of the web are called as they were written, wherever that is: where there are both, all are put
+    into one folder.
+    """
+    # Without "..", which no path below a folder may have.
+    paths = [Path(os.path.abspath(place.image_file(one.item, one.frame))) for one in images]  # noqa: PTH100
+    own = [place.inputs[one.item].file is not None for one in images]
+    if not paths:
+        return place.folder, []
+    written = Path(os.path.abspath(place.work / "images"))  # noqa: PTH100
+    parents = [path.parent for path, is_own in zip(paths, own, strict=True) if is_own]
+    folder = Path(os.path.commonpath(parents)) if parents else written
+    if all(own) or not any(own):
+        return folder, [path.relative_to(folder).as_posix() for path in paths]
+    taken = {
+        path.relative_to(folder).as_posix().lower()
+        for path, is_own in zip(paths, own, strict=True)
+        if is_own
+    }
+    names = [
+        path.relative_to(folder).as_posix() if is_own else _free_name(path, taken)
+        for path, is_own in zip(paths, own, strict=True)
+    ]
+    together = place.work / "together"
+    shutil.rmtree(together, ignore_errors=True)
+    for path, name in zip(paths, names, strict=True):
+        if not (together / name).exists():  # a file that was given by two paths
+            place_image(path, together / name)
+    return together, names
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    """The name of a file that was written, with a number where an image has that name."""
+    name, number = path.name, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{path.stem}_{number}{path.suffix}"
+    taken.add(name.lower())
+    return name
