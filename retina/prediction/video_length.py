@@ -75,8 +75,8 @@ def _own_length(container: Any, stream: av.VideoStream) -> tuple[float | None, f
     """The length of the video by itself, where it is known, and from when on it counts."""
     start = float((stream.start_time or 0) * (stream.time_base or 0))
     if container.format.name == "avi":
-        known = stream.frames and stream.average_rate
-        return (float(stream.frames / stream.average_rate) if known else None), start
+        rate = stream.average_rate
+        return (float(stream.frames / rate) if stream.frames and rate else None), start
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base), start
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())
