@@ -99,6 +99,10 @@ def _as_ours(path: Path, error: OSError) -> UserError | RunError:
         return UserError(f"{path}: may not be written ({error.strerror}); choose another folder")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return UserError(f"{path}: a file stands where a folder is needed; choose another folder")
+    if error.errno == errno.EISDIR:
+        return UserError(f"{path}: a folder stands where the file is needed; move it away")
+    if error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{path}: the name is longer than one may be; choose a shorter one")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"{path}: the disk is full; free some space and go on")
     return RunError(f"{path}: cannot be written: {error}")

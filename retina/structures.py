@@ -23,6 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from retina.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
@@ -649,11 +651,12 @@ class Detections:
             categories: give the names, ``data["class_name"]``; ``class_id`` is the label.
 
         Raises:
-            UserError: supervision is not installed.
+            UserError: supervision is not installed, or these are not the categories of what was
+                found.
         """
         from retina.interchange import supervision_detections
 
-        found = self.cpu()
+        found = self._of_categories(categories)
         return supervision_detections(
             found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), categories.names
         )
@@ -666,24 +669,46 @@ class Detections:
 
         Returns:
             The columns ``x1``, ``y1``, ``x2``, ``y2`` (pixels), ``score``, ``label``,
-            ``category_id`` (of the data set), ``category_name``.
+            ``category_id`` (of the data set), ``category_name``; of the same types where nothing
+            was found.
 
         Raises:
-            UserError: pandas is not installed.
+            UserError: as for `to_supervision`, with pandas.
         """
         from retina.interchange import data_frame
 
-        found = self.cpu()
+        found = self._of_categories(categories)
+        if not len(self) and len(categories):  # pandas takes the types from the rows
+            row = type(self)(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+            return row.to_pandas(categories).iloc[:0]
         labels = found.labels.tolist()
+        ids = [categories.original_id(label) for label in range(len(categories))]
+        are_numbers = all(isinstance(one, int) for one in ids)
         return data_frame(
             {
                 **dict(zip(("x1", "y1", "x2", "y2"), found.boxes.numpy().T, strict=True)),
                 "score": found.scores.numpy(),
                 "label": found.labels.numpy(),
-                "category_id": [categories.original_id(label) for label in labels],
+                "category_id": np.array(ids, dtype=np.int64 if are_numbers else object)[labels],
                 "category_name": [categories.names[label] for label in labels],
             }
         )
+
+    def _of_categories(self, categories: Categories) -> Self:
+        """These in host memory, of categories that they can be of."""
+        if not isinstance(categories, Categories):
+            raise UserError(
+                f"categories: a {type(categories).__name__} is given; give those of the detector, "
+                "detector.categories"
+            )
+        found = self.cpu()
+        most = max(found.labels.tolist(), default=-1)
+        if most >= len(categories):
+            raise UserError(
+                f"categories: has {len(categories)}, and something of number {most} (from 0) was "
+                "found; give those of the detector, detector.categories"
+            )
+        return found
 
 
 def _rescaled(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:

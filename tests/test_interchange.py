@@ -53,7 +53,25 @@ def test_pandas_has_a_row_for_each() -> None:
         }
     )
     pd.testing.assert_frame_equal(frame, expected)
-    assert list(NOTHING.to_pandas(CATEGORIES).columns) == list(expected.columns)
+    nothing = NOTHING.to_pandas(CATEGORIES)
+    assert len(nothing) == 0
+    assert nothing.dtypes.to_dict() == frame.dtypes.to_dict()
+    numbered = Categories(("dog", "cat"), (17, 3))
+    assert FOUND.to_pandas(numbered)["category_id"].tolist() == [3, 17]
+    for found in (FOUND, NOTHING):
+        assert found.to_pandas(numbered)["category_id"].dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["supervision", "pandas"])
+def test_categories_of_something_else_are_refused(name: str) -> None:
+    one = Categories(("dog",), (17,))
+    with pytest.raises(
+        UserError, match=r"^categories: has 1, and something of number 1 \(from 0\)"
+    ):
+        getattr(FOUND, f"to_{name}")(one)
+    for found in (FOUND, NOTHING):
+        with pytest.raises(UserError, match=r"^categories: a NoneType is given; give"):
+            getattr(found, f"to_{name}")(None)
 
 
 @pytest.mark.parametrize("name", ["supervision", "pandas"])

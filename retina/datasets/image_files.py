@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -184,6 +185,10 @@ def too_large(path: Path | str) -> TooManyPixelsError:
 def broken(path: Path | str, error: Exception | str) -> UnreadableImageError:
     """The error of an image whose decoder says ``error``."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, KeyError) and reason.isdecimal():  # an entry that its head lacks
+        reason = "the TIFF breaks off, or its head is damaged"
+    elif isinstance(error, struct.error):
+        reason = "its head breaks off"
     return UnreadableImageError(
         f"{path}: the image cannot be decoded: {reason}; copy it again, or remove it from the set"
     )

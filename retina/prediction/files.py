@@ -26,6 +26,9 @@ from retina.storage import make_folder
 from retina.structures import OriginalId
 from retina.wording import counted
 
+_NOT_MIXED = ("crops", *DATA_SETS)
+"""Outputs of many files, where those of an earlier run would be taken for some of this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class PredictionRun:
@@ -95,8 +98,8 @@ def predict_files(
         What it gave; None in a process that is not the main one.
 
     Raises:
-        UserError: a picture would replace an image, a data set is there already, the folder may not
-            be written, or the run to go on with is another one.
+        UserError: a picture would replace an image, a data set or crops are there already, the
+            folder may not be written, or the run to go on with is another one.
         RunError: memory ran out, or the disk is full.
     """
     options = options or PredictionOptions()
@@ -111,7 +114,6 @@ def predict_files(
     log = DetectionLog.begin(
         place.work, _settings(inputs, options, predictor), resume=options.resume
     )
-    results = Results(place, log, ids)
     kinds = [IMAGE_OUTPUTS[name] for name in options.save if name in IMAGE_OUTPUTS]
     if set(options.save) & set(DATA_SETS):
         kinds.append(ImageFiles)
@@ -125,6 +127,7 @@ def predict_files(
         on_progress=on_progress,
     )
     remaining = [item for item in range(len(inputs)) if item not in log.done]
+    results = Results(place, log, ids, has_more=bool(remaining))
     try:
         share.predict(remaining[rank() :: world_size()])
         log.close()  # for those who read it on another machine
@@ -140,8 +143,11 @@ def predict_files(
 def _write_all(results: Results, save: Sequence[str]) -> PredictionRun:
     """Write what is about all images, and take away what was kept to go on with.
 
+    One that cannot be written does not keep the others from being written.
+
     Raises:
-        RunError: what another process has found has not arrived here.
+        UserError: something may not be written; all failures are told as well.
+        RunError: what another process has found has not arrived here, or the disk is full.
     """
     num_lost = len(results.place.inputs) - len(results.log.items_known())
     if num_lost:
@@ -149,17 +155,46 @@ def _write_all(results: Results, save: Sequence[str]) -> PredictionRun:
             f"{results.log.folder}: another process should have written there about "
             f"{counted(num_lost, 'input')}, and nothing has arrived; go on with --resume"
         )
-    for name in save:
-        if name in RUN_OUTPUTS:
-            RUN_OUTPUTS[name](results)
+    problems: list[UserError | RunError] = []
+    for name in RUN_OUTPUTS:  # JSON first: nothing else is needed for it
+        if name in save:
+            try:
+                RUN_OUTPUTS[name](results)
+            except (UserError, RunError) as error:
+                problems.append(error)
+    run = _summary(results, [name for name in save if name in DATA_SETS])
+    if problems:
+        raise _as_one(problems, run.failures)
+    results.log.remove()
+    return run
+
+
+def _summary(results: Results, data_sets: Sequence[str]) -> PredictionRun:
     num_images = num_detections = 0
     failures = []
     for one in results.log.images():
         num_images += one.is_read
         num_detections += len(one.found)
         failures += [one.failure] if one.failure else []
-    results.log.remove()
+    if data_sets and (num_without := num_images - sum(1 for _ in results.images_with_files())):
+        failures.append(
+            f"{' and '.join(data_sets)}: {counted(num_without, 'image')} left out, of which there "
+            "is no file"
+        )
     return PredictionRun(num_images, num_detections, tuple(failures))
+
+
+def _as_one(
+    problems: Sequence[UserError | RunError], failures: Sequence[str]
+) -> UserError | RunError:
+    """What kept outputs from being written, and the failures, which nothing else tells then."""
+    kind = RunError if any(isinstance(one, RunError) for one in problems) else UserError
+    told = "\n".join(map(str, problems))
+    if failures:
+        told += "\n".join(
+            [f"\n{counted(len(failures), 'failure')}:", *(f"  {f}" for f in failures)]
+        )
+    return kind(told)
 
 
 def _prepare(place: Place, options: PredictionOptions) -> None:
@@ -170,11 +205,14 @@ def _prepare(place: Place, options: PredictionOptions) -> None:
             f"{place.folder}: what is written would replace what is read; choose another folder"
         )
     make_folder(place.folder)
-    there = [name for name in options.save if name in DATA_SETS and (place.folder / name).exists()]
-    if there and not (options.resume and DetectionLog(place.work).is_there):
+    there = [name for name in options.save if name in _NOT_MIXED and (place.folder / name).exists()]
+    was_stopped = DetectionLog(place.work).is_there
+    if there and not (options.resume and was_stopped):
+        kinds = "crops" if there == ["crops"] else "data sets"
+        go_on = "go on with --resume, " if was_stopped else ""
         raise UserError(
-            f"{place.folder}: holds {', '.join(there)} already, and data sets are not mixed; "
-            "choose another folder, or remove what is there"
+            f"{place.folder}: holds {', '.join(there)} already, and {kinds} are not mixed; "
+            f"{go_on}choose another folder, or remove what is there"
         )
 
 

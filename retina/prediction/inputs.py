@@ -10,6 +10,10 @@ from pathlib import Path
 from retina.datasets.dataset import Image
 from retina.datasets.images import decode_image
 
+MOST_STEM_BYTES = 255 - len("_0000000_100000.jpg")
+"""Of a stem, so that the files of every frame, and of every object in it, have names that a disk
+takes: 255 bytes at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shot:
@@ -90,14 +94,25 @@ class ImageFile(Input):
 
 
 def free_stems(inputs: Sequence[Input]) -> list[str]:
-    """A name for the files that are written about each input; equal ones get a number."""
+    """A name for the files that are written about each input; equal ones get a number.
+
+    None has more than `MOST_STEM_BYTES`; what is longer is cut.
+    """
     taken: set[str] = set()
     stems = []
     for one in inputs:
-        stem, number = one.stem, 1
+        stem, number = _cut(one.stem), 1
         while stem in taken:
             number += 1
-            stem = f"{one.stem}_{number}"
+            stem = _cut(one.stem, f"_{number}")
         taken.add(stem)
         stems.append(stem)
     return stems
+
+
+def _cut(stem: str, end: str = "") -> str:
+    """As much of a stem as there is room for before an end, in whole characters."""
+    stem = stem[:MOST_STEM_BYTES]  # a URL's may be very long
+    while len((stem + end).encode(errors="surrogatepass")) > MOST_STEM_BYTES:
+        stem = stem[:-1]
+    return stem + end

@@ -14,7 +14,7 @@ from retina.datasets.dataset import Image
 from retina.datasets.images import decode_image
 from retina.datasets.large_tiff import LargeTiff, open_large_tiff
 from retina.devices import PrecisionChoice, pick_device, pick_precision
-from retina.errors import UserError, count_given
+from retina.errors import UserError, count_given, list_given
 from retina.geometry.fusion import Merge
 from retina.modeling.detector_names import detector_given
 from retina.modeling.inference_form import usual_form
@@ -22,7 +22,7 @@ from retina.prediction.detectors import load_runtime
 from retina.prediction.given_images import ImageSource, as_large, as_tensor, listed
 from retina.runtime import Runtime, TiledRuntime, TorchRuntime, Views
 from retina.runtime.tiled import OVERLAP
-from retina.runtime.views import parse_test_time
+from retina.runtime.views import MOST_OVERLAP, SMALLEST_TILE, parse_test_time
 from retina.structures import Categories, Detections
 
 MEMORY_FIX = "lower the batch size (--batch-size), or look at tiles (--tile)"
@@ -97,7 +97,9 @@ class Predictor:
             RunError: memory ran out.
         """
         threshold = (
-            self.thresholds if score_threshold is None else _checked_threshold(score_threshold)
+            self.thresholds
+            if score_threshold is None
+            else _within(score_threshold, "score_threshold", 1)
         )
         batch_size = count_given(batch_size, "batch_size", least=1)
         given = listed(images)
@@ -116,7 +118,7 @@ class Predictor:
         tile: int | None = None,
         overlap: float = OVERLAP,
         full_image: bool = True,
-        test_time: Sequence[str | float] = (),
+        test_time: str | Sequence[str | float] = (),
         merge: Merge = "nms",
         batch_size: int = 8,
     ) -> Predictor:
@@ -128,17 +130,22 @@ class Predictor:
                 by its path a tile at a time is read.
             overlap: the part of a tile that its neighbour sees as well.
             full_image: look at the whole of a tiled image, too, for objects larger than a tile.
-            test_time: look at everything mirrored (``"flip"``) and at other scales (0.8), too.
+            test_time: look at everything mirrored (``"flip"``) and at other scales (0.8), too; a
+                text alone is a list of one.
             merge: ``"nms"`` keeps the best box of an object, ``"weighted"`` takes the mean of all.
             batch_size: tiles that the network sees at a time.
 
         Raises:
             UserError: an argument is not as it should be.
         """
-        flip, scales = parse_test_time(test_time)
+        parts = [test_time] if isinstance(test_time, str) else list_given(test_time, "test_time")
+        flip, scales = parse_test_time(parts, "test_time")
+        batch_size = count_given(batch_size, "batch_size", least=1)
+        if not isinstance(merge, str):
+            raise UserError(f"merge: {merge!r} is no text; give 'nms' or 'weighted'")
         views = Views(
-            tile=tile,
-            overlap=overlap,
+            tile=None if tile is None else count_given(tile, "tile", least=SMALLEST_TILE),
+            overlap=_within(overlap, "overlap", MOST_OVERLAP),
             full_image=full_image,
             flip=flip,
             scales=scales,
@@ -160,12 +167,13 @@ class Predictor:
         return decode_image(path) if large is None else large
 
 
-def _checked_threshold(threshold: float) -> float:
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number):
-        raise UserError(f"score_threshold: {threshold!r} is no number; give one from 0 to 1")
-    if not 0 <= threshold <= 1:
-        raise UserError(f"score_threshold: {threshold} does not lie within 0 … 1")
-    return float(threshold)
+def _within(number: float, argument: str, most: float) -> float:
+    """A number from 0 to ``most``; whatever else is given is a UserError."""
+    if isinstance(number, bool) or not isinstance(number, int | float | np.number):
+        raise UserError(f"{argument}: {number!r} is no number; give one from 0 to {most:g}")
+    if not 0 <= number <= most:
+        raise UserError(f"{argument}: {number} does not lie within 0 … {most:g}")
+    return float(number)
 
 
 def load(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from retina.datasets.large_tiff import LargeTiff
-from retina.errors import UnreadableImageError, UserError
+from retina.errors import RunError, UnreadableImageError, UserError
 from retina.prediction.drawing import Picture
 from retina.prediction.inputs import Shot
 from retina.prediction.outputs.images import ImageOutput, Later, Place, PredictedImage
@@ -128,7 +130,11 @@ class Share:
         )
 
     def _write(self, pair: tuple[_Decoded, Detections]) -> tuple[LoggedImage, list[Later]]:
-        """Write about one image; whatever fails, what was found is worth more."""
+        """Write about one image; where that fails, what was found is worth more.
+
+        Raises:
+            RunError, MemoryError: the machine is at fault: the next image would fail as well.
+        """
         one, found = pair
         logged = LoggedImage(
             item=one.item,
@@ -145,6 +151,7 @@ class Share:
         try:
             steps = [output.write(image) for output in self._outputs]
         except Exception as error:
+            _raise_if_of_machine(error)
             return self._with_failure(logged, error), []
         return logged, [step for step in steps if step is not None]
 
@@ -157,6 +164,7 @@ class Share:
             for output in self._outputs if logged.is_last else ():
                 output.end(logged.item)
         except Exception as error:
+            _raise_if_of_machine(error)
             logged = self._with_failure(logged, error)
         self._log.add(logged)
         if logged.is_last and self._on_progress is not None:
@@ -167,6 +175,16 @@ class Share:
         name = self._inputs[logged.item].name
         told = f"{name}: it could not be written about, but what was found in it is kept: {reason}"
         return replace(logged, failure=told)
+
+
+def _raise_if_of_machine(error: Exception) -> None:
+    """Let through what is no fault of one image, so that the run can go on with it later."""
+    if isinstance(error, RunError | MemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise RunError("the disk is full; free some space, and go on with --resume") from None
+    if isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM:
+        raise MemoryError(error.err) from None
 
 
 def _size(image: Picture | LargeTiff | None) -> Size:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from retina.prediction.lists import is_list, is_url, read_list
 from retina.prediction.video import SUFFIXES as VIDEO_SUFFIXES
 from retina.prediction.video import Video, import_av
 from retina.structures import OriginalId
+from retina.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def find_images(sources: Sequence[str], options: SourceOptions | None = None) ->
     found: dict[Input, OriginalId | None] = {}
     for one in every:
         for given, image_id in zip(one.inputs, one.ids or [None] * len(one.inputs), strict=True):
-            found.setdefault(given, image_id)
+            if found.get(given) is None:  # one that is named twice may have its id the second time
+                found[given] = image_id
     if not found:
         raise UserError(f"{', '.join(sources)}: matches no image file")
     notes = [one.note for one in every if one.note]
@@ -98,10 +101,25 @@ def find_images(sources: Sequence[str], options: SourceOptions | None = None) ->
     ids = [image_id for image_id in found.values() if image_id is not None]
     if has_video or len(set(ids)) < len(found):
         if ids:
-            notes.append("the image ids count from 1: those of the sources do not tell all apart")
+            notes.append(f"the image ids count from 1: {_why_anew(found)}")
         ids = [] if has_video else [*range(1, len(found) + 1)]
     passed_over = tuple(name for one in every for name in one.passed_over)
     return FoundImages(tuple(found), tuple(ids), passed_over, tuple(notes))
+
+
+def _why_anew(found: Mapping[Input, OriginalId | None]) -> str:
+    """Why the ids of the sources cannot be used."""
+    without = [one.name for one, image_id in found.items() if image_id is None]
+    if any(isinstance(one, Video) for one in found):
+        return "a video has many images, and no id for each of them"
+    if without:
+        shown = ", ".join(without[:3]) + (" …" if len(without) > 3 else "")
+        return f"{len(without)} of {counted(len(found), 'image')} have none ({shown})"
+    times = Counter(found.values())
+    shared = next(image_id for image_id in times if times[image_id] > 1)
+    first, second = [one.name for one, image_id in found.items() if image_id == shared][:2]
+    both = f"{shared} is that of {first} and {second}"
+    return f"those of the sources do not tell all apart ({both})"
 
 
 def _images_of(source: str, options: SourceOptions) -> _Images:

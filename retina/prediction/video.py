@@ -16,6 +16,7 @@ from retina.datasets.dataset import Image
 from retina.errors import UnreadableImageError, UserError
 from retina.prediction.drawing import Picture
 from retina.prediction.inputs import Input, Shot
+from retina.prediction.video_length import SeenLength
 from retina.storage import replacing
 from retina.wording import first_line
 
@@ -88,7 +89,8 @@ class Video(Input):
                 yield waiting
             waiting = shot
         if waiting is None:
-            waiting = Shot(_raising(UnreadableImageError(f"{self.path}: has no frame")), 0)
+            told = f"{self.path}: the video has no frame; copy it again, or take it out"
+            waiting = Shot(_raising(UnreadableImageError(told)), 0)
         yield Shot(waiting.read, waiting.frame, waiting.time, is_last=True)
 
     def _frames(self) -> Iterator[Shot]:
@@ -96,20 +98,36 @@ class Video(Input):
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
-                    raise UnreadableImageError(f"{self.path}: holds no video")
+                    raise UnreadableImageError(
+                        f"{self.path}: holds no video, only sound or text; take it out"
+                    )
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
-                for frame in container.decode(stream):
+                seen = SeenLength(container, stream)
+                for frame in _frames_of(container, stream, seen):
                     number += 1
                     time = _seconds(frame, number, stream)
                     start = time if start is None else start
                     if number % self.stride == 0:
                         yield Shot(_pixels_of(frame), number, time - start, is_last=False)
+                if number >= 0 and (missing := seen.missing()):
+                    raise UnreadableImageError(
+                        f"{self.path}: the video breaks off after {missing}; copy it again"
+                    )
         except (av.FFmpegError, OSError, UnreadableImageError) as error:
-            told = f"{self.path}: the video cannot be read on: {first_line(error)}"
             if isinstance(error, UnreadableImageError):
                 told = str(error)
+            else:  # without its number, and what FFmpeg has logged
+                reason = error.strerror or first_line(error)
+                told = f"{self.path}: the video cannot be read on: {reason}; copy it again"
             yield Shot(_raising(UnreadableImageError(told)), number + 1, is_last=False)
+
+
+def _frames_of(container: Any, stream: av.VideoStream, seen: SeenLength) -> Iterator[av.VideoFrame]:
+    for packet in container.demux(seen.streams):
+        seen.see(packet)
+        if packet.stream.index == stream.index:
+            yield from packet.decode()
 
 
 def _seconds(frame: av.VideoFrame, number: int, stream: av.VideoStream) -> float:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -18,7 +19,7 @@ from typing import IO, Any, Self
 import torch
 
 from retina.distributed import done_by_main, rank
-from retina.errors import UserError
+from retina.errors import RunError, UserError
 from retina.storage import make_folder, write_text
 from retina.structures import Detections, Size
 from retina.wording import counted
@@ -103,21 +104,30 @@ class DetectionLog:
         return frozenset(item for item, _ in self._places())
 
     def items_done(self) -> frozenset[int]:
-        """The items that are done by now."""
+        """The items that are done by now: with all that is to be written about them."""
         return frozenset(item for item, frame in self._places() if frame == _LAST)
 
     def add(self, image: LoggedImage) -> None:
         """Append what is known of an image; it is with the system when this returns.
 
         Raises:
-            OSError: the disk is full.
+            RunError: the disk is full.
         """
-        if self._file is None:
-            path = self.folder / f"found_{rank()}.jsonl"
-            _cut_half_line(path)
-            self._file = path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(_as_row(image), separators=(",", ":")) + "\n")
-        self._file.flush()
+        path = self.folder / f"found_{rank()}.jsonl"
+        try:
+            if self._file is None:
+                _cut_half_line(path)
+                self._file = path.open("a", encoding="utf-8")
+            self._file.write(json.dumps(_as_row(image), separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):  # it would be flushed once more
+                self.close()
+            self._file = None
+            raise RunError(
+                f"{path}: cannot be written: {error.strerror}; free some space, and go on with "
+                "--resume"
+            ) from None
 
     def images(self) -> Iterator[LoggedImage]:
         """What all processes have logged, by item and frame; what was logged twice counts once.
@@ -148,22 +158,38 @@ class DetectionLog:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _places(self) -> dict[tuple[int, int], tuple[Path, int]]:
-        """Where each image stands, and under `_LAST` the end of each item that was done."""
+        """Where each image stands, and under `_LAST` the end of each item that was done.
+
+        Of what was logged twice the better counts, of equals the later one.
+        """
         places: dict[tuple[int, int], tuple[Path, int]] = {}
+        grades: dict[tuple[int, int], int] = {}
         for path in sorted(self.folder.glob("found_*.jsonl")):
             offset = 0
             with path.open("rb") as file:
                 for line in file:
                     if line.endswith(b"\n"):  # else a process was killed while it wrote
                         row = json.loads(line)
-                        place, was_read = (path, offset), row["size"] != [0, 0]
+                        place, grade = (path, offset), _grade(row)
                         key = (row["item"], row.get("frame") or 0)
-                        if was_read or key not in places:
-                            places[key] = place
-                        if was_read and row["is_last"]:
+                        if grade >= grades.get(key, 0):
+                            places[key], grades[key] = place, grade
+                        if grade == _COMPLETE and row["is_last"]:
                             places[row["item"], _LAST] = place
                     offset += len(line)
+        for item, _ in [key for key, grade in grades.items() if grade == _FAILED]:
+            places.pop((item, _LAST), None)  # an earlier frame of a video has failed
         return places
+
+
+_FAILED, _COMPLETE = 1, 2
+
+
+def _grade(row: Mapping[str, Any]) -> int:
+    """What is worth more where an image was tried again: an unread one 0."""
+    if row["size"] == [0, 0]:
+        return 0
+    return _FAILED if row.get("failure") else _COMPLETE
 
 
 def _prepare(folder: Path, settings: Mapping[str, object], *, resume: bool) -> None:

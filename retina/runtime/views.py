@@ -15,6 +15,9 @@ from retina.runtime.tiled import OVERLAP, TiledRuntime
 SMALLEST_TILE = 32
 """Pixels; in less no detector finds anything."""
 
+MOST_OVERLAP = 0.9
+"""Of a tile; with more there would be tiles without end."""
+
 SCALES = (0.25, 4.0)
 """The smallest and the largest scale of the input."""
 
@@ -47,13 +50,13 @@ class Views:
             raise UserError(
                 f"--tile {self.tile}: a tile has at least {SMALLEST_TILE} pixels a side"
             )
-        if not 0 <= self.overlap <= 0.9:
-            raise UserError(f"--overlap {self.overlap:g}: give a part of a tile from 0 to 0.9")
+        if not 0 <= self.overlap <= MOST_OVERLAP:
+            raise UserError(
+                f"--overlap {self.overlap:g}: give a part of a tile from 0 to {MOST_OVERLAP}"
+            )
         one_of(self.merge, get_args(Merge), "--merge")
-        low, high = SCALES
         for scale in self.scales:
-            if not low <= scale <= high:
-                raise UserError(f"--test-time {scale:g}: a scale lies within {low:g} … {high:g}")
+            _check_scale(scale, "--test-time")
 
     def __bool__(self) -> bool:
         """Whether there is more than the plain image to look at."""
@@ -97,21 +100,36 @@ class Views:
         return {**(tiles if self.tile is not None else {}), **test_time, "merge": self.merge}
 
 
-def parse_test_time(parts: Sequence[str | float]) -> tuple[bool, tuple[float, ...]]:
+def parse_test_time(
+    parts: Sequence[str | float], argument: str = "--test-time"
+) -> tuple[bool, tuple[float, ...]]:
     """Whether to mirror, and the scales beside 1, of a list such as ``flip``, ``0.8``, ``1.2``.
 
+    Args:
+        parts: of the list.
+        argument: what messages call it.
+
     Raises:
-        UserError: a part is neither ``flip`` nor a number.
+        UserError: a part is neither ``flip`` nor a number, or a scale does not work.
     """
-    scales = []
+    several = "with commas between them" if argument.startswith("--") else "in a list"
+    scales, flip = [], False
     for part in parts:
-        if part == "flip":
+        if isinstance(part, str) and part.strip() == "flip":
+            flip = True
             continue
         try:
-            scales.append(float(part))
-        except ValueError:
+            scale = float("" if isinstance(part, bool) else part)
+        except (TypeError, ValueError):
             raise UserError(
-                f"--test-time {part}: write flip, or a scale such as 0.8, or several with commas "
-                "between them"
+                f"{argument} {part}: write flip, or a scale such as 0.8, or several {several}"
             ) from None
-    return "flip" in parts, tuple(dict.fromkeys(scale for scale in scales if scale != 1))
+        _check_scale(scale, argument)
+        scales.append(scale)
+    return flip, tuple(dict.fromkeys(scale for scale in scales if scale != 1))
+
+
+def _check_scale(scale: float, argument: str) -> None:
+    low, high = SCALES
+    if not low <= scale <= high:
+        raise UserError(f"{argument} {scale:g}: a scale lies within {low:g} … {high:g}")

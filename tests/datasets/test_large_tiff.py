@@ -99,6 +99,24 @@ def test_what_is_no_large_tiff_is_read_as_a_whole(
     assert open_large_tiff(tmp_path / "small.tif") is None
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "told"),
+    [(6, "its head breaks off"), (20, "the TIFF breaks off, or its head is damaged")],
+)
+def test_a_head_that_breaks_off_is_told_in_words(
+    tmp_path: Path, picture: npt.NDArray[np.uint8], num_bytes: int, told: str
+) -> None:
+    path = tmp_path / "a.tif"
+    PIL.Image.fromarray(picture).save(path)  # its head comes first
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    for read in (decode_image, open_large_tiff):
+        with pytest.raises(UnreadableImageError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path}: the image cannot be decoded: {told}; copy it again, or remove it from the set"
+        )
+
+
 def test_a_file_that_breaks_off_is_one_clear_error(
     tmp_path: Path, picture: npt.NDArray[np.uint8]
 ) -> None:

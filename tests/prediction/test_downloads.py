@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from retina.datasets.images import decode_image
 from retina.errors import UnreadableImageError, UserError
 from retina.prediction import downloads
 from retina.prediction.downloads import ImageUrl, fetch
+from retina.prediction.inputs import free_stems
 from retina.prediction.sources import SourceOptions, find_images
 from tests.prediction.fixed_runtime import predict, save_image  # type: ignore[import-not-found]
 
@@ -27,6 +30,9 @@ class Server(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/silent.png":
             self.is_over.wait(5)
+        if path == "/dripping_head.png":
+            self.drip(b"HTTP/1.1 200 OK\r\nServer: " + b"x" * 1000)
+            return
         places = {"/moved.png": "/a%20photo.png", "/file.png": "file:///etc/passwd"}
         self.send_response(302 if path in places else 404 if path == "/gone.png" else 200)
         if path in places:
@@ -38,6 +44,17 @@ class Server(BaseHTTPRequestHandler):
             self.wfile.write(b"<html>no image</html>")
         elif path == "/large.png":
             self.wfile.write(b"x" * 200_000)
+        elif path == "/dripping.png":
+            self.drip(b"x" * 1000)
+        elif path == "/%E7%8C%AB%20a.png":
+            self.wfile.write(self.image)
+
+    def drip(self, content: bytes) -> None:
+        with suppress(OSError):  # nobody listens any more
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                if self.is_over.wait(0.02):
+                    return
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -73,6 +90,14 @@ def test_an_image_is_predicted_on_as_a_file_is(server: str, tmp_path: Path) -> N
     assert decode_image(tmp_path / "out/yolo/images/train/moved.jpg").shape == (20, 30, 3)
 
 
+def test_names_of_any_length_and_script_have_their_files(server: str, tmp_path: Path) -> None:
+    url = f"{server}/moved.png?{'x' * 300}"
+    long = [f"{server}/{letter * 120}.png" for letter in ("\u732b", "a")]
+    assert [len(stem.encode()) for stem in free_stems([*map(ImageUrl, long)])] == [234, 120]
+    run = predict([ImageUrl(url), *map(ImageUrl, long)], tmp_path / "out", save=("yolo", "json"))
+    assert (run.num_images, len(run.failures)) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -94,7 +119,32 @@ def test_what_is_no_image_is_one_clear_failure(
 
 
 def test_a_server_that_is_not_there_is_a_failure_too() -> None:
-    with pytest.raises(UnreadableImageError, match=r"cannot be fetched: .*refused"):
+    told = "cannot be fetched: Connection refused; check the address and the network$"
+    with pytest.raises(UnreadableImageError, match=told):
         fetch("http://127.0.0.1:9/a.png")
-    with pytest.raises(UnreadableImageError, match="cannot be fetched"):
+    told = "cannot be fetched: Invalid IPv6 URL; correct the address$"
+    with pytest.raises(UnreadableImageError, match=told):
         fetch("http://[broken/a.png")
+
+
+def test_what_is_no_url_is_one_failure_and_the_others_go_on(server: str, tmp_path: Path) -> None:
+    given = ["http://[bad", f"{server}/moved.png", f"{server}/\u732b a.png"]
+    found = find_images(given, SourceOptions(allow_urls=True))
+    run = predict(found.inputs, tmp_path / "out")
+    assert run.num_images == 2
+    assert run.failures == (
+        "http://[bad: cannot be fetched: Invalid IPv6 URL; correct the address",
+    )
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"detections.json", "moved.jpg", "\u732b a.jpg"}
+
+
+@pytest.mark.parametrize("name", ["dripping.png", "dripping_head.png"])
+def test_an_answer_that_drips_is_not_waited_for(
+    server: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "MOST_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(UnreadableImageError, match=r"it takes longer than 0\.3 seconds"):
+        fetch(f"{server}/{name}")
+    assert time.monotonic() - start < 5

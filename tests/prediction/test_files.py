@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from retina.datasets.exports import WRITERS
 from retina.errors import RunError, UserError
 from retina.modeling.preprocess import PreprocessConfig
+from retina.prediction.inputs import MOST_STEM_BYTES
 from retina.runtime import Runtime
 from retina.structures import Categories, Detections
 from tests.prediction.fixed_runtime import predict  # type: ignore[import-not-found]
@@ -74,26 +76,55 @@ def test_every_size_of_image_has_its_picture(tmp_path: Path, size: tuple[int, in
 
 def test_a_picture_that_fails_loses_no_result(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{name}.png", 20, 30) for name in ("a", "b", "c")]
-    long = tmp_path / ("x" * 254)
-    long.write_bytes(paths[0].read_bytes())  # its picture's name would be longer than a name can be
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "out/b.jpg").mkdir(parents=True)  # stands in the way
-    files = [*paths[:2], long, tmp_path / "broken.png", paths[2]]
+    files = [*paths[:2], tmp_path / "broken.png", paths[2]]
     run = predict(files, tmp_path / "out", WholeImage(), batch_size=2)
-    assert run.num_images == 4
-    assert set(results(tmp_path / "out")) == {"a.png", "b.png", "c.png", long.name}
+    assert run.num_images == 3
+    assert set(results(tmp_path / "out")) == {"a.png", "b.png", "c.png"}
     without = "it could not be written about, but what was found in it is kept: "
-    expected = (f"{paths[1]}: {without}", f"{long}: {without}", f"{tmp_path}/broken.png: is no")
+    expected = (f"{paths[1]}: {without}", f"{tmp_path}/broken.png: is no")
     for failure, start in zip(run.failures, expected, strict=True):
         assert failure.startswith(start)
     assert (tmp_path / "out/c.jpg").is_file()
 
 
-def test_a_name_as_long_as_can_be_has_its_picture(tmp_path: Path) -> None:
-    path = save(tmp_path / ("x" * 251 + ".png"), 20, 30)
-    run = predict([path], tmp_path / "out", WholeImage())
+def test_names_as_long_as_can_be_have_all_their_files(tmp_path: Path) -> None:
+    stems = ["x" * 250 + "1", "x" * 250 + "2", "\u732b" * 83]  # three bytes a letter
+    paths = [save(tmp_path / f"{stem}.png", 20, 30) for stem in stems]
+    run = predict(paths, tmp_path / "out", WholeImage(), save=("pictures", "crops", "yolo"))
     assert run.failures == ()
-    assert (tmp_path / "out" / ("x" * 251 + ".jpg")).is_file()
+    cut = ["x" * MOST_STEM_BYTES, "x" * (MOST_STEM_BYTES - 2) + "_2", "\u732b" * 78]
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"{s}.jpg" for s in cut}
+    crops = {path.name for path in (tmp_path / "out/crops/thing").iterdir()}
+    assert crops == {f"{stem}_1.jpg" for stem in cut}
+
+
+def test_an_output_that_fails_stops_no_other_and_hides_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save(tmp_path / f"{name}.png", 20, 30) for name in ("a", "b")]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    saved = ("yolo", "json", "csv")
+
+    def no_space(*_: object) -> None:
+        raise RunError("yolo: the disk is full")
+
+    monkeypatch.setitem(WRITERS, "yolo", no_space)  # type: ignore[arg-type]
+    with pytest.raises(RunError) as caught:
+        predict([*paths, tmp_path / "broken.png"], tmp_path / "out", WholeImage(), save=saved)
+    first, second, third = str(caught.value).splitlines()
+    assert (first, second) == ("yolo: the disk is full", "1 failure:")
+    assert third.startswith(f"  {tmp_path}/broken.png: is no image")
+    assert set(results(tmp_path / "out")) == {"a.png", "b.png"}
+    assert (tmp_path / "out/csv/annotations.csv").is_file()
+    monkeypatch.undo()
+    save(tmp_path / "broken.png", 20, 30)
+    again = [*paths, tmp_path / "broken.png"]
+    run = predict(again, tmp_path / "out", WholeImage(), save=saved, resume=True)
+    assert (run.num_images, run.failures) == (3, ())
+    for name in ("csv/images", "yolo/images/train"):  # with the image that is whole now
+        assert len([*(tmp_path / "out" / name).iterdir()]) == 3
 
 
 def test_what_was_found_before_the_run_broke_off_is_kept(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -10,9 +10,12 @@ import torch
 import retina
 from retina.artifact import load_artifact
 from retina.errors import UserError
+from retina.prediction.predictor import Predictor
 from retina.prediction.torchvision_import import torchvision_artifact
-from retina.runtime import TorchRuntime
+from retina.runtime import TiledRuntime, TorchRuntime
+from retina.runtime.augmented import AugmentedRuntime
 from tests.conftest import RunRetina  # type: ignore[import-not-found]
+from tests.prediction.fixed_runtime import TwoObjects  # type: ignore[import-not-found]
 
 NAMES = ["background", "cat", "dog", "bird"]
 
@@ -74,6 +77,48 @@ def test_paths_and_arrays_give_the_same_and_batches_do_not_matter(
         assert len(a) > 0
         assert torch.equal(a.boxes, b.boxes)
     assert detector.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tile": "640"}, "tile: '640' is no whole number from 32 on"),
+        ({"tile": 64.5}, "tile: 64.5 is no whole number from 32 on"),
+        ({"tile": 8}, "tile: 8 is no whole number from 32 on"),
+        ({"tile": 64, "overlap": "0.2"}, "overlap: '0.2' is no number; give one from 0 to 0.9"),
+        ({"tile": 64, "overlap": None}, "overlap: None is no number; give one from 0 to 0.9"),
+        ({"tile": 64, "overlap": 0.95}, "overlap: 0.95 does not lie within 0 … 0.9"),
+        ({"test_time": 0.8}, "test_time: 0.8 is no list; put what is meant into [ ]"),
+        ({"test_time": None}, "test_time: None is no list; put what is meant into [ ]"),
+        (
+            {"test_time": "flop"},
+            "test_time flop: write flip, or a scale such as 0.8, or several in a list",
+        ),
+        (
+            {"test_time": [None]},
+            "test_time None: write flip, or a scale such as 0.8, or several in a list",
+        ),
+        ({"test_time": [9]}, "test_time 9: a scale lies within 0.25 … 4"),
+        ({"tile": 64, "batch_size": 0}, "batch_size: 0 is no whole number from 1 on"),
+        ({"tile": 64, "batch_size": 2.5}, "batch_size: 2.5 is no whole number from 1 on"),
+        ({"tile": 64, "merge": None}, "merge: None is no text; give 'nms' or 'weighted'"),
+    ],
+)
+def test_views_that_do_not_work_are_told_by_their_argument(
+    given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        Predictor(TwoObjects()).with_views(**given)
+    assert str(caught.value) == told
+
+
+def test_a_text_alone_is_a_list_of_one() -> None:
+    runtime = Predictor(TwoObjects()).with_views(test_time="flip").runtime
+    assert isinstance(runtime, AugmentedRuntime)
+    assert runtime.flip
+    tiled = Predictor(TwoObjects()).with_views(tile=np.int64(64), batch_size=np.int64(2)).runtime
+    assert isinstance(tiled, TiledRuntime)
+    assert (tiled.tile, tiled.batch_size) == (64, 2)
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor
 
 from retina.errors import RunError, UserError
-from retina.runtime.detection_log import UNFINISHED, DetectionLog
+from retina.prediction.outputs.images import write_jpeg
+from retina.runtime.detection_log import (
+    UNFINISHED,
+    DetectionLog,
+    LoggedImage,
+    no_detections,
+)
 from retina.structures import Detections
 from tests.prediction.fixed_runtime import (  # type: ignore[import-not-found]
     TwoObjects,
@@ -107,6 +115,74 @@ def test_an_image_that_could_not_be_read_is_tried_again(photos: list[Path], tmp_
     assert again.seen == [31, 34, 35, 36]
 
 
+def test_pictures_that_a_full_disk_has_cost_are_written_when_it_goes_on(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predict(photos, tmp_path / "whole", save=ALL)
+    out = tmp_path / "out"
+
+    def full(path: Path, picture: np.ndarray, *, quality: int = 92) -> None:
+        if path.stem == "33":
+            raise RunError(f"{path}: the disk is full; free some space and go on")
+        write_jpeg(path, picture, quality=quality)
+
+    monkeypatch.setattr("retina.prediction.outputs.pictures.write_jpeg", full)
+    with pytest.raises(RunError, match=r"33.jpg: the disk is full"):
+        predict(photos, out, save=ALL, batch_size=2)
+    monkeypatch.undo()
+    assert predict(photos, out, save=ALL, batch_size=2, resume=True) == whole
+    assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), RunError),
+        (MemoryError("too large"), MemoryError),
+    ],
+)
+def test_faults_of_the_machine_are_no_failures_of_an_image(
+    photos: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[Exception],
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("retina.prediction.outputs.pictures.draw_detections", fails)
+    with pytest.raises(kind):
+        predict(photos, tmp_path / "out", save=ALL)
+
+
+def test_an_image_that_could_not_be_written_about_is_not_done(tmp_path: Path) -> None:
+    log = DetectionLog.begin(tmp_path / "log", {}, resume=False)
+    nothing = no_detections()
+    failed = LoggedImage(0, (20, 30), nothing, "no picture")
+    log.add(failed)
+    log.add(LoggedImage(1, (20, 30), nothing))
+    log.add(LoggedImage(2, (20, 30), nothing, "no picture", frame=0, time=0.0, is_last=False))
+    log.add(LoggedImage(2, (20, 30), nothing, frame=1, time=0.1))
+    assert log.items_done() == {1}
+    assert log.items_known() == {0, 1, 2}
+    log.add(LoggedImage(2, (20, 30), nothing, frame=0, time=0.0, is_last=False))
+    log.add(LoggedImage(2, (20, 30), nothing, frame=1, time=0.1))
+    log.add(LoggedImage(0, (20, 30), nothing))
+    log.add(failed)  # a worse one changes nothing
+    assert log.items_done() == {0, 1, 2}
+    assert [image.failure for image in log.images()] == [""] * 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has such a file")
+def test_a_log_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    log = DetectionLog.begin(tmp_path / "log", {}, resume=False)
+    (tmp_path / "log/found_0.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"found_0.jsonl: cannot be written: No space left"):
+        log.add(LoggedImage(0, (20, 30), no_detections()))
+    log.close()
+
+
 def share(folder: str, *resume: str) -> None:
     """One of two processes; the second of them ends in the middle, unless the run goes on."""
     from retina.distributed import rank, sharing_processes
@@ -148,6 +224,23 @@ def test_data_sets_of_a_finished_run_are_not_taken_for_those_of_this_one(
     predict(photos[:2], out, save=("json", "csv"))
     with pytest.raises(UserError, match="holds csv already"):
         predict(photos[:3], out, save=("json", "csv"), resume=True)
+
+
+def test_crops_of_another_run_are_not_mixed_with(photos: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict(photos[:2], out, save=("json", "crops"))
+    before = files(out)
+    told = "out: holds crops already, and crops are not mixed; choose another folder, or remove"
+    with pytest.raises(UserError, match=told):
+        predict(photos[2:], out, save=("json", "crops"))
+    assert files(out) == before
+    stopped = tmp_path / "stopped"
+    with pytest.raises(RunError):
+        predict(photos, stopped, Counting(fatal=34), save=("crops",), batch_size=2)
+    with pytest.raises(UserError, match="not mixed; go on with --resume, choose another"):
+        predict(photos, stopped, save=("crops",), batch_size=2)
+    predict(photos, stopped, save=("crops",), batch_size=2, resume=True)
+    assert len(files(stopped)) == 2 * len(photos)
 
 
 def test_a_folder_of_the_users_own_is_not_taken_for_a_log(

@@ -90,7 +90,29 @@ def test_ids_that_several_sources_share_are_counted_anew(tmp_path: Path) -> None
     files = [coco(tmp_path / name, {f"{name}.png": 7}) for name in ("one", "two")]
     found = find_images([str(file) for file in files])
     assert found.ids == (1, 2)
-    assert "the image ids count from 1" in found.notes[-1]
+    one, two = (tmp_path / name / "images" / f"{name}.png" for name in ("one", "two"))
+    assert found.notes[-1] == (
+        "the image ids count from 1: those of the sources do not tell all apart "
+        f"(7 is that of {one} and {two})"
+    )
+
+
+def test_entries_without_an_id_are_named(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.mp4"):
+        (tmp_path / name).touch()
+    lines = tmp_path / "files.txt"
+    lines.write_text("a.jpg\t5\nb.jpg\nc.jpg\t9\n")
+    found = find_images([f"@{lines}"])
+    assert found.ids == (1, 2, 3)
+    assert found.notes == (
+        f"the image ids count from 1: 1 of 3 images have none ({tmp_path / 'b.jpg'})",
+    )
+    lines.write_text("a.jpg\t5\nb.jpg\nb.jpg\t6\n")  # its id stands in the second line
+    assert find_images([f"@{lines}"]).ids == (5, 6)
+    lines.write_text("a.jpg\t5\nd.mp4\t6\n")
+    assert find_images([f"@{lines}"]).notes == (
+        "the image ids count from 1: a video has many images, and no id for each of them",
+    )
 
 
 def test_a_list_names_files_with_or_without_their_ids(

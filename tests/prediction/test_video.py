@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 from retina.datasets import find_source
 from retina.errors import UserError
 from retina.prediction.inputs import ImageFile
+from retina.prediction.outputs.images import write_jpeg
 from retina.prediction.sources import SourceOptions, find_images
 from retina.prediction.video import Video, VideoWriter
 from tests.prediction.fixed_runtime import predict, save_image  # type: ignore[import-not-found]
@@ -101,10 +105,154 @@ def test_a_video_that_breaks_off_keeps_what_was_seen(clip: Path, tmp_path: Path)
     broken.write_bytes(content[: len(content) * 7 // 10])
     empty.write_bytes(b"")
     run = predict([Video(empty), Video(broken)], tmp_path / "out")
-    assert run.failures[0].startswith(f"{empty}: the video cannot be read on: ")
+    assert run.failures == (
+        f"{empty}: the video cannot be read on: Invalid data found when processing input; "
+        "copy it again",
+        f"{broken}: the video breaks off after 2.5 of 3.6 seconds; copy it again",
+    )
     assert 0 < run.num_images < 7
     assert len(frames_of(tmp_path / "out/broken.mp4")) == run.num_images
     assert not (tmp_path / "out/empty.mp4").exists()
+
+
+def save_clip(
+    path: Path, times: Sequence[float], *, sound_seconds: int = 0, **options: str
+) -> Path:
+    """Noise, so that every frame has about the same number of bytes."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("flv" if path.suffix == ".flv" else "mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 50, "yuv420p"
+        sound = None
+        if sound_seconds:
+            sound = container.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=8000)
+            sound.layout = "mono"
+        for time in times:
+            pixels = noise.integers(0, 256, (50, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(10 * time), Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            for second in range(sound_seconds):
+                silence = np.zeros((1, 8000), np.int16)
+                part = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+                part.rate, part.pts, part.time_base = 8000, 8000 * second, Fraction(1, 8000)
+                container.mux(sound.encode(part))
+            container.mux(sound.encode(None))
+    return path
+
+
+EVEN = [number / 10 for number in range(40)]
+
+
+@pytest.mark.parametrize("stride", [1, 7])
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4"])
+def test_a_file_that_is_cut_is_told_and_what_was_seen_is_kept(
+    tmp_path: Path, name: str, stride: int
+) -> None:
+    cut = save_clip(tmp_path / name, EVEN, movflags="faststart")
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    run = predict([Video(cut, stride)], tmp_path / "out", save=("json",))
+    assert 8 // stride < run.num_images <= 1 + 25 // stride
+    (failure,) = run.failures
+    assert re.fullmatch(
+        rf"{cut}: the video breaks off after [12]\.\d of 4\.0 seconds; copy it again", failure
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "sound_seconds"),
+    [
+        *((name, EVEN, 0) for name in ("a.mkv", "a.avi", "a.mp4", "a.flv", "a.mov")),
+        ("sound.mkv", EVEN, 9),
+        ("sound.mp4", EVEN, 9),
+        ("sound.avi", EVEN, 9),
+        ("late.mkv", [time + 60 for time in EVEN], 0),
+        ("late.mp4", [time + 60 for time in EVEN], 0),
+        ("slides.mkv", [0, 5, 7, 30], 0),
+        ("slides.mp4", [0, 5, 7, 30], 0),
+        ("still.mp4", [0], 9),
+        ("still.mkv", [0], 9),
+    ],
+)
+def test_no_video_that_is_whole_is_accused(
+    tmp_path: Path, name: str, times: Sequence[float], sound_seconds: int
+) -> None:
+    whole = save_clip(tmp_path / name, times, sound_seconds=sound_seconds)
+    for stride in (1, 7):
+        shots = [*Video(whole, stride).shots()]
+        assert [shot.frame for shot in shots] == [*range(0, len(times), stride)]
+        assert shots[-1].read().shape == (50, 64, 3)
+
+
+def test_a_file_with_sound_alone_is_told_what_to_do_about(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000)
+        sound.layout = "mono"
+        silence = np.zeros((1, 8000), np.int16)
+        part = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        part.rate, part.time_base = 8000, Fraction(1, 8000)
+        container.mux(sound.encode(part))
+    run = predict([Video(tmp_path / "sound.mkv")], tmp_path / "out", save=("json",))
+    (failure,) = run.failures
+    assert failure.endswith("sound.mkv: holds no video, only sound or text; take it out")
+
+
+def test_a_frame_that_cannot_be_written_is_left_out_of_data_sets(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_once(path: Path, picture: np.ndarray, *, quality: int) -> None:
+        if path.name.endswith("_000003.jpg"):
+            raise UserError(f"{path}: may not be written")
+        write_jpeg(path, picture, quality=quality)
+
+    monkeypatch.setattr("retina.prediction.outputs.images.write_jpeg", fails_once)
+    run = predict([Video(clip)], tmp_path / "out", save=("yolo", "csv", "json"))
+    assert run.num_images == 7
+    told, counted = run.failures
+    assert "street_000003.jpg: may not be written" in told
+    assert counted == "yolo and csv: 1 image left out, of which there is no file"
+    assert len(json.loads((tmp_path / "out/detections.json").read_text())) == 14
+    for name in ("yolo/images/train", "csv/images"):
+        assert len([*(tmp_path / "out" / name).iterdir()]) == 6
+    assert not (tmp_path / "out/unfinished").exists()
+
+
+def test_data_sets_without_any_image_are_written(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    saved = ("yolo", "voc", "csv", "coco", "json")
+    run = predict([Video(tmp_path / "empty.mp4")], tmp_path / "out", save=saved)
+    assert (run.num_images, len(run.failures)) == (0, 1)
+
+
+def test_the_frames_of_a_video_with_a_long_name_have_their_files(
+    clip: Path, tmp_path: Path
+) -> None:
+    (long := tmp_path / f"{'x' * 245}.mp4").write_bytes(clip.read_bytes())
+    run = predict([Video(long)], tmp_path / "out", save=("pictures", "yolo", "crops"))
+    assert (run.num_images, run.failures) == (7, ())
+    assert len([*(tmp_path / "out/yolo/images/train").iterdir()]) == 7
+
+
+@pytest.mark.parametrize("place", ["out", "photos/out", "far/away/out"])
+def test_frames_have_their_own_names_in_data_sets_wherever_these_are_written(
+    clip: Path, tmp_path: Path, place: str
+) -> None:
+    names = ("photo.png", "deep/b.png", "street_000000.jpg")
+    photos = [save_image(tmp_path / "photos" / name, 20, 30) for name in names]
+    out = tmp_path / place
+    run = predict([*photos, Video(clip, 3)], out, save=("csv", "coco", "voc", "yolo"))
+    assert (run.num_images, run.failures) == (6, ())
+    frames = ["street_000000_2.jpg", "street_000003.jpg", "street_000006.jpg"]
+    rows = csv.DictReader((out / "csv/annotations.csv").open())
+    assert list(dict.fromkeys(row["filename"] for row in rows)) == [*names, *frames]
+    coco = json.loads((out / "coco/annotations.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [*names, *frames]
+    flat = {Path(name).name for name in (*names, *frames)}
+    for folder in ("voc/JPEGImages", "yolo/images/train"):
+        assert {path.name for path in (out / folder).iterdir()} == flat
 
 
 def test_a_phone_held_upright_is_seen_upright(tmp_path: Path) -> None:

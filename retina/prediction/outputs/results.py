@@ -19,11 +19,13 @@ class Results:
         place: where the run writes.
         log: what was found.
         ids: of each input; None counts the images from 1, for inputs of several images.
+        has_more: this run has found something, beside what one that was stopped had found before.
     """
 
     place: Place
     log: DetectionLog
     ids: Sequence[OriginalId] | None
+    has_more: bool = True
 
     def images(self) -> Iterator[tuple[OriginalId, LoggedImage]]:
         """Each image that could be read, under its id, in order."""
@@ -31,3 +33,9 @@ class Results:
         for one in self.log.images():
             if one.is_read:
                 yield (next(numbers) if self.ids is None else self.ids[one.item]), one
+
+    def images_with_files(self) -> Iterator[tuple[OriginalId, LoggedImage]]:
+        """Those of which there is an image file: not a frame, say, that could not be written."""
+        for image_id, one in self.images():
+            if self.place.image_file(one.item, one.frame).is_file():
+                yield image_id, one
