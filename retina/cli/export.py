@@ -102,6 +102,7 @@ def command(
         raw=raw,
         batch=batch,
     )
+    bounds = Bounds(max_ap_drop, max_score_shift)
     image_size = None if size is None else _parse_size(size)
     source = detector_given(detector, "DETECTOR")
     artifact = load_detector(source)
@@ -132,7 +133,7 @@ def command(
         output=output,
         examples=None if no_verify else examples,
         calibration=calibration,
-        bounds=Bounds(max_ap_drop, max_score_shift),
+        bounds=bounds,
         device=device,
     )
     with console.status("exporting"):

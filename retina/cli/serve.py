@@ -42,9 +42,7 @@ def command(
     ] = None,
     batch_size: Annotated[
         int,
-        typer.Option(
-            "--batch-size", min=1, help="Pictures, and tiles, that run together, at most."
-        ),
+        typer.Option("--batch-size", min=1, help="Pictures or tiles that run together, at most."),
     ] = 8,
     max_wait_ms: Annotated[
         float,

@@ -11,6 +11,7 @@ import torch
 
 from retina.errors import UserError
 from retina.export.agreement import compare_detections
+from retina.export.exporting import ExportJob
 from retina.runtime import TorchRuntime
 from retina.runtime.files import load_export
 from tests.conftest import Invoke  # type: ignore[import-not-found]
@@ -129,6 +130,10 @@ def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None
             "runs a.xml on the cpu",
         ),
         (("--format", "torch"), "writes a .pt2 file; name it a.pt2"),
+        (("--max-ap-drop", "nan"), "--max-ap-drop nan: does not lie within 0 … 1"),
+        (("--max-ap-drop", "-1"), "--max-ap-drop -1: does not lie within 0 … 1"),
+        (("--max-score-shift", "nan"), "--max-score-shift nan: does not lie within 0 … 1"),
+        (("--max-score-shift", "inf"), "--max-score-shift inf: does not lie within 0 … 1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(
@@ -138,6 +143,28 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert done.code == 2
     assert told in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_no_file_can_have_is_told_before_anything_is_computed(
+    detector: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(job: ExportJob) -> None:
+        pytest.fail("it converts")
+
+    monkeypatch.setattr(ExportJob, "_convert", convert)
+    (tmp_path / "a.onnx").mkdir()
+    done = invoke("export", detector, "--output", tmp_path / "a.onnx")
+    assert done.code == 2
+    assert "a.onnx is a folder; give a name that no folder has" in done.err
+    (tmp_path / "b.bin").mkdir()
+    done = invoke("export", detector, "--format", "openvino", "--output", tmp_path / "b.xml")
+    assert done.code == 2
+    assert "b.bin is a folder" in done.err
+    if Path("/proc/self").exists():
+        done = invoke("export", detector, "--output", "/proc/x.onnx")
+        assert done.code == 2
+        assert done.err.startswith("error: /proc")
+        assert done.err.endswith("choose another folder\n")
 
 
 @pytest.mark.parametrize(
