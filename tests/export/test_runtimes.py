@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -207,6 +208,24 @@ def test_damaged_and_foreign_files_are_told(exports: Exports, tmp_path: Path) ->
         load_export(foreign)
     with pytest.raises(UserError, match="no such file; 'retina export' writes one"):
         load_export(tmp_path / "missing.onnx")
+
+
+def test_a_program_that_breaks_off_is_told_in_one_sentence(
+    exports: Exports, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch logs its own traceback before it raises."""
+    path = exports.write(exports.job("torch", ".pt2"), exports.program)
+    content = path.read_bytes()
+    cut = tmp_path / "cut.pt2"
+    cut.write_bytes(content[: len(content) // 2])
+    logger = logging.getLogger("torch.export")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(UserError, match=r"cut.pt2: not a torch program that torch .* can read"):
+            load_export(cut)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
