@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -110,6 +111,33 @@ def test_commands_take_an_export_as_a_detector(
     chosen = invoke("thresholds", exported, *data, "--num-workers", 0, "--iou", 0.1)
     assert chosen.code == 0, chosen.err
     assert "not kept" not in chosen.out
+
+
+def test_images_without_annotations_are_enough_to_verify_on(
+    exports: Exports,
+    detector: Path,
+    shapes: Path,
+    tmp_path: Path,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ExportJob, "_convert", lambda job: exports.onnx)
+    photos = tmp_path / "photos"
+    shutil.copytree(shapes / "images", photos)
+    output = tmp_path / "a.onnx"
+    done = invoke("export", detector, "--data", photos, "--max-images", 4, "--output", output)
+    assert done.code == 0, done.err
+    assert f"verified on 4 images ({photos}, without annotations)" in done.out
+    assert "the same detections: boxes within" in done.out
+    assert "AP" not in done.out
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    done = invoke("export", detector, "--data", photos, "--output", output)
+    assert done.code == 2
+    assert str(photos / "broken.jpg") in done.err
+    (tmp_path / "nothing").mkdir()
+    done = invoke("export", detector, "--data", tmp_path / "nothing", "--output", output)
+    assert done.code == 2
+    assert "nothing: holds no data set that can be read" in done.err
 
 
 def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None:
