@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_PART)
         os.close(handle)
     except OSError as error:
-        raise _as_ours(path, error) from None
+        raise as_ours(path, error) from None
     aside = Path(name)
     try:
         yield aside
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _as_ours(path, error) from None
+        raise as_ours(path, error) from None
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -69,7 +69,27 @@ def make_folder(path: Path) -> None:
         if not os.access(path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise _as_ours(path, error) from None
+        raise as_ours(path, error) from None
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, gone when the block ends.
+
+    Raises:
+        UserError: no folder can be made there, or it may not be written to.
+        RunError: the disk is full.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(dir=path.parent, prefix=".making.")
+    except FileNotFoundError:  # the folder is there, and holds what a system shows as files
+        raise UserError(
+            f"{path}: no file can be made in {path.parent}; choose another folder"
+        ) from None
+    except OSError as error:
+        raise as_ours(path, error) from None
+    with made as name:
+        yield Path(name)
 
 
 def bring_to_disk(path: Path) -> None:
@@ -94,7 +114,8 @@ def _umask() -> int:
     return mask
 
 
-def _as_ours(path: Path, error: OSError) -> UserError | RunError:
+def as_ours(path: Path, error: OSError) -> UserError | RunError:
+    """The error that says why a path could not be written."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"{path}: may not be written ({error.strerror}); choose another folder")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

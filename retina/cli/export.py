@@ -10,7 +10,6 @@ import typer
 
 from retina.cli.options import (
     Annotations,
-    Data,
     DataConfig,
     Detector,
     Images,
@@ -49,7 +48,15 @@ def command(
         str | None,
         typer.Option("--size", help="HEIGHTxWIDTH of all images, as of one camera (any)."),
     ] = None,
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="Config, annotation file or folder, as in the README, or a folder of images; AP "
+            "needs annotations.",
+        ),
+    ] = None,
     annotations: Annotations = None,
     images: Images = None,
     config: DataConfig = None,
@@ -102,6 +109,7 @@ def command(
         raw=raw,
         batch=batch,
     )
+    bounds = Bounds(max_ap_drop, max_score_shift)
     image_size = None if size is None else _parse_size(size)
     source = detector_given(detector, "DETECTOR")
     artifact = load_detector(source)
@@ -132,7 +140,7 @@ def command(
         output=output,
         examples=None if no_verify else examples,
         calibration=calibration,
-        bounds=Bounds(max_ap_drop, max_score_shift),
+        bounds=bounds,
         device=device,
     )
     with console.status("exporting"):
@@ -153,6 +161,11 @@ class _Named(NamedTuple):
     def is_given(self) -> bool:
         return any(option is not None for option in self)
 
+    @property
+    def may_be_photos(self) -> bool:
+        """Whether it is a path alone, which may also hold images without annotations."""
+        return self.data is not None and self.count(None) == len(self) - 1
+
 
 def _parse_size(text: str) -> Size:
     from retina.errors import UserError
@@ -170,8 +183,13 @@ def _read(
     import numpy as np
 
     from retina.datasets.subset import SubsetDataset
+    from retina.export.photos import PhotoDataset, photos_in
     from retina.runtime.splits import spread_indices
 
+    photos = photos_in(named.data) if named.data is not None and named.may_be_photos else []
+    if photos:
+        files = [photos[row] for row in spread_indices(len(photos), max_images)]
+        return PhotoDataset(files, categories), f"{named.data}, without annotations"
     resolved = scored_data(source, categories, *named, purpose="what to verify on")
     dataset = resolved.dataset
     rows = spread_indices(len(dataset), max_images)

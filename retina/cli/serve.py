@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from retina.cli.options import Detector, Device, Precision, chosen_precision
+from retina.cli.options import (
+    Detector,
+    Device,
+    MergeOption,
+    NoFullImage,
+    Overlap,
+    Precision,
+    TestTime,
+    Tile,
+    chosen_precision,
+    views_given,
+)
 from retina.cli.output import make_console, print_lines
 
 API_KEY = "RETINA_API_KEY"
@@ -30,7 +41,8 @@ def command(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Pictures that run together, at most.")
+        int,
+        typer.Option("--batch-size", min=1, help="Pictures or tiles that run together, at most."),
     ] = 8,
     max_wait_ms: Annotated[
         float,
@@ -45,6 +57,11 @@ def command(
             "--timeout", min=0.1, help="Seconds for a request, half of them for its body."
         ),
     ] = 30.0,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    no_full_image: NoFullImage = False,
+    test_time: TestTime = None,
+    merge: MergeOption = "nms",
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
@@ -53,6 +70,9 @@ def command(
     POST a picture to /v1/detect and get its objects as JSON; /openapi.json describes the rest. No
     picture is kept or written anywhere. A signal ends it when all that is held is answered, within
     ten seconds.
+
+    With --tile and --test-time each picture is looked at as `retina predict` does; it takes as many
+    times longer, so give a --timeout for it.
 
     Example: `retina serve runs/demo/checkpoints/best.safetensors`
 
@@ -71,9 +91,11 @@ def command(
     from retina.wording import counted
 
     console = make_console()
+    views = views_given(tile, overlap, no_full_image, test_time, merge)
     source = detector_given(detector, "DETECTOR")
     listening = bind(host, port)  # before the detector is loaded: that takes longer
-    runtime = load(detector, device=device, precision=chosen_precision(precision)).runtime
+    predictor = load(detector, device=device, precision=chosen_precision(precision))
+    runtime = predictor.looking_at(views, batch_size=batch_size).runtime
     print_lines(console, *taken_for(source))
     name = source.name if isinstance(source, Path) else str(source)
     service = Service(
@@ -85,8 +107,9 @@ def command(
         max_wait=max_wait_ms / 1000,
     )
     service.warm_up()
+    seen = f", looking at {views.describe()}" if views else ""
     line = (
-        f"{name} ({counted(len(runtime.categories), 'class')}) at {address_of(listening)}, "
+        f"{name} ({counted(len(runtime.categories), 'class')}{seen}) at {address_of(listening)}, "
         f"{'with a key' if api_key else 'for this machine alone'}; Ctrl-C ends it"
     )
     number = serve(

@@ -24,11 +24,11 @@ from retina.modeling.preprocess import Preprocess, PreprocessConfig, size_of
 from retina.modeling.pretrained import UNKNOWN
 from retina.runtime.description import ExportDescription, TensorDescription, Verification
 from retina.runtime.exported import missing_package, refuse_other_size
-from retina.runtime.files import check_device, load_export
+from retina.runtime.files import check_device, files_of, load_export
 from retina.runtime.torch_runtime import TorchRuntime
-from retina.storage import make_folder, replacing
+from retina.storage import as_ours, folder_beside, make_folder, replacing
 from retina.structures import Size
-from retina.wording import program_version
+from retina.wording import first_line, program_version
 
 _MEMORY_FIX = "name smaller images (--data), or verify on another device (--device)"
 
@@ -74,10 +74,12 @@ class ExportJob:
             self._check_sizes(self.examples)
         _check_packages(self.form)
         make_folder(self.output.parent)
-        model = self._convert()
-        description = self.describe(None)
-        if self.examples is not None:
-            description = self.describe(self._verified(model, description, self.examples))
+        with folder_beside(self.output) as folder:  # before the work: it shows that one can write
+            model = self._convert()
+            description = self.describe(None)
+            if self.examples is not None:
+                found = self._verified(model, description, self.examples, folder)
+                description = self.describe(found)
         write(model, self.output, description)
         return description
 
@@ -105,7 +107,10 @@ class ExportJob:
         graph = (CandidateGraph if self.form.raw else DetectionGraph)(self.artifact)
         program = trace(graph, batch=self.form.batch, size=self.form.size)
         converter = FORMATS[self.form.format].load()
-        return converter.convert(program, self.form, self.calibration_inputs())
+        try:
+            return converter.convert(program, self.form, self.calibration_inputs())
+        except OSError as error:  # a converter's own files
+            raise as_ours(Path(error.filename or tempfile.gettempdir()), error) from None
 
     def calibration_inputs(self) -> ImagesOnDemand:
         """The images for INT8, ``(B, 3, H, W)`` float32, as a runtime gives them to the graph."""
@@ -128,9 +133,13 @@ class ExportJob:
             refuse_other_size(self.output, self.form.size, preprocess, (height, width))
 
     def _verified(
-        self, model: ConvertedModel, description: ExportDescription, examples: Examples
+        self,
+        model: ConvertedModel,
+        description: ExportDescription,
+        examples: Examples,
+        folder: Path,
     ) -> Verification:
-        """Run it from a file, as a user will."""
+        """Run it from a file in a folder of its own, as a user will."""
         where = pick_device(self.device)
         source = TorchRuntime.from_artifact(
             self.artifact,
@@ -138,22 +147,21 @@ class ExportJob:
             precision=pick_precision("fp32", where),
             memory_fix=_MEMORY_FIX,
         )
-        with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".export.") as folder:
-            path = Path(folder) / f"model{FORMATS[self.form.format].suffix}"
-            model.save(path, description)
-            with _telling_of(self.output, instead_of=path):
-                exported = load_export(path, device=self.device)
-                exported.memory_fix = _MEMORY_FIX
-                try:
-                    return verify(
-                        source,
-                        exported,
-                        examples,
-                        precision=self.form.precision,
-                        bounds=self.bounds,
-                    )
-                finally:
-                    del exported  # some hold their file open
+        path = folder / f"model{FORMATS[self.form.format].suffix}"
+        _save(model, path, description, self.output)
+        with _telling_of(self.output, instead_of=path):
+            exported = load_export(path, device=self.device)
+            exported.memory_fix = _MEMORY_FIX
+            try:
+                return verify(
+                    source,
+                    exported,
+                    examples,
+                    precision=self.form.precision,
+                    bounds=self.bounds,
+                )
+            finally:
+                del exported  # some hold their file open
 
 
 @contextmanager
@@ -167,13 +175,28 @@ def _telling_of(output: Path, *, instead_of: Path) -> Iterator[None]:
 
 def write(model: ConvertedModel, path: Path, description: ExportDescription) -> None:
     """Write an export with all of its files, each in one step; the one that is named comes last."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export.") as folder:
-        made = Path(folder) / path.name
-        model.save(made, description)
+    with folder_beside(path) as folder:
+        made = folder / path.name
+        _save(model, made, description, path)
         with ExitStack() as stack:
             for suffix in (path.suffix, *model.companions):  # left in the reverse order
                 aside = stack.enter_context(replacing(path.with_suffix(suffix)))
                 shutil.copyfile(made.with_suffix(suffix), aside)
+
+
+def _save(model: ConvertedModel, path: Path, description: ExportDescription, output: Path) -> None:
+    """Save it in a temporary folder.
+
+    Raises:
+        UserError: the folder may not be written to.
+        RunError: the disk is full, or the format's own writer failed; the message names ``output``.
+    """
+    try:
+        model.save(path, description)
+    except OSError as error:
+        raise as_ours(output, error) from None
+    except RuntimeError as error:  # the writers of torch and OpenVINO tell a full disk so
+        raise RunError(f"{output}: cannot be written: {first_line(error)}") from None
 
 
 def check_form(form: ExportForm, output: Path) -> None:
@@ -194,6 +217,11 @@ def check_form(form: ExportForm, output: Path) -> None:
             f"--output {output}: --format {form.format} writes a {known.suffix} file; name it "
             f"{output.with_suffix(known.suffix).name}"
         )
+    for file in files_of(output):
+        if file.is_dir():
+            raise UserError(
+                f"--output {output}: {file} is a folder; give a name that no folder has"
+            )
 
 
 def _check_packages(form: ExportForm) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from retina.datasets.dataset import DetectionDataset
-from retina.errors import RunError
+from retina.errors import RunError, UserError
+from retina.evaluation.engines import COCO_IOUS, ScoringProblem
 from retina.evaluation.evaluator import Evaluator
+from retina.evaluation.matching import match_detections
 from retina.export.agreement import BOX_TOLERANCE, SCORE_TOLERANCE, Agreement, compare_detections
 from retina.export.calibration import pixels_of
 from retina.geometry.boxes import pairwise_iou
@@ -18,7 +21,7 @@ from retina.modeling.postprocess import PostprocessConfig
 from retina.runtime import Runtime, TorchRuntime
 from retina.runtime.description import ExportPrecision, Verification
 from retina.runtime.exported import ExportedRuntime, rows_by_input_size
-from retina.structures import Detections
+from retina.structures import Detections, IntArray
 from retina.wording import counted
 
 MOST_TIES = (4, 0.01)
@@ -36,11 +39,20 @@ class Bounds:
 
     Attributes:
         ap_drop: of the AP, 0 to 1.
-        score_shift: of the scores, on average.
+        score_shift: of the scores, on average, 0 to 1.
+
+    Raises:
+        UserError: one of them is no such number.
     """
 
     ap_drop: float = 0.005
     score_shift: float = 0.05
+
+    def __post_init__(self) -> None:
+        named = {"--max-ap-drop": self.ap_drop, "--max-score-shift": self.score_shift}
+        for option, value in named.items():
+            if not 0 <= value <= 1:  # NaN is not, either: nothing would exceed it
+                raise UserError(f"{option} {value:g}: does not lie within 0 … 1")
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a runtime found, and the name of each image."""
+    """What a runtime found.
+
+    Attributes:
+        detections: in each image.
+        names: of the images.
+        ap: None without annotations.
+        num_found: of each image the annotated objects that are found, the mean over COCO's IoUs;
+            empty without annotations.
+    """
 
     detections: Sequence[Detections]
     names: Sequence[str]
     ap: float | None
+    num_found: Sequence[float] = ()
 
 
 class _OneSizeAtATime(Runtime):
@@ -133,7 +154,7 @@ def verify(
     if precision == "fp32":
         rule = exported.description.detector.postprocess
         return _check_same(ours, _compare(ours, theirs, rule, source, examples), about)
-    _check_bounds(ours, theirs, shifts, about, bounds)
+    _check_bounds(ours, theirs, shifts, about, bounds, source.thresholds)
     return about
 
 
@@ -145,8 +166,26 @@ def _run(runtime: Runtime, examples: Examples) -> _Found:
     dataset = examples.dataset
     result = Evaluator(dataset, batch_size=examples.batch_size).run(runtime)
     names = [dataset.file_path(index) for index in range(len(dataset))]
-    ap = result.metrics.AP if result.metrics.is_scored else None
-    return _Found(result.detections, names, ap)
+    if not result.metrics.is_scored or result.problem is None:
+        return _Found(result.detections, names, None)
+    num_found = _num_found(result.problem, dataset.image_ids)
+    return _Found(result.detections, names, result.metrics.AP, num_found)
+
+
+def _num_found(problem: ScoringProblem, image_ids: IntArray) -> list[float]:
+    """Of each image the objects that are found, the mean over COCO's IoUs.
+
+    Args:
+        problem: numbers the images from 1 on, in the order of their ids.
+        image_ids: in the order that is wanted.
+    """
+    counts = np.zeros(problem.num_images)
+    for matching in match_detections(problem, COCO_IOUS):
+        images = problem.images[matching.is_true] - 1
+        counts += np.bincount(images, minlength=problem.num_images) / len(COCO_IOUS)
+    by_row = np.empty_like(counts)
+    by_row[np.argsort(image_ids)] = counts
+    return [float(count) for count in by_row]
 
 
 def _compare(
@@ -263,6 +302,7 @@ def _check_bounds(
     shifts: Sequence[tuple[float, int]],
     about: Verification,
     bounds: Bounds,
+    shown_from: Tensor,
 ) -> None:
     if not about.source_ap and about.score_shift is None:
         raise RunError(
@@ -270,27 +310,48 @@ def _check_bounds(
             f"{counted(about.num_images, 'image')} ({about.images}); name annotated images with "
             "--data, or write it unproven with --no-verify"
         )
-    faults = []
+    ap_faults, score_faults = [], []
     if about.source_ap is not None and about.ap is not None:
         drop = about.source_ap - about.ap
         if drop > bounds.ap_drop:
-            faults.append(
+            ap_faults.append(
                 f"the AP falls from {about.source_ap:.4f} to {about.ap:.4f}, by more than "
                 f"{bounds.ap_drop:g} (--max-ap-drop)"
             )
     if about.score_shift is not None and about.score_shift > bounds.score_shift:
-        faults.append(
+        score_faults.append(
             f"the scores of what is shown change by {about.score_shift:.4f} on average, by more "
             f"than {bounds.score_shift:g} (--max-score-shift)"
         )
-    if not faults:
+    if not ap_faults and not score_faults:
         return
+    every = torch.zeros_like(shown_from)  # of low scores, too: the AP has them as well
+    changes = _score_shifts(ours.detections, theirs.detections, every)
+    lines = _worst_by_score(ours, shifts) if score_faults else _worst_by_ap(ours, theirs, changes)
+    told = "\n".join(["; ".join([*ap_faults, *score_faults]), *lines])
+    raise RunError(f"nothing is written: {told}")
+
+
+def _worst_by_score(ours: _Found, shifts: Sequence[tuple[float, int]]) -> list[str]:
+    """A line for each of the images whose scores change most."""
     order = sorted(range(len(shifts)), key=lambda row: -shifts[row][0])[:_WORST]
-    lines = [
+    return [
         f"  {ours.names[row]}: {counted(shifts[row][1], 'detection')} shown, scores changed by "
         f"{shifts[row][0] / shifts[row][1]:.3f} on average"
         for row in order
         if shifts[row][1]
     ]
-    told = "\n".join(["; ".join(faults), *lines])
-    raise RunError(f"nothing is written: {told}")
+
+
+def _worst_by_ap(ours: _Found, theirs: _Found, changes: Sequence[tuple[float, int]]) -> list[str]:
+    """A line for each of the images that lose most objects, then of those whose scores change."""
+
+    def loss(row: int) -> tuple[float, float]:
+        return theirs.num_found[row] - ours.num_found[row], -changes[row][0]
+
+    return [
+        f"  {ours.names[row]}: {ours.num_found[row]:.1f} objects found before, "
+        f"{theirs.num_found[row]:.1f} after (mean over COCO's overlaps)"
+        for row in sorted(range(len(ours.names)), key=loss)[:_WORST]
+        if loss(row) != (0.0, 0.0)
+    ]

@@ -12,7 +12,7 @@ from retina.geometry.fusion import Merge, fuse
 from retina.modeling.preprocess import size_of
 from retina.runtime.runtime import Runtime
 from retina.runtime.tiled import MERGE_IOU
-from retina.structures import Detections
+from retina.structures import Detections, Size
 
 
 class AugmentedRuntime(Runtime):
@@ -57,6 +57,10 @@ class AugmentedRuntime(Runtime):
             for runtime in self._runtimes:
                 views.append(_unmirrored(runtime.detect(mirrored), images))
         return [self._merged(of_image) for of_image in zip(*views, strict=True)]
+
+    def input_shapes(self, size: Size) -> tuple[tuple[int, int, int, int], ...]:
+        """See `Runtime`; a mirror image has the shape of its image."""
+        return tuple(shape for one in self._runtimes for shape in one.input_shapes(size))
 
     def _merged(self, found: Sequence[Detections]) -> Detections:
         """The objects of one image, from all views of it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,8 +59,7 @@ class ProgramRuntime(ExportedRuntime):
         pick_precision("fp32", where)
         extra = {DESCRIPTION_FILE: ""}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 program = torch.export.load(path, extra_files=extra)
         except Exception as error:  # of many kinds: a zip, JSON, tensors, operators
             raise UserError(
@@ -81,6 +83,20 @@ class ProgramRuntime(ExportedRuntime):
         with torch.no_grad():
             outputs: tuple[Tensor, ...] = self._module(images.to(self._device))
         return tuple(output.cpu() for output in outputs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Of a file that it cannot read torch logs a traceback, and then raises another error."""
+    logger = logging.getLogger("torch.export")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _pick(path: Path, device: str) -> torch.device:

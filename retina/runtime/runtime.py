@@ -10,7 +10,7 @@ from torch import Tensor
 from retina.errors import UserError
 from retina.modeling.preprocess import Preprocess
 from retina.modeling.thresholds import ThresholdsConfig
-from retina.structures import Categories, Detections
+from retina.structures import Categories, Detections, Size
 
 
 class Runtime(ABC):
@@ -42,6 +42,19 @@ class Runtime(ABC):
         Raises:
             RunError: memory ran out; the message names the size of the batch.
         """
+
+    def input_shapes(self, size: Size) -> tuple[tuple[int, int, int, int], ...]:
+        """The padded shapes at which the network sees an image of a size, one of each kind of view.
+
+        Images for which they are the same may run together: none of them is padded for another.
+
+        Args:
+            size: height and width of the image.
+
+        Raises:
+            UserError: the network cannot take an image of this size.
+        """
+        return (self.preprocess.input_shape([size]),)
 
     def at_scale(self, factor: float) -> Runtime:
         """The same detector with an input that is larger or smaller by a factor.

@@ -110,6 +110,14 @@ class TiledRuntime(Runtime):
             for one in images
         ]
 
+    def input_shapes(self, size: Size) -> tuple[tuple[int, int, int, int], ...]:
+        """See `Runtime`: of the whole image, where it is looked at, and of its tiles."""
+        windows = tile_windows(size, self.tile, self.overlap)
+        if len(windows) == 1:
+            return self.inner.input_shapes(size)
+        whole = self.inner.input_shapes(size) if self.full_image else ()
+        return (*whole, *self.inner.input_shapes(windows[0].size))
+
     def _detect_in_file(self, image: LargeTiff) -> Detections:
         """By itself, so that the memory of one is needed at a time."""
         (found,) = self._detect([image])

@@ -1,8 +1,9 @@
 """Pictures of several requests through the network together.
 
 A picture waits until there is a full batch, but not longer than a bound. Only pictures that the
-network sees at the same padded size run together, so no picture's answer depends on the pictures
-that it happens to run with: padding one of them further would change what the network says.
+network sees at the same padded size run together (as a whole, and in tiles and scales where these
+are looked at), so no picture's answer depends on the pictures that it happens to run with: padding
+one of them further would change what the network says.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from retina.structures import Detections
 
 THREAD = "retina-serve-detect"
 
-Shape = tuple[int, int, int, int]
+Shapes = tuple[tuple[int, int, int, int], ...]
+"""See `Runtime.input_shapes`."""
+
 Outcome = Detections | Exception
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
     image: Tensor
-    shape: Shape
+    shapes: Shapes
     arrived: float
     answer: asyncio.Future[Detections] = field(default_factory=asyncio.Future)
 
@@ -64,8 +67,8 @@ class Batcher:
             UserError: the detector cannot take a picture of this size.
             RunError: memory ran out for this picture alone.
         """
-        shape = self.runtime.preprocess.input_shape([size_of(image)])
-        job = _Job(image, shape, time.monotonic())
+        shapes = self.runtime.input_shapes(size_of(image))
+        job = _Job(image, shapes, time.monotonic())
         self._waiting.append(job)
         self._changed.set()
         return await job.answer
@@ -98,7 +101,7 @@ class Batcher:
             left = None
             if self._waiting:
                 oldest = self._waiting[0]
-                alike = [job for job in self._waiting if job.shape == oldest.shape]
+                alike = [job for job in self._waiting if job.shapes == oldest.shapes]
                 left = oldest.arrived + self.max_wait - time.monotonic()
                 if len(alike) >= self.batch_size or left <= 0:
                     batch = alike[: self.batch_size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from retina.errors import UserError
 from retina.export.agreement import compare_detections
+from retina.export.exporting import ExportJob
 from retina.runtime import TorchRuntime
 from retina.runtime.files import load_export
 from tests.conftest import Invoke  # type: ignore[import-not-found]
@@ -111,6 +113,33 @@ def test_commands_take_an_export_as_a_detector(
     assert "not kept" not in chosen.out
 
 
+def test_images_without_annotations_are_enough_to_verify_on(
+    exports: Exports,
+    detector: Path,
+    shapes: Path,
+    tmp_path: Path,
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ExportJob, "_convert", lambda job: exports.onnx)
+    photos = tmp_path / "photos"
+    shutil.copytree(shapes / "images", photos)
+    output = tmp_path / "a.onnx"
+    done = invoke("export", detector, "--data", photos, "--max-images", 4, "--output", output)
+    assert done.code == 0, done.err
+    assert f"verified on 4 images ({photos}, without annotations)" in done.out
+    assert "the same detections: boxes within" in done.out
+    assert "AP" not in done.out
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    done = invoke("export", detector, "--data", photos, "--output", output)
+    assert done.code == 2
+    assert str(photos / "broken.jpg") in done.err
+    (tmp_path / "nothing").mkdir()
+    done = invoke("export", detector, "--data", tmp_path / "nothing", "--output", output)
+    assert done.code == 2
+    assert "nothing: holds no data set that can be read" in done.err
+
+
 def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None:
     form = ("--format", "openvino", "--precision", "int8", "--output", tmp_path / "a.xml")
     done = invoke("export", detector, *form)
@@ -129,6 +158,10 @@ def test_int8_needs_data(detector: Path, tmp_path: Path, invoke: Invoke) -> None
             "runs a.xml on the cpu",
         ),
         (("--format", "torch"), "writes a .pt2 file; name it a.pt2"),
+        (("--max-ap-drop", "nan"), "--max-ap-drop nan: does not lie within 0 … 1"),
+        (("--max-ap-drop", "-1"), "--max-ap-drop -1: does not lie within 0 … 1"),
+        (("--max-score-shift", "nan"), "--max-score-shift nan: does not lie within 0 … 1"),
+        (("--max-score-shift", "inf"), "--max-score-shift inf: does not lie within 0 … 1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(
@@ -138,6 +171,28 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert done.code == 2
     assert told in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_no_file_can_have_is_told_before_anything_is_computed(
+    detector: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(job: ExportJob) -> None:
+        pytest.fail("it converts")
+
+    monkeypatch.setattr(ExportJob, "_convert", convert)
+    (tmp_path / "a.onnx").mkdir()
+    done = invoke("export", detector, "--output", tmp_path / "a.onnx")
+    assert done.code == 2
+    assert "a.onnx is a folder; give a name that no folder has" in done.err
+    (tmp_path / "b.bin").mkdir()
+    done = invoke("export", detector, "--format", "openvino", "--output", tmp_path / "b.xml")
+    assert done.code == 2
+    assert "b.bin is a folder" in done.err
+    if Path("/proc/self").exists():
+        done = invoke("export", detector, "--output", "/proc/x.onnx")
+        assert done.code == 2
+        assert done.err.startswith("error: /proc")
+        assert done.err.endswith("choose another folder\n")
 
 
 @pytest.mark.parametrize(

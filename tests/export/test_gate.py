@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
 from retina.modeling.preprocess import PreprocessConfig, size_of
 from retina.runtime import TorchRuntime
+from retina.runtime.description import ExportDescription
 from retina.runtime.exported import ExportedRuntime
 from retina.runtime.files import load_export
 from retina.runtime.onnx_runtime import OnnxRuntime
@@ -147,11 +150,32 @@ def test_ap_is_measured_where_there_are_annotations(exports: Exports) -> None:
     verify(other, load_export(path), found, precision="int8", bounds=Bounds(1.0, 1.0))
 
 
-def found_by(runtime: TorchRuntime) -> MemoryDataset:
+def test_the_images_that_lower_the_ap_are_named_where_nothing_is_shown(
+    exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No score of what is shown could tell; the export finds nothing in one of three images."""
+    path = exports.write(exports.job("onnx", ".onnx"), exports.onnx)
+    source, exported = quiet_pair(exports.artifact, path)
+    examples = Examples("its own", dataset=found_by(source, 3))
+
+    def detect(self: OnnxRuntime, images: Sequence[torch.Tensor]) -> list[Detections]:
+        found = source.detect(images)
+        return [found[0], found[1].at_least(2.0), *found[2:]]
+
+    monkeypatch.setattr(OnnxRuntime, "detect", detect)
+    with pytest.raises(RunError) as raised:
+        verify(source, exported, examples, precision="int8", bounds=Bounds())
+    first, *lines = str(raised.value).splitlines()
+    assert first.endswith("(--max-ap-drop)")
+    assert lines == ["  memory/1: 20.0 objects found before, 0.0 after (mean over COCO's overlaps)"]
+
+
+def found_by(runtime: TorchRuntime, num_images: int = 2) -> MemoryDataset:
     """A data set whose objects are what a detector finds in it."""
     names = runtime.categories.names
-    empty = MemoryDataset([[], []], names=names)
-    images = [torch.from_numpy(empty.load(row).image).permute(2, 0, 1) for row in range(2)]
+    empty = MemoryDataset([[]] * num_images, names=names)
+    rows = range(num_images)
+    images = [torch.from_numpy(empty.load(row).image).permute(2, 0, 1) for row in rows]
     boxes = [
         [(int(label), *box) for label, box in zip(one.labels, one.boxes.tolist(), strict=True)]
         for image in images
@@ -219,6 +243,31 @@ def test_errors_name_the_file_that_was_asked_for(
     assert str(raised.value).endswith(
         "name smaller images (--data), or verify on another device (--device)"
     )
+
+
+def test_a_full_disk_names_the_file(exports: Exports, tmp_path: Path) -> None:
+    output = tmp_path / "a.onnx"
+    for error, told in (
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free some space"),
+        (RuntimeError("write failed\nat line 5"), "cannot be written: write failed"),
+    ):
+
+        class Failing(ConvertedModel):
+            failure = error
+
+            @classmethod
+            def convert(cls, program: Any, form: Any, calibration: Any) -> Any: ...
+
+            def save(self, path: Path, description: ExportDescription) -> None:
+                path.write_bytes(b"half")
+                raise self.failure
+
+        plain = exports.job("onnx", ".onnx")
+        for examples in (BATCHES, None):
+            with pytest.raises(RunError) as raised:
+                job_of(Failing(), plain, output, examples=examples).run()
+            assert str(raised.value).startswith(f"{output}: {told}")
+            assert not list(tmp_path.iterdir())
 
 
 def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,13 @@ from torch import Tensor
 import retina
 from retina.errors import UserError
 from retina.export.agreement import compare_detections
+from retina.export.formats import ExportForm
+from retina.export.gate import score_shift
+from retina.export.graph import CandidateGraph, DetectionGraph
+from retina.export.onnx_format import OnnxModel
 from retina.export.openvino_format import OpenVinoModel
+from retina.export.torch_format import TorchProgram
+from retina.export.tracing import trace
 from retina.modeling.preprocess import size_of
 from retina.runtime import TorchRuntime, onnx_runtime, program_runtime
 from retina.runtime.detection_log import file_sha256
@@ -37,15 +46,65 @@ def expected(artifact: retina.artifact.Artifact, images: list[Tensor]) -> list[D
     return [found[row] for row in range(len(images))]
 
 
-@pytest.fixture(scope="module", params=["onnx", "torch", "openvino"])
-def path(request: pytest.FixtureRequest, exports: Exports) -> Path:
-    if request.param == "onnx":
-        return exports.write(exports.job("onnx", ".onnx"), exports.onnx)
-    if request.param == "torch":
-        return exports.write(exports.job("torch", ".pt2"), exports.program)
-    pytest.importorskip("openvino")
-    job = exports.job("openvino", ".xml")
-    return exports.write(job, OpenVinoModel.of_onnx(exports.onnx, job.form, ()))
+@dataclass(frozen=True)
+class Form:
+    """An export that is tried."""
+
+    format: str
+    raw: bool = False
+    batch: int | None = None
+
+    def __str__(self) -> str:
+        raw, batch = "-raw" if self.raw else "", f"-{self.batch}" if self.batch else ""
+        return f"{self.format}{raw}{batch}"
+
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
+# Of --raw and --batch together; each alone takes another trace, of some seconds.
+FORMS = [
+    *(Form(name) for name in FORMATS),
+    *(Form(name, raw=True, batch=4) for name in FORMATS),
+    *(pytest.param(Form(name, raw=True), marks=pytest.mark.slow) for name in FORMATS),
+    *(pytest.param(Form(name, batch=4), marks=pytest.mark.slow) for name in FORMATS),
+]
+
+
+@pytest.fixture(scope="module")
+def traced(exports: Exports) -> Traced:
+    """Traces and ONNX graphs, each made once."""
+    return Traced(exports)
+
+
+class Traced:
+    def __init__(self, exports: Exports) -> None:
+        self._exports = exports
+        self._programs = {(False, None): exports.program}
+        self._graphs = {(False, None): exports.onnx}
+
+    def program(self, form: Form) -> TorchProgram:
+        key = form.raw, form.batch
+        if key not in self._programs:
+            graph = (CandidateGraph if form.raw else DetectionGraph)(self._exports.artifact)
+            self._programs[key] = TorchProgram(trace(graph, batch=form.batch, size=None))
+        return self._programs[key]
+
+    def onnx(self, form: Form) -> OnnxModel:
+        key = form.raw, form.batch
+        if key not in self._graphs:
+            made = ExportForm("onnx", raw=form.raw, batch=form.batch)
+            self._graphs[key] = OnnxModel.convert(self.program(form).program, made, ())
+        return self._graphs[key]
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=str)
+def path(request: pytest.FixtureRequest, exports: Exports, traced: Traced) -> Path:
+    form: Form = request.param
+    job = exports.job(form.format, FORMATS[form.format], raw=form.raw, batch=form.batch)
+    if form.format == "openvino":
+        pytest.importorskip("openvino")
+        return exports.write(job, OpenVinoModel.of_onnx(traced.onnx(form), job.form, ()))
+    made = traced.onnx(form) if form.format == "onnx" else traced.program(form)
+    return exports.write(job, made)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +127,59 @@ def test_the_same_is_found(
         assert agreement.num_same >= len(ours) - len(agreement.ties)
         assert agreement.box_difference < 1e-3
         assert agreement.score_difference < 1e-5
+
+
+def test_batches_of_1_to_10_find_the_same(exports: Exports) -> None:
+    runtime = load_export(exports.write(exports.job("onnx", ".onnx"), exports.onnx))
+    for count in range(1, 11):
+        images = random_images(*[(64, 75)] * count)
+        wanted, found = expected(exports.artifact, images), runtime.detect(images)
+        for ours, theirs in zip(wanted, found, strict=True):
+            assert len(ours) > 5
+            assert not compare_detections(ours, theirs, exports.artifact.config.postprocess).faults
+
+
+def test_a_raw_file_says_so_and_gives_candidates(exports: Exports, traced: Traced) -> None:
+    """With ONNX Runtime alone: what a program that suppresses by itself gets."""
+    import onnxruntime
+
+    job = exports.job("onnx", ".onnx", raw=True, batch=4)
+    path = exports.write(job, traced.onnx(Form("onnx", raw=True, batch=4)))
+    description = load_export(path).description
+    assert description.raw
+    rows = description.outputs["boxes"].shape[1]
+    assert rows == 5 * 80  # of each level as many as candidates_per_level
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shapes = {one.name: one.shape for one in session.get_outputs()}
+    assert shapes == {"boxes": [4, rows, 4], "scores": [4, rows], "labels": [4, rows]}
+    images = np.stack([image.numpy() for image in random_images(*[(64, 75)] * 4)])
+    boxes, scores, labels = session.run(None, {"images": images.astype(np.float32)})
+    assert boxes.shape == (4, rows, 4)
+    levels = scores.reshape(4, 5, 80)
+    assert (np.diff(levels, axis=2) <= 0).all()  # best first in each level
+    assert (levels[:, 0] > 0).all()
+    assert not levels[:, -1, 30:].any()  # one cell has 9 anchors of 3 classes
+    assert set(np.unique(labels)) <= {0, 1, 2}
+
+
+def test_bfloat16_finds_nearly_the_same(exports: Exports, tmp_path: Path) -> None:
+    """The gate runs it as a user will; what it may change is bounded there."""
+    pytest.importorskip("openvino")
+    form = ExportForm("openvino", precision="bf16")
+    model = OpenVinoModel.of_onnx(exports.onnx, form, ())
+    job = dataclasses.replace(
+        exports.job("openvino", ".xml", precision="bf16"), output=tmp_path / "a.xml"
+    )
+    exports.write(job, model)
+    runtime = load_export(job.output)
+    assert runtime.description.precision == "bf16"
+    images = random_images((97, 131), (64, 64))
+    for ours, theirs in zip(
+        expected(exports.artifact, images), runtime.detect(images), strict=True
+    ):
+        change, shown = score_shift(ours, theirs, torch.full((3,), 0.3, dtype=torch.float64))
+        assert shown > 5
+        assert change / shown < 0.1
 
 
 def test_classes_and_thresholds_come_with_the_file(
@@ -207,6 +319,24 @@ def test_damaged_and_foreign_files_are_told(exports: Exports, tmp_path: Path) ->
         load_export(foreign)
     with pytest.raises(UserError, match="no such file; 'retina export' writes one"):
         load_export(tmp_path / "missing.onnx")
+
+
+def test_a_program_that_breaks_off_is_told_in_one_sentence(
+    exports: Exports, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch logs its own traceback before it raises."""
+    path = exports.write(exports.job("torch", ".pt2"), exports.program)
+    content = path.read_bytes()
+    cut = tmp_path / "cut.pt2"
+    cut.write_bytes(content[: len(content) // 2])
+    logger = logging.getLogger("torch.export")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(UserError, match=r"cut.pt2: not a torch program that torch .* can read"):
+            load_export(cut)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from retina.errors import UserError
+from retina.modeling.detector import RetinaNet
 from retina.modeling.postprocess import PostprocessConfig
-from retina.modeling.preprocess import PreprocessConfig
-from retina.runtime import Runtime, TorchRuntime
+from retina.modeling.preprocess import PreprocessConfig, size_of
+from retina.runtime import Runtime, TiledRuntime, TorchRuntime
+from retina.runtime.augmented import AugmentedRuntime
 from retina.serving.batching import Batcher
 from retina.serving.metrics import Metrics
 from retina.structures import Categories, Detections
@@ -91,6 +93,39 @@ def test_only_pictures_of_one_padded_size_run_together_the_oldest_first() -> Non
     assert runtime.batches == [2, 3]
 
 
+def test_pictures_whose_tiles_are_of_other_sizes_do_not_run_together() -> None:
+    """As a whole all of these are padded to one size."""
+    inner = RectangleRuntime()
+    runtime = TiledRuntime(inner, tile=64)
+    large, larger, small, flat = (
+        picture(width, height) for width, height in ((96, 64), (192, 128), (48, 32), (80, 53))
+    )
+    shapes = [inner.preprocess.input_shape([one.shape[1:]]) for one in (large, larger, small, flat)]
+    assert len(set(shapes)) == 1
+    keys = [runtime.input_shapes(size_of(one)) for one in (large, larger, small, flat)]
+    assert [len(key) for key in keys] == [2, 2, 1, 2]
+    assert keys[0] == keys[1] != keys[3]
+    seen: list[set[tuple[int, ...]]] = []
+    detect = inner.detect
+
+    def watched(images: Sequence[Tensor]) -> list[Detections]:
+        seen.append({inner.preprocess.input_shape([size_of(image)]) for image in images})
+        return detect(images)
+
+    inner.detect = watched  # type: ignore[method-assign]
+    run(runtime, lambda batcher: all_of(batcher, [large, larger, small, flat]), max_wait=0.05)
+    assert all(len(shapes) == 1 for shapes in seen)
+
+
+def test_scales_and_mirrors_have_their_shapes_too() -> None:
+    augmented = AugmentedRuntime(small_runtime(), flip=True, scales=[0.5])
+    inner = augmented.inner
+    assert augmented.input_shapes((64, 96)) == (
+        inner.preprocess.input_shape([(64, 96)]),
+        inner.at_scale(0.5).preprocess.input_shape([(64, 96)]),
+    )
+
+
 def test_who_has_given_up_is_not_run() -> None:
     runtime = RectangleRuntime()
 
@@ -112,14 +147,9 @@ def test_a_picture_that_the_detector_cannot_take_is_refused_before_it_waits() ->
     assert runtime.batches == []
 
 
-def test_no_answer_depends_on_the_pictures_beside() -> None:
-    """Padding a picture to the size of another one would change what is found in it."""
-    detector = small_detector()
-    with torch.no_grad():  # what lies in the padding is not nothing after a bias
-        for name, values in detector.named_parameters():
-            if name.endswith("bias") and "head" not in name:
-                values.fill_(0.5)
-    runtime = TorchRuntime(
+def small_runtime(detector: RetinaNet | None = None) -> TorchRuntime:
+    detector = detector or small_detector()
+    return TorchRuntime(
         detector,
         categories=Categories.from_names(["disc", "star"]),
         preprocess=PreprocessConfig(min_size=64, max_size=256).build(),
@@ -130,6 +160,16 @@ def test_no_answer_depends_on_the_pictures_beside() -> None:
         precision="fp32",
         memory_fix="",
     )
+
+
+def test_no_answer_depends_on_the_pictures_beside() -> None:
+    """Padding a picture to the size of another one would change what is found in it."""
+    detector = small_detector()
+    with torch.no_grad():  # what lies in the padding is not nothing after a bias
+        for name, values in detector.named_parameters():
+            if name.endswith("bias") and "head" not in name:
+                values.fill_(0.5)
+    runtime = small_runtime(detector)
     generator = torch.Generator().manual_seed(0)
     images = [
         torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,8 @@ from retina.artifact import make_artifact
 from retina.modeling.config import ModelConfig
 from retina.modeling.postprocess import PostprocessConfig
 from retina.modeling.preprocess import PreprocessConfig
+from retina.prediction.predictor import load
+from retina.serving.service import Service
 from retina.structures import Categories
 from tests.conftest import Invoke, RunRetina  # type: ignore[import-not-found]
 from tests.processes import Launched, small_retina  # type: ignore[import-not-found]
@@ -30,6 +32,7 @@ from tests.serving.running import (  # type: ignore[import-not-found]
     Answer,
     encoded,
     form,
+    running,
     scene,
 )
 from tests.serving.stuck import serve_stuck  # type: ignore[import-not-found]
@@ -159,6 +162,59 @@ def _a_body_of_200_megabytes_is_never_held(port: int, pid: int) -> None:
     pieces = (bytes(1_000_000) for _ in range(200))
     assert ask(port, "/v1/detect", pieces).status == 413
     assert peak_kilobytes(pid) - before < 80_000  # the 50 MB that are taken, and buffers
+
+
+def test_tiles_and_views_are_those_of_the_predictor(
+    detector: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the command would serve is served here; several pictures of several sizes at once."""
+    built: list[Service] = []
+
+    def keep(app: object, service: Service, *_: object, on_start: Callable[[], None]) -> int:
+        built.append(service)
+        on_start()
+        return 2
+
+    monkeypatch.setattr("retina.serving.server.serve", keep)
+    options = ("--tile", 64, "--overlap", 0.3, "--test-time", "flip,1.2", "--merge", "weighted")
+    with small_backbone_listed():
+        done = invoke("serve", detector, "--port", 0, "--device", "cpu", *options)
+        predictor = load(detector, device="cpu").with_views(
+            tile=64, overlap=0.3, test_time=["flip", 1.2], merge="weighted"
+        )
+    assert done.code == 130, done.err
+    assert "(2 classes, looking at tiles of 64, flip, 1.2) at http://" in done.out
+    generator = np.random.default_rng(0)
+    pictures = [
+        generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+        for size in ((90, 150), (40, 60), (90, 150), (150, 90))
+    ]
+    query = "?score_threshold=0&max_detections=300"
+    with running(built[0].runtime, max_wait=0.2) as served, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda one: served.detect(encoded(one), query).json(), pictures))
+    for picture, answer in zip(pictures, answers, strict=True):
+        (expected,) = predictor.predict(picture, 0.0)
+        rows = answer["detections"]
+        assert len(rows) == min(len(expected), 300) >= 20
+        scores = [row["score"] for row in rows]
+        assert scores == pytest.approx(expected.scores[:300].tolist(), abs=1e-5)
+    assert len(answers[0]["detections"]) > 20  # more than the network gives of one view
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--overlap", "0.5"), "--overlap says how to look at tiles"),
+        (("--tile", "1"), "--tile 1: a tile has at least"),
+        (("--test-time", "flop"), "--test-time flop: write flip"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(
+    options: tuple[str, ...], told: str, detector: Path, invoke: Invoke
+) -> None:
+    done = invoke("serve", detector, *options)
+    assert done.code == 2
+    assert told in done.err
 
 
 def test_what_is_held_is_answered_before_it_ends(detector: Path, photo: Path) -> None:
