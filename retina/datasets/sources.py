@@ -68,6 +68,10 @@ class FoundSource:
         return f"{self.path} is taken for {self.format.title}{parts}{others}"
 
 
+class NoDataSetError(UserError):
+    """A folder has the layout of no format."""
+
+
 def find_source(path: Path, *, images: Path | None = None, kind: str | None = None) -> FoundSource:
     """What a folder or file of data is, by looking at it.
 
@@ -77,7 +81,8 @@ def find_source(path: Path, *, images: Path | None = None, kind: str | None = No
         kind: the format to take it for; None finds out.
 
     Raises:
-        UserError: it does not exist, or is nothing that can be read.
+        NoDataSetError: the folder has the layout of no format.
+        UserError: it does not exist, or cannot be read otherwise.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -91,7 +96,7 @@ def find_source(path: Path, *, images: Path | None = None, kind: str | None = No
     found = _find_folder(path, tried) or _find_below(path, tried)
     if not found:
         wanted = [config.layout for config in tried if config.layout]
-        raise UserError(
+        raise NoDataSetError(
             f"{path}: holds no data set that can be read: {'; '.join(wanted)}; or train/, "
             "validation/ and test/ with these"
         )

@@ -325,9 +325,11 @@ def _check_bounds(
         )
     if not ap_faults and not score_faults:
         return
-    every = torch.zeros_like(shown_from)  # of low scores, too: the AP has them as well
-    changes = _score_shifts(ours.detections, theirs.detections, every)
-    lines = _worst_by_score(ours, shifts) if score_faults else _worst_by_ap(ours, theirs, changes)
+    if score_faults:
+        lines = _worst_by_score(ours, shifts)
+    else:
+        every = torch.zeros_like(shown_from)  # of low scores, too: the AP has them as well
+        lines = _worst_by_ap(ours, theirs, _score_shifts(ours.detections, theirs.detections, every))
     told = "\n".join(["; ".join([*ap_faults, *score_faults]), *lines])
     raise RunError(f"nothing is written: {told}")
 

@@ -11,8 +11,7 @@ import numpy as np
 from retina.datasets.dataset import AnnotatedImage, DatasetReport, DetectionDataset
 from retina.datasets.file_listing import IMAGE_SUFFIXES, list_files
 from retina.datasets.images import decode_image, read_header
-from retina.datasets.sources import find_source
-from retina.errors import UserError
+from retina.datasets.sources import NoDataSetError, find_source
 from retina.structures import Categories, GroundTruth, IntArray, Targets
 
 
@@ -92,16 +91,22 @@ class PhotoDataset(DetectionDataset):
         )
 
 
+_ANNOTATIONS = {".json", ".xml", ".csv"}
+
+
 def photos_in(folder: Path) -> list[Path]:
-    """The images of a folder that is no data set, in depth; none of one that is, or of a file.
+    """The images of a folder without any annotations, in depth; none of another, or of a file.
 
     Raises:
-        UserError: a folder may not be listed.
+        UserError: it holds what may be annotations, but cannot be read as such, or several data
+            sets; or a folder may not be listed.
     """
     if not folder.is_dir():
         return []
     try:
         find_source(folder)
-    except UserError:  # it has no annotations that could be read
+    except NoDataSetError:
+        if list_files(folder, _ANNOTATIONS).files:
+            raise
         return list(list_files(folder, IMAGE_SUFFIXES).files)
     return []
