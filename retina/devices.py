@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
@@ -17,8 +18,16 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-"""What the RuntimeErrors of torch's allocators and of cuDNN and cuBLAS say, in lower case."""
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|can't allocate memory|not enough memory|alloc_failed"
+    "|could not create a primitive$",
+    re.IGNORECASE,
+)
+"""What the RuntimeErrors of torch's allocators, of cuDNN and cuBLAS, and of oneDNN say.
+
+oneDNN finds an implementation first ("could not create a primitive descriptor") and then asks for
+its code and buffers; that this fails is all that it says.
+"""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -88,9 +97,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, the device's or the machine's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error).lower() for sign in _OUT_OF_MEMORY
-    )
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

@@ -69,6 +69,7 @@ def test_a_training_that_gets_no_more_memory_names_shape_and_remedies(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_every_way_of_saying_so_is_understood(error: Exception, tmp_path: Path) -> None:
@@ -86,7 +87,14 @@ def test_every_way_of_saying_so_is_understood(error: Exception, tmp_path: Path) 
         raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), DivergedError("out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        DivergedError("out of memory"),
+    ],
+)
 def test_other_errors_pass(error: Exception) -> None:
     parts = [collate(make_samples([1]))]
     with (
