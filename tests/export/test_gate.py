@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from tests.export.conftest import (  # type: ignore[import-not-found]
     random_images,
 )
 from tests.memory_dataset import MemoryDataset  # type: ignore[import-not-found]
+from tests.processes import Launched  # type: ignore[import-not-found]
+from tests.small_detector import small_backbone_listed  # type: ignore[import-not-found]
 
 BATCHES = Examples("random images", batches=[random_images((97, 131), (64, 64))] * 2)
 
@@ -279,6 +282,13 @@ def test_images_to_calibrate_on_are_read_when_they_are_asked_for() -> None:
     assert [int(one) for one in (*read, *read)] == [0, 1, 0, 1]
 
 
+def print_scores(path: str) -> None:
+    """Print the scores that an export finds for ``BATCHES``."""
+    with small_backbone_listed():
+        found = load_export(Path(path)).detect(BATCHES.batches[0])
+    print(json.dumps([one.scores.tolist() for one in found]))
+
+
 @pytest.mark.slow
 def test_int8_keeps_what_reads_the_network_in_float(exports: Exports, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
@@ -306,6 +316,14 @@ def test_int8_keeps_what_reads_the_network_in_float(exports: Exports, tmp_path: 
     }
     assert "Convolution" in quantised
     assert not quantised & {"Sigmoid", "TopK", "Exp", "Multiply", "NonMaxSuppression", "Gather"}
+    # On a processor whose 8-bit products of 8-bit weights would not fit between them.
+    means = []
+    for processor in ({}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}):
+        done = Launched(print_scores, str(tmp_path / "a.xml"), environment=processor).complete()
+        assert done.returncode == 0, done.stderr
+        scores = json.loads(done.stdout.splitlines()[-1])
+        means.append([sum(ones) / len(ones) for ones in scores])
+    assert means[1] == pytest.approx(means[0], abs=0.01)
 
 
 def test_pictures_are_of_several_sizes_and_batches() -> None:
