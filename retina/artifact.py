@@ -47,6 +47,10 @@ class CategoriesConfig(Config):
     dataset_ids: tuple[int, ...]
     """The category id of every class in the data set it was trained on, in the same order."""
 
+    def build(self) -> Categories:
+        """The categories."""
+        return Categories(self.names, self.dataset_ids)
+
 
 class ArtifactConfig(Config):
     """Everything about a trained detector but its weights."""
@@ -194,7 +198,7 @@ def load_artifact(path: Path | str) -> Artifact:
         training = about.get("training", {})
         if not isinstance(training, dict):
             raise TypeError("'training' is no mapping")
-        Categories(config.categories.names, config.categories.dataset_ids)
+        config.categories.build()
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

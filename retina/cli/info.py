@@ -62,7 +62,9 @@ def command(
     thresholds = config.thresholds
     if thresholds.per_class is not None or thresholds.origin is not None:
         console.print()
-        console.print(_threshold_table(config.categories.names, thresholds).to_terminal())
+        console.print(
+            _threshold_table(config.categories.build().distinct_names, thresholds).to_terminal()
+        )
 
 
 def _exported(description: ExportDescription) -> Iterator[tuple[str, str]]:
@@ -104,7 +106,7 @@ def _described(
         f"{model.backbone.kind} {model.backbone.name}, pyramid of {model.pyramid.channels} "
         f"channels{weights}",
     )
-    names = config.categories.names
+    names = config.categories.build().distinct_names
     yield "classes", f"{len(names)}: {', '.join(names)}"
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values)

@@ -19,7 +19,7 @@ from retina.errors import UserError
 from retina.modeling.preprocess import Preprocess, size_of
 from retina.runtime.description import ExportDescription
 from retina.runtime.runtime import Runtime
-from retina.structures import Categories, Detections, Size
+from retina.structures import Detections, Size
 
 
 class ExportedRuntime(Runtime):
@@ -48,7 +48,7 @@ class ExportedRuntime(Runtime):
     ) -> None:
         config = description.detector
         self.path, self.description = path, description
-        self.categories = Categories(config.categories.names, config.categories.dataset_ids)
+        self.categories = config.categories.build()
         self.preprocess = config.preprocess.build()
         self.thresholds_config = config.thresholds
         self.thresholds = config.thresholds.of_classes(len(self.categories))

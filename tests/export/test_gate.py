@@ -17,9 +17,10 @@ from retina.errors import RunError, UserError
 from retina.export.calibration import ImagesOnDemand, calibration_images
 from retina.export.exporting import ExportJob
 from retina.export.formats import ConvertedModel, ExportForm
-from retina.export.gate import Bounds, Examples, last_candidates, score_shift, verify
+from retina.export.gate import Bounds, Examples, last_candidates, verify
 from retina.export.openvino_format import OpenVinoModel
 from retina.export.pictures import paint_batches
+from retina.export.score_shift import score_shift
 from retina.modeling.preprocess import PreprocessConfig, size_of
 from retina.runtime import TorchRuntime
 from retina.runtime.description import ExportDescription

@@ -120,7 +120,7 @@ def match_split(problem: ScoringProblem, categories: Categories, *, iou: float) 
 
     return SplitOutcomes(
         iou=iou,
-        names=categories.names,
+        names=categories.distinct_names,
         classes=tuple(outcomes(number) for number in category_numbers(categories).tolist()),
         all_classes=outcomes(None),
     )

@@ -92,6 +92,11 @@ def test_counts_are_those_of_matching_what_is_shown(threshold: float) -> None:
     assert (~outcomes.is_true[:num_shown]).sum() == again.is_false.sum()
 
 
+def test_classes_of_one_name_are_told_apart() -> None:
+    twins = Categories(("cat", "cat", "dog"), (1, 2, 3))
+    assert match_split(PROBLEM, twins, iou=0.5).names == ("cat (id 1)", "cat (id 2)", "dog")
+
+
 def test_a_training_keeps_one_number_and_what_it_reached() -> None:
     kept = thresholds_of_training(PROBLEM, CATEGORIES)
     assert kept is not None
