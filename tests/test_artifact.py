@@ -62,6 +62,16 @@ def test_a_detector_file_is_enough_to_predict_the_same(tmp_path: Path) -> None:
     assert len(shown) == int((after.scores > 0.02).sum())
 
 
+def test_no_random_numbers_are_drawn_for_a_network_whose_weights_are_known() -> None:
+    artifact = make()
+    before = torch.get_rng_state()
+    built = artifact.build_detector().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(built[name], value) for name, value in artifact.state_dict.items())
+    MODEL.build(1)  # what is built otherwise still draws them
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_file_never_asks_for_pretrained_weights_again(tmp_path: Path) -> None:
     artifact = make_artifact(
         MODEL.build(1),

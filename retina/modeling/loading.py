@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from retina.errors import UserError
 from retina.modeling.detector_names import names_hint
@@ -159,6 +160,31 @@ def described(problems: Sequence[str]) -> str:
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+_DRAWING = (
+    Tensor.normal_,
+    Tensor.uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)
+"""What fills a tensor with random numbers; the rest of ``nn.init`` calls these."""
+
+
+class _WithoutRandomValues(TorchFunctionMode):
+    """What is made in its context keeps memory as it comes where random numbers would be drawn.
+
+    Drawing them takes longer than reading the weights that replace them.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_with_weights(build: Callable[[], ModuleT], state_dict: Mapping[str, Tensor]) -> ModuleT:
     """A network with its weights, which must fit it entirely.
 
@@ -171,7 +197,11 @@ def build_with_weights(build: Callable[[], ModuleT], state_dict: Mapping[str, Te
         ValueError: the weights do not fit the architecture.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+        with (
+            torch.device("meta"),
+            _WithoutRandomValues(),
+            warnings.catch_warnings(action="ignore"),
+        ):
             network = build()
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(first_line(error)) from None
@@ -182,7 +212,8 @@ def build_with_weights(build: Callable[[], ModuleT], state_dict: Mapping[str, Te
         raise ValueError(
             described(misfits(network.state_dict(), state_dict)) or first_line(error)
         ) from None
-    network = build()
+    with _WithoutRandomValues():
+        network = build()
     network.load_state_dict(dict(state_dict))
     return network
 
