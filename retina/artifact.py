@@ -95,7 +95,7 @@ class Artifact:
     @property
     def categories(self) -> Categories:
         """What the labels mean."""
-        return Categories(self.config.categories.names, self.config.categories.dataset_ids)
+        return self.config.categories.build()
 
     def build_detector(self) -> RetinaNet:
         """The network with its weights, in evaluation mode.

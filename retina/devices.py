@@ -21,12 +21,12 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY = re.compile(
     "out of memory|can't allocate memory|not enough memory|alloc_failed"
     "|could not create a primitive$",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 """What the RuntimeErrors of torch's allocators, of cuDNN and cuBLAS, and of oneDNN say.
 
-oneDNN finds an implementation first ("could not create a primitive descriptor") and then asks for
-its code and buffers; that this fails is all that it says.
+oneDNN finds an implementation first ("could not create a primitive descriptor") and then makes its
+code and buffers. That this fails is all that it says, and memory the likeliest reason.
 """
 
 
@@ -115,4 +115,4 @@ def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
-        raise RunError(explain()) from None
+        raise RunError(explain()) from error

@@ -105,7 +105,7 @@ def section_of(dataset: DetectionDataset, finding: CheckFinding, *, level: str =
     for image in finding.images:
         rows_of[image] += np.flatnonzero(indices == image).tolist()
     corners = ordered_corners(truth.boxes_xywh)
-    names = truth.categories.names
+    names = truth.categories.distinct_names
     pictures = []
     for image, rows in list(rows_of.items())[:MOST_PICTURES]:
         labels = [names[label] for label in truth.category_labels[rows].tolist()]

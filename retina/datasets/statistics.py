@@ -150,7 +150,7 @@ def dataset_statistics(dataset: DetectionDataset) -> DatasetStatistics:
         num_empty_images=num_images - len(np.unique(image_rows[is_box | truth.is_crowd])),
         num_boxes=int(is_box.sum()),
         num_crowd=int(truth.is_crowd.sum()),
-        class_counts=tuple(zip(truth.categories.names, counts.tolist(), strict=True)),
+        class_counts=tuple(zip(truth.categories.distinct_names, counts.tolist(), strict=True)),
         imbalance=float(present.max() / present.min()) if len(present) else 0.0,
         by_box=_size_shares(width * height),
         by_area=_size_shares(truth.areas[is_box]),

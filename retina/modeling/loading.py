@@ -167,7 +167,11 @@ _DRAWING = (
     nn.init.uniform_,
     nn.init.kaiming_uniform_,
 )
-"""What fills a tensor with random numbers; the rest of ``nn.init`` calls these."""
+"""What fills a tensor with random numbers.
+
+The three of ``nn.init`` are asked for as a whole, and what they call is not; the others there call
+the tensor's.
+"""
 
 
 class _WithoutRandomValues(TorchFunctionMode):

@@ -17,6 +17,7 @@ from retina.experiment import ExperimentConfig, load_experiment
 from retina.instruments.doctor import learning_rate
 from retina.instruments.doctor.anchors.check import in_short
 from retina.instruments.doctor.anchors.coverage import Share
+from retina.instruments.doctor.categories import check_class_counts
 from retina.instruments.doctor.checks import CHECKS, Report, run_checks, short_form
 from retina.instruments.doctor.context import CheckContext, read_context
 from retina.instruments.doctor.findings import (
@@ -369,3 +370,19 @@ def test_another_programs_weights_do_not_say_what_their_pixels_were() -> None:
     from retina.modeling.preprocess import PreprocessConfig
 
     assert list(_differs_from_start(PreprocessConfig(), Path("torchvisions.pth"))) == []
+
+
+def test_classes_of_one_name_are_counted_apart(
+    context: CheckContext, tiny_config: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    tree = json.loads((synthetic_data / "train" / "annotations.json").read_text())
+    for category in tree["categories"]:
+        category["name"] = "thing"
+    path = tmp_path / "twins.json"
+    path.write_text(json.dumps(tree))
+    options = [f"dataset.train.annotations={path}", "dataset.validation=null"]
+    twins = read(load_experiment(tiny_config, [*options, f"output_dir={tmp_path / 'run'}"]))
+    numbers, plain = check_class_counts(twins).numbers, check_class_counts(context).numbers
+    names = [f"thing (id {category['id']})" for category in tree["categories"]]
+    assert list(numbers) == ["boxes", *names]
+    assert list(numbers.values()) == list(plain.values())

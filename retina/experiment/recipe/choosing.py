@@ -158,7 +158,7 @@ def _classes(facts: Facts) -> Choice:
     seen = zip(*(split.counts for split in (facts.train, *splits)), strict=True)
     rows = [
         (name, count, any(others))
-        for name, (count, *others) in zip(facts.categories.names, seen, strict=True)
+        for name, (count, *others) in zip(facts.categories.distinct_names, seen, strict=True)
     ]
     empty = [name for name, count, _ in rows if not count]
     scored = [name for name, count, is_scored in rows if is_scored and not count]

@@ -33,7 +33,7 @@ def make_hook(training: TrainingSetup) -> AnatomyHook | None:
     return AnatomyHook(
         AnatomyMeter(
             level_names(forward.detector),
-            training.train.categories.names,
+            training.train.categories.distinct_names,
             parameters,
             forward.device,
         ),

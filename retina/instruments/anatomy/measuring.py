@@ -95,7 +95,7 @@ def measure_anatomy(
     """
     runtime = TorchRuntime.from_artifact(artifact, device=device)
     names = level_names(runtime.detector)
-    meter = AnatomyMeter(names, artifact.categories.names, parameters, device)
+    meter = AnatomyMeter(names, artifact.categories.distinct_names, parameters, device)
     batches = forward_split(
         runtime,
         dataset,

@@ -44,7 +44,7 @@ def check_categories(context: CheckContext) -> CheckResult:
 def check_class_counts(context: CheckContext) -> CheckResult:
     """How many boxes each class has, and how many images have none."""
     counts = context.train.ground_truth().class_counts()
-    names = context.train.categories.names
+    names = context.train.categories.distinct_names
     if not sum(counts):
         return CheckResult("no boxes", (_no_boxes(len(context.train)),), {"boxes": 0})
     findings = [*_empty_classes(context, counts), *_rare_classes(context, counts)]
@@ -184,7 +184,7 @@ def _permuted(
 def _absent(context: CheckContext, validation: DetectionDataset) -> Iterator[Finding]:
     train = context.train.ground_truth().class_counts()
     found = validation.ground_truth().class_counts()
-    names = context.train.categories.names
+    names = context.train.categories.distinct_names
     untrained = [name for name, a, b in zip(names, train, found, strict=True) if b and not a]
     lost = sum(b for a, b in zip(train, found, strict=True) if not a) / max(1, sum(found))
     unscored = [name for name, a, b in zip(names, train, found, strict=True) if a and not b]
@@ -251,7 +251,7 @@ def _empty_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Fin
 
 
 def _rare_classes(context: CheckContext, counts: Sequence[int]) -> Iterator[Finding]:
-    names = context.train.categories.names
+    names = context.train.categories.distinct_names
     pairs = zip(names, counts, strict=True)
     rare = [f"{name} ({count})" for name, count in pairs if 0 < count < FEW_BOXES]
     if rare:

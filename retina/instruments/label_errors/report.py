@@ -98,7 +98,7 @@ def html_page(
 
 
 def _card(error: LabelError, dataset: DetectionDataset, image: Image) -> Card:
-    truth, names = dataset.ground_truth(), dataset.categories.names
+    truth, names = dataset.ground_truth(), dataset.categories.distinct_names
     label_box, seen_box, labelled, seen_as, annotation_id = None, None, None, None, None
     if error.annotation is not None:
         x, y, width, height = truth.boxes_xywh[error.annotation].tolist()

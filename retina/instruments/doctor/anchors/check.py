@@ -70,7 +70,7 @@ def _result(
         "rescued": share.low_quality,
         "never": share.unmatched,
     }
-    names = context.train.categories.names
+    names = context.train.categories.distinct_names
     groups = [*coverage.by_side(), *zip(names, coverage.by_class(len(names)), strict=True)]
     for name, part in groups:
         if part.count:
@@ -182,7 +182,7 @@ def _where(coverage: AnchorCoverage) -> str:
 
 def _missed_classes(context: CheckContext, coverage: AnchorCoverage) -> list[Finding]:
     """Classes that fare badly where the whole fares well."""
-    names = context.train.categories.names
+    names = context.train.categories.distinct_names
     bad = [
         f"{name} ({part.matched:.0%} of {part.count})"
         for name, part in zip(names, coverage.by_class(len(names)), strict=True)

@@ -57,7 +57,7 @@ def _rows(proposals: Proposals, categories: Categories) -> Iterator[tuple[str, l
     by_class = [coverage.by_class(count) for coverage in coverages]
     worst = sorted(range(count), key=lambda label: by_class[0][label].matched)
     for label in [label for label in worst if by_class[0][label].count][:_MOST_CLASSES]:
-        yield categories.names[label], [shares[label] for shares in by_class]
+        yield categories.distinct_names[label], [shares[label] for shares in by_class]
 
 
 def _percents(share: Share) -> str:
