@@ -5,7 +5,8 @@
 Decoding, the network, and drawing with writing are timed alone, each with the threads that it has
 in the whole, and then the whole; all by turns in one process, over the pictures of a folder that
 are repeated up to the number asked for. Without a detector a small one is made that has not learnt
-anything, and 20 boxes are drawn into each picture.
+anything, and 20 boxes are drawn into each picture. Threads wait for each other as under the command
+line (``GOMP_SPINCOUNT``), unless the environment says otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch reads it, as `retina` does
 
 import torch
 
