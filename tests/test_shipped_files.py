@@ -35,7 +35,7 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     config = load_experiment(path, SMALLEST if names_no_data else [])
     detector = config.model.without_pretrained_weights().build(3)
     assert detector.num_classes == 3
-    is_gfl = path.stem.startswith(("gfl", "my_data"))
+    is_gfl = path.stem.startswith(("gfl", "my_data", "demo"))
     expected = QualityFocalConfig(beta=2.0) if is_gfl else FocalConfig(alpha=0.25, gamma=2.0)
     assert config.objective.classification == expected
     assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
