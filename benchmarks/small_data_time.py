@@ -24,18 +24,21 @@ _IMAGES = 8
 
 
 def compare(
-    config: Path, peers: Sequence[PeerConfig], *, threads: int, rounds: int
+    config: Path, peers: Sequence[PeerConfig], *, from_scratch: bool, threads: int, rounds: int
 ) -> list[dict[str, Any]]:
     """How many times as long the peer takes as our config does.
 
     Args:
         config: of our training.
         peers: of one set; each has a line.
+        from_scratch: whether ours has no pretrained weights.
         threads: of all.
         rounds: of a step of each, alternating, after two to warm up.
     """
     torch.set_num_threads(threads)
     experiment = load_experiment(config)
+    if from_scratch:
+        experiment = experiment.from_scratch()
     train = build_dataset(experiment, "train")
     context = CheckContext(experiment, train)
     trial = start_trial(context)
