@@ -11,6 +11,7 @@ from retina.configuration import (
     OneOf,
     apply_override,
     differences,
+    kept_keys,
     leaves,
     load_config,
     merge,
@@ -267,3 +268,20 @@ def test_merge_and_override_leave_their_arguments_alone() -> None:
     assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
     assert apply_override(base, "a.b=3") == {"a": {"b": 3}}
     assert base == {"a": {"b": 1}}
+
+
+def test_what_a_file_keeps_over_a_preset_of_the_command_line() -> None:
+    template = shipped_configs() / "my_data_cpu.yaml"
+    kept = kept_keys(template, ["preset=paper", "preprocess={min_size: 320}", "model.pyramid={}"])
+    assert kept["optimizer.lr"] == (0.002, 0.01)
+    assert kept["training.epochs"] == (40, 12)
+    assert kept["model.backbone.name"] == ("resnet18", "resnet50")
+    assert not any(key.startswith(("preprocess", "model.pyramid", "dataset")) for key in kept)
+    assert kept_keys(template, ["preset=own_data"]) == {}
+    assert kept_keys(template, ["optimizer.lr=1.0"]) == {}
+
+
+@pytest.mark.parametrize("preset", ["paper", "torchvision_v2", "detectron2", "gfl"])
+def test_the_template_leaves_a_preset_its_optimizer(preset: str) -> None:
+    kept = kept_keys(shipped_configs() / "my_data.yaml", [f"preset={preset}"])
+    assert set(kept) <= {"preprocess.min_size", "preprocess.max_size", "training.epochs"}

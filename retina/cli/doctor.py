@@ -31,7 +31,7 @@ def command(
     """Check a set-up before training it: data, anchors, learning rate, speed, memory.
 
     Each finding says what is wrong, why it matters, and the change of the config that fixes it.
-    The exit code is 1 where a finding is an error.
+    The exit code is 1 where a finding is an error, and 2 where a check could not be made.
 
     Example: `retina doctor configs/my_data.yaml --apply`
     """
@@ -61,7 +61,7 @@ def command(
             console.print(line)
     write_json(report, config, folder / "doctor.json")
     console.print()
-    console.print(conclusion(report.findings), markup=False)
+    console.print(conclusion(report), markup=False)
     print_lines(console, f"doctor.json and batch.png are in {folder}")
     if apply:
         written = write_fixed_config(config, changes, report.findings)
@@ -70,5 +70,7 @@ def command(
         else:
             text = f"{written}: the config with the patches; go on with: retina doctor {written}"
         print_lines(console, text)
+    if report.stopped_by is not None:
+        raise report.stopped_by
     if report.has_errors:
         raise SystemExit(1)

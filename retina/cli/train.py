@@ -64,11 +64,13 @@ def command(
                 "is, stays as it is",
             )
         lines = (line for line in _introduction(experiment) if line.strip() not in said)
-        print_lines(console, *lines)
+        print_lines(console, *kept, *lines)
 
     changes = with_device(overrides, device)
+    kept: tuple[str, ...] = ()
     if is_config(source):
         run, loaded = recorded_run(source), load_experiment(source, changes)
+        kept = tuple(_kept(source, changes))
     else:
         run = None
         loaded, said = _config_of_data(
@@ -138,6 +140,17 @@ def _config_of_data(
     path = folder / "init.yaml"
     write(console, facts, recipe.in_folder(folder), path)
     return load_experiment(path, changes), frozenset(line.strip() for line in found(facts))
+
+
+def _kept(path: Path, changes: Sequence[str]) -> Iterator[str]:
+    """What of the file stays though another preset was asked for."""
+    from retina.configuration import kept_keys
+
+    kept = kept_keys(path, changes)
+    if kept:
+        yield f"{path} has keys of its own, which stay; the preset has others:"
+    for key, (own, preset) in kept.items():
+        yield f"  {key}: {own}, the preset {preset}"
 
 
 def _introduction(experiment: Experiment) -> Iterator[str]:

@@ -15,7 +15,13 @@ YAML is read by the rules of YAML 1.2, so ``1e-4`` is a number and ``no`` and ``
 """
 
 from retina.configuration.comparison import NOT_SET, differences, leaves
-from retina.configuration.composition import apply_override, merge, read_preset, read_tree
+from retina.configuration.composition import (
+    apply_override,
+    kept_keys,
+    merge,
+    read_preset,
+    read_tree,
+)
 from retina.configuration.errors import ConfigError
 from retina.configuration.loading import compose, load_config, to_yaml, validate
 from retina.configuration.schema import Config, OneOf, Tree
@@ -40,6 +46,7 @@ __all__ = [
     "differences",
     "dump_yaml",
     "find_config",
+    "kept_keys",
     "leaves",
     "load_config",
     "merge",

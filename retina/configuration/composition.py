@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retina.configuration.comparison import leaves
 from retina.configuration.errors import ConfigError
 from retina.configuration.schema import Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names
@@ -75,6 +76,33 @@ def read_preset(name: str, folder: Path = PRESETS) -> Tree:
             f"there is no preset {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
     return read_tree(folder / f"{name}.yaml")
+
+
+def kept_keys(path: Path | str, overrides: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """What a file says otherwise than the preset that the command line lays below it.
+
+    Args:
+        path: the YAML file.
+        overrides: of the command line; what they set is not the file's.
+
+    Returns:
+        The file's value and the preset's by dotted path; empty where no preset is named that is
+        not the file's own.
+
+    Raises:
+        ConfigError: as in reading the config.
+    """
+    named = [text.partition("=")[2] for text in overrides if text.startswith("preset=")]
+    tree = read_tree(path)
+    if not named or named[-1] == tree.get("preset"):
+        return {}
+    own, below = leaves(tree), leaves(read_preset(named[-1]))
+    changed = tuple(f"{text.partition('=')[0].strip()}." for text in overrides)
+    return {
+        key: (own[key], below[key])
+        for key in own
+        if key in below and own[key] != below[key] and not f"{key}.".startswith(changed)
+    }
 
 
 def apply_override(tree: Tree, override: str) -> Tree:

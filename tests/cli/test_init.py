@@ -213,6 +213,9 @@ def test_weights_follow_what_is_asked_for(
     assert tree["model"]["backbone"]["frozen_stages"] == 0
     assert tree["optimizer"]["backbone_lr_factor"] == 1
     assert (tree["training"]["batch_size"], tree["model"]["backbone"]["norm"]) == (4, "batch")
+    done = invoke("doctor", tmp_path / "my_data.yaml", "--quick", "--output", tmp_path / "doctor")
+    assert "from_scratch_small_set" in done.out
+    assert "too_few_steps" not in done.out
 
 
 def test_the_length_is_stated_in_steps(

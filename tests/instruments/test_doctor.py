@@ -89,10 +89,34 @@ def test_findings_are_sorted_and_joined_by_level() -> None:
     # The worse one has its way, and what is only worth a note changes nothing.
     assert joined_patch(findings) == {"optimizer": {"lr": 3.0}, "training": {"batch_size": 4}}
     assert findings[3].line() == "error: d is wrong. Fix it. [d]"
-    assert conclusion(findings) == "findings: 2 errors, 1 warning, 1 note"
-    assert conclusion(()) == "all is well"
+    assert conclusion(Report((CheckResult("", tuple(findings)),))) == (
+        "findings: 2 errors, 1 warning, 1 note"
+    )
+    assert conclusion(Report((CheckResult(""),))) == "all is well"
     assert named(["a", "b", "c"], 2) == "a, b and 1 more"
     assert finding_lines(findings[2])[-1] == "    optimizer: {lr: 3.0}"
+
+
+def test_a_training_that_cannot_begin_costs_no_other_check(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    """As without a network: the weights are not there, and the data can be checked all the same."""
+    missing = tmp_path / "missing.safetensors"
+    done = invoke(
+        *("doctor", tiny_config, f"model.backbone.weights={missing}", "model.backbone.norm=frozen"),
+        *("training.min_steps=400", f"output_dir={tmp_path / 'run'}", "--output", tmp_path / "out"),
+    )
+    assert done.code == 2
+    (message,) = done.err.splitlines()
+    assert str(missing) in message
+    assert "anchor coverage" in done.out
+    assert "objects_too_small" in done.out
+    told = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert str(missing) in told["stopped_by"]
+    verdicts = {one["name"]: one["verdict"] for one in told["checks"]}
+    names = ("memory", "learning rate probe", "overfit one batch", "speed")
+    assert [verdicts[name] for name in names] == ["not made"] * 4
+    assert verdicts["normalisation"] != "not made"
 
 
 def test_the_fixed_config_extends_the_old_one(tiny_config: Path, tmp_path: Path) -> None:

@@ -431,6 +431,17 @@ def test_pretrained_weights_need_fewer_steps(setup: Setup) -> None:
     assert codes(setup.configure(training={"min_steps": 300}).check()) == []
 
 
+def test_a_detectors_weights_are_no_start_from_nothing(setup: Setup) -> None:
+    """The file is not there: its pixels cannot be compared, all else can be checked."""
+    setup.configure(model={"initialize_from": "missing.safetensors"})
+    report = setup.configure(training={"min_steps": 200}).check()
+    finding = only(report)
+    assert finding.code == "too_few_steps"
+    assert "missing.safetensors" in str(report.stopped_by)
+    assert "from the weights of a detector it should have 300 at least" in finding.what
+    assert "nothing" not in finding.why
+
+
 def test_anchors_far_too_large(setup: Setup) -> None:
     setup.configure(model={"anchors": {"sizes": [128, 256, 512, 1024, 2048]}})
     report = setup.check()
@@ -463,7 +474,11 @@ def test_a_random_backbone_frozen(setup: Setup) -> None:
     setup.configure(model={"backbone": {"frozen_stages": 2, "norm": "frozen"}})
     report = setup.check()
     assert codes(report) == ["frozen_random", "frozen_norm_random"]
-    assert codes(setup.check_fixed(report)) == []
+    for finding in wrong(report):
+        assert finding.patch == {"model": {"backbone": {"weights": "IMAGENET1K_V1"}}}
+        assert "--from-scratch" in finding.fix
+    fixed = setup.check_fixed(report)
+    assert [f.code for f in fixed.findings if f.level != "note"] == []
 
 
 @pytest.mark.slow

@@ -185,6 +185,11 @@ def generated_splits(generated: Path) -> Tree:
         [PRETRAINED, rate("adamw", 1e-4)],
         [FROZEN, rate("sgd", 0.0025), {"training": {"precision": "fp32", "batch_size": 4}}],
         [FROZEN, {"training": {"batch_size": 2}}],
+        [
+            PRETRAINED,
+            {"model": {"backbone": {"norm": "batch", "frozen_stages": 5}}},  # none is live
+            {"training": {"batch_size": 2}},
+        ],
         [FROZEN, {"dataset": {"train": {"fraction": 0.63}}}],  # twenty images
     ],
 )

@@ -62,7 +62,7 @@ def _times(runtime: Runtime, dataset: DetectionDataset, index: int) -> tuple[flo
     start = time.perf_counter()
     image = dataset.load(index).image
     decoded = time.perf_counter()
-    images = [torch.from_numpy(image).permute(2, 0, 1)]
+    images = [torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)]
     if not isinstance(runtime, TorchRuntime):
         runtime.detect(images)
         return decoded - start, time.perf_counter() - decoded, 0.0

@@ -22,7 +22,10 @@ _SCRATCH_BATCH = 4
 """The fewest images at a time that live statistics get, where there are as many."""
 
 _LEAST_STEPS = 1000
-"""What a training gets however few its images are: 680 steps were too few from random weights."""
+"""What a training from pretrained weights gets however few its images are."""
+
+ENOUGH_RANDOM_STEPS = 1500
+"""The same from random weights, of which 680 steps were too few."""
 
 _EVALUATIONS = 10
 
@@ -195,11 +198,18 @@ def _model(facts: Facts, size: _Size) -> Iterator[Choice]:
         yield Choice(
             "model.backbone.weights",
             size.weights,
-            "trained on ImageNet, fetched once by torchvision: a few hundred images are far too "
-            "few to learn from nothing (--from-scratch does without)",
+            f"trained on ImageNet, fetched once by torchvision: {_why_weights(facts)} "
+            "(--from-scratch does without)",
         )
         yield Choice("model.backbone.frozen_stages", 2, "edges and colours are known already")
     yield Choice("model.pyramid.channels", size.channels, f"for {size.why}")
+
+
+def _why_weights(facts: Facts) -> str:
+    count = len(facts.train.dataset)
+    if count < _SMALL_SET:
+        return f"{counted(count, 'image')} are too few to learn all of it from nothing"
+    return "a training from nothing takes several times as long"
 
 
 def _input(facts: Facts, size: _Size) -> Iterator[Choice]:
@@ -289,7 +299,8 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
     an_epoch = math.ceil(count / batch_size)
     least, most = (10, 150) if facts.from_scratch else (6, 100)
     epochs = min(most, max(least, round(size.steps / an_epoch)))
-    steps = max(epochs * an_epoch, _LEAST_STEPS)
+    least_steps = ENOUGH_RANDOM_STEPS if facts.from_scratch else _LEAST_STEPS
+    steps = max(epochs * an_epoch, least_steps)
     yield Choice(
         "training.epochs",
         epochs,
@@ -298,7 +309,7 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
     )
     yield Choice(
         "training.min_steps",
-        _LEAST_STEPS,
+        least_steps,
         "so many at least, however few the images are"
         + (f": {steps / an_epoch:.3g} passes" if steps > epochs * an_epoch else ""),
     )
@@ -310,7 +321,7 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
     if facts.validation is not None:
         scored = len(facts.validation.dataset)
         shown = steps * batch_size // max(1, scored)  # scoring should not take the most time
-        evaluations = max(1, min(_EVALUATIONS, shown))
+        evaluations = max(1, min(_EVALUATIONS, shown, math.ceil(steps / an_epoch)))
         yield Choice(
             "training.evaluations",
             evaluations,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from retina.datasets import DatasetConfig
 from retina.datasets.dataset import DetectionDataset
+from retina.errors import UserError
 from retina.experiment import ExperimentConfig
 from retina.experiment.config import SplitsConfig
 from retina.instruments.doctor.anchors.check import check_anchors, check_anchors_on_a_sample
@@ -74,9 +75,16 @@ _HOPELESS = {"frozen_random", "no_boxes"}
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What all checks say, in their order."""
+    """What all checks say, in their order.
+
+    Attributes:
+        results: of all, also of those that were not made.
+        stopped_by: why a check could not be made, and with it none of those that train: there are
+            no such weights, no such device, or an image cannot be read.
+    """
 
     results: tuple[CheckResult, ...]
+    stopped_by: UserError | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -103,9 +111,6 @@ def run_checks(
         folder: for ``batch.png``; it exists.
         quick: leave out what trains or measures time.
         announce: called with the name of each check before it is made.
-
-    Raises:
-        UserError: the config names a device or weights that are not there.
     """
     announce("reading")
     started = time.monotonic()
@@ -114,19 +119,24 @@ def run_checks(
     if context is None:
         return Report(tuple(results))
     codes: set[str] = set()
+    stopped_by: UserError | None = None
     for check in CHECKS:
         if check.trains and quick:
             continue
-        if check.trains and codes & _HOPELESS:
+        if check.trains and (codes & _HOPELESS or stopped_by is not None):
             summary = "what was found before stands in its way"
             results.append(CheckResult(summary, name=check.name, is_made=False))
             continue
         announce(check.name)
         started = time.monotonic()
-        result = check.run(context)
+        try:
+            result = check.run(context)
+        except UserError as error:
+            stopped_by = stopped_by or error
+            result = CheckResult("could not be made: see below", is_made=False)
         codes |= {finding.code for finding in result.findings}
         results.append(replace(result, name=check.name, seconds=time.monotonic() - started))
-    return Report(tuple(results))
+    return Report(tuple(results), stopped_by)
 
 
 def short_form(

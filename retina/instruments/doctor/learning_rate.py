@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import nn
 
 from retina.experiment import ExperimentConfig
 from retina.instruments.doctor.context import CheckContext
@@ -132,7 +134,7 @@ def _config_rate(config: ExperimentConfig, peak: float) -> float:
 def _batch_norm(config: ExperimentConfig) -> Iterator[Finding]:
     """Live batch statistics of one or two images."""
     images = config.training.decided_batch_size // config.training.accumulation_steps
-    if config.model.backbone.norm != "batch" or images > 2:
+    if config.model.backbone.norm != "batch" or images > 2 or not _has_live_norms(config):
         return
     is_pretrained = not starts_at_random(config)
     yield Finding(
@@ -146,6 +148,13 @@ def _batch_norm(config: ExperimentConfig) -> Iterator[Finding]:
         patch={"model": {"backbone": {"norm": "frozen"}}} if is_pretrained else None,
         numbers={"images": images},
     )
+
+
+def _has_live_norms(config: ExperimentConfig) -> bool:
+    """Whether any batch normalisation of the backbone uses the statistics of the batch."""
+    with torch.device("meta"):
+        backbone = config.model.without_pretrained_weights().backbone.build().train()
+    return any(isinstance(one, nn.BatchNorm2d) and one.training for one in backbone.modules())
 
 
 def probe_learning_rate(context: CheckContext) -> CheckResult:

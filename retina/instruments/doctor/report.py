@@ -54,10 +54,13 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def conclusion(findings: Sequence[Finding]) -> str:
+def conclusion(report: Report) -> str:
     """How many findings of which level there are."""
+    findings = report.findings
     counts = [(level, sum(finding.level == level for finding in findings)) for level in LEVELS]
     parts = [counted(count, level) for level, count in counts if count]
+    if not parts and report.stopped_by is not None:
+        return "no finding so far"
     return f"findings: {', '.join(parts)}" if parts else "all is well"
 
 
@@ -72,6 +75,7 @@ def to_json(report: Report, config_path: Path) -> dict[str, Any]:
     return {
         "config": str(config_path),
         "severe": report.has_errors,
+        "stopped_by": None if report.stopped_by is None else str(report.stopped_by),
         "checks": [_json_result(result) for result in report.results],
         "findings": [_json_finding(finding) for finding in report.findings],
         "patch": joined_patch(report.findings) or None,
