@@ -127,8 +127,7 @@ def build_experiment(
     # The checkpoint has the weights: those to start from may lie elsewhere by now.
     start = config if point is None else config.without_start_weights()
     detector, load_report, differences = build_detector(start, train.categories)
-    last = None if point is None else config.output_dir / LAST_STATE.with_suffix(".safetensors")
-    origin = find_origin(config, last)
+    origin = find_origin(config) if point is None else point.origin()
     if config.training.batch_size == "auto":
         config, note = decide_batch_size(
             config,
@@ -253,7 +252,7 @@ def _build_trainer(
         checkpoints=Checkpoints(
             path=run.folder.last_state,
             identity=RunIdentity(
-                to_yaml(config), fingerprint(setup.train), batch_sampler.num_batches
+                to_yaml(config), fingerprint(setup.train), batch_sampler.num_batches, origin
             ),
             config=training,
             step=step,

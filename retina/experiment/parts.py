@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from retina.artifact import load_artifact
 from retina.configuration import NOT_SET, Tree, differences, read_preset
 from retina.datasets import DatasetConfig
 from retina.datasets.batch_sampling import BatchSampler
@@ -158,15 +157,12 @@ def _with_advice(report: LoadReport, name: PublishedName) -> LoadReport:
     return replace(report, advice=advice)
 
 
-def find_origin(config: ExperimentConfig, last: Path | None = None) -> WeightOrigin | None:
+def find_origin(config: ExperimentConfig) -> WeightOrigin | None:
     """Where the weights are from that a training begins with; None for random ones.
 
     Args:
         config: the experiment, whose weights have been loaded.
-        last: the newest detector of a run that goes on, which knows it; None where it begins.
     """
-    if last is not None:
-        return load_artifact(last).config.pretrained if last.is_file() else None
     source = config.model.initialize_from
     if source is None:
         return config.model.backbone.origin()

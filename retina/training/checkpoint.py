@@ -16,7 +16,7 @@ from retina.errors import UserError
 from retina.modeling.torch_files import load_plain
 from retina.storage import bring_to_disk, replacing
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class TrainingState:
     Attributes:
         config: the resolved config as YAML.
         dataset: the fingerprint of the training set, since the position in the epoch is one in it.
+        pretrained: where the weights are from that the training began with, or None; their file
+            may lie elsewhere when it goes on.
         step: optimizer steps done.
         steps_per_epoch: of the batch sampler that the steps were counted in.
         is_evaluated: False where the evaluation at the end of an epoch is still due.
@@ -40,6 +42,7 @@ class TrainingState:
 
     config: str
     dataset: str
+    pretrained: dict[str, Any] | None
     step: int
     steps_per_epoch: int
     is_evaluated: bool

@@ -20,6 +20,7 @@ from retina.distributed import (
 )
 from retina.errors import DivergedError, UserError
 from retina.modeling.loading import described, misfits
+from retina.modeling.pretrained import WeightOrigin
 from retina.training.checkpoint import TrainingState, save_state
 from retina.training.config import TrainingConfig
 from retina.training.generators import generator_states, restore_generators
@@ -38,11 +39,13 @@ class RunIdentity:
         config: the resolved experiment as YAML.
         dataset: the fingerprint of the training set.
         steps_per_epoch: of the batch sampler.
+        origin: of the weights that it began with; None for random ones.
     """
 
     config: str
     dataset: str
     steps_per_epoch: int
+    origin: WeightOrigin | None
 
 
 @dataclass(slots=True)
@@ -97,6 +100,9 @@ class Checkpoints:
             state = TrainingState(
                 config=self.identity.config,
                 dataset=self.identity.dataset,
+                pretrained=None
+                if self.identity.origin is None
+                else self.identity.origin.model_dump(),
                 step=run.step,
                 steps_per_epoch=self.identity.steps_per_epoch,
                 is_evaluated=run.is_evaluated,

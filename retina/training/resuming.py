@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retina.configuration import Tree, differences, parse_yaml
+from retina.configuration import Tree, differences, parse_yaml, validate
 from retina.distributed import broadcast_object, is_main_process
 from retina.errors import UserError
+from retina.modeling.pretrained import WeightOrigin
 from retina.training.checkpoint import TrainingState, load_state, previous_of
 from retina.training.run_folder import LAST_STATE
 
@@ -54,6 +55,15 @@ class ResumePoint:
         if not isinstance(tree, dict) or not isinstance(tree.get("training", {}), dict):
             raise UserError(f"{self.path}: not a training state of this project: it has no config")
         return tree
+
+    def origin(self) -> WeightOrigin | None:
+        """Where the weights are from that the training began with; None for random ones.
+
+        Raises:
+            UserError: the state does not say it as it should.
+        """
+        known = self.state.pretrained
+        return None if known is None else validate(known, WeightOrigin, source=str(self.path))
 
 
 def find_resume_point(last: Path) -> ResumePoint | None:

@@ -152,7 +152,7 @@ class SmallTraining:
         evaluator = None if self.aps is None else cast(Evaluator, ListedScores(self.aps))
         self.checkpoints = Checkpoints(
             path=self.folder / LAST_STATE,
-            identity=RunIdentity("seed: 0\n", self.dataset, self.steps_per_epoch),
+            identity=RunIdentity("seed: 0\n", self.dataset, self.steps_per_epoch, None),
             config=self.config,
             step=step,
             meter=StepMeter(CPU),

@@ -12,6 +12,7 @@ def make_state() -> TrainingState:
     return TrainingState(
         config="seed: 0\n",
         dataset="f00d",
+        pretrained={"name": "resnet18", "source": "a file", "sha256": None, "licence": "MIT"},
         step=7,
         steps_per_epoch=5,
         is_evaluated=True,
