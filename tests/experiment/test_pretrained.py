@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from retina.artifact import load_artifact
-from retina.configuration import to_yaml
+from retina.configuration import shipped_configs, to_yaml
 from retina.experiment import ExperimentConfig, load_experiment
-from retina.experiment.parts import find_origin
+from retina.experiment.parts import build_detector, find_origin
 from retina.modeling.pixels import IMAGENET, Pixels
 from retina.modeling.pretrained import WeightOrigin
+from retina.structures import Categories
 from tests.conftest import Invoke  # type: ignore[import-not-found]
 from tests.small_detector import SmallBackbone  # type: ignore[import-not-found]
 
@@ -157,3 +159,36 @@ def test_the_templates_start_from_pretrained_weights(name: str) -> None:
     assert (backbone.weights is not None, backbone.frozen_stages) == (True, 2)
     start = config.from_scratch().model.backbone
     assert (start.weights, start.frozen_stages) == (None, 0)
+
+
+def test_the_head_for_your_own_data_starts_from_a_coco_detector(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    """The outputs are new; backbone, pyramid and the convolutions of the head are torchvision's."""
+    torch.manual_seed(0)
+    published = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None).state_dict()
+    start = tmp_path / "theirs.pth"
+    torch.save(published, start)
+    splits = [
+        f"dataset.{split}.{key}={synthetic_data / split / name}"
+        for split in ("train", "validation")
+        for key, name in (("images", "images"), ("annotations", "annotations.json"))
+    ]
+    config = load_experiment(
+        shipped_configs() / "my_data.yaml",
+        [*splits, f"model.initialize_from={start}", "model.head.num_groups=32"],
+    )
+    detector, report, _ = build_detector(config, Categories(("cat", "dog"), (1, 2)))
+    assert report is not None
+    outputs = {f"head.{name}.output.{part}" for name in ("classification", "box_regression")
+               for part in ("weight", "bias")}  # fmt: skip
+    assert {*report.missing, *(one.name for one in report.mismatched)} == (
+        outputs | {"head.level_scales"}
+    )
+    own = detector.state_dict()
+    for name, theirs in (
+        ("backbone.layer3.2.conv2.weight", "backbone.body.layer3.2.conv2.weight"),
+        ("head.classification.convs.2.0.weight", "head.classification_head.conv.2.0.weight"),
+        ("head.box_regression.convs.3.1.bias", "head.regression_head.conv.3.1.bias"),
+    ):
+        assert torch.equal(own[name], published[theirs]), name

@@ -91,7 +91,7 @@ def choose_recipe(facts: Facts) -> Recipe:
                 "preset",
                 "own_data",
                 "head, losses and all that is not below; retinanet is the classic head, with nine "
-                "anchors a cell",
+                "anchors a cell, for which `retina data anchors` finds sizes",
             ),
             *_machine(facts),
             *_data(facts),
