@@ -300,12 +300,13 @@ def table() -> None:
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for one in results():
         groups.setdefault((one["data"], one["row"], one["lr"] or 0.0), []).append(one)
-    print("| set | row | seeds | " + " | ".join(METRICS) + " |")
-    print("|---|---|---|" + "---|" * len(METRICS))
+    print("| set | row | seeds | precision | " + " | ".join(METRICS) + " |")
+    print("|---|---|---|---|" + "---|" * len(METRICS))
     for (data, row, lr), ones in sorted(groups.items()):
         name = f"{row}, learning rate {lr:g}" if lr else row
         numbers = [_spread([one[metric] for one in ones]) for metric in METRICS]
-        print(f"| {data} | {name} | {len(ones)} | " + " | ".join(numbers) + " |")
+        precision = ", ".join(sorted({one["precision"] for one in ones}))
+        print(f"| {data} | {name} | {len(ones)} | {precision} | " + " | ".join(numbers) + " |")
 
 
 def _spread(values: Sequence[float | None]) -> str:

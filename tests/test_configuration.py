@@ -276,9 +276,24 @@ def test_what_a_file_keeps_over_a_preset_of_the_command_line() -> None:
     assert kept["optimizer.lr"] == (0.002, 0.01)
     assert kept["training.epochs"] == (40, 12)
     assert kept["model.backbone.name"] == ("resnet18", "resnet50")
-    assert not any(key.startswith(("preprocess", "model.pyramid", "dataset")) for key in kept)
+    # A mapping is laid over the file's, so that the rest of that one stays.
+    assert "preprocess.min_size" not in kept
+    assert kept["preprocess.max_size"] == (400, 1333)
+    assert kept["model.pyramid.channels"] == (64, 256)
+    assert not any(key.startswith("dataset") for key in kept)
+    assert kept_keys(template, ['preset="paper"']) == kept_keys(template, ["preset= paper"])
+    other = ["preset=paper", "model.backbone={kind: timm, name: resnet50}"]
+    assert "model.backbone.weights" not in kept_keys(template, other)
     assert kept_keys(template, ["preset=own_data"]) == {}
     assert kept_keys(template, ["optimizer.lr=1.0"]) == {}
+    assert kept_keys(template, ["preset=null"]) == {}
+
+
+def test_what_a_preset_leaves_to_its_optimizer_stays_too(tmp_path: Path) -> None:
+    path = tmp_path / "made.yaml"
+    path.write_text("preset: own_data\noptimizer: {lr: 1e-3, backbone_lr_factor: 0.1}\n")
+    kept = kept_keys(path, ["preset=paper", "optimizer.lr=0.01"])
+    assert kept == {"optimizer.backbone_lr_factor": (0.1, NOT_SET)}
 
 
 @pytest.mark.parametrize("preset", ["paper", "torchvision_v2", "detectron2", "gfl"])

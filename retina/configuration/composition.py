@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retina.configuration.comparison import leaves
+from retina.configuration.comparison import NOT_SET, leaves
 from retina.configuration.errors import ConfigError
 from retina.configuration.schema import Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names
@@ -81,6 +81,8 @@ def read_preset(name: str, folder: Path = PRESETS) -> Tree:
 def kept_keys(path: Path | str, overrides: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     """What a file says otherwise than the preset that the command line lays below it.
 
+    Of optimizer and schedule that is all that the preset does not say, too.
+
     Args:
         path: the YAML file.
         overrides: of the command line; what they set is not the file's.
@@ -92,16 +94,20 @@ def kept_keys(path: Path | str, overrides: Sequence[str]) -> dict[str, tuple[Any
     Raises:
         ConfigError: as in reading the config.
     """
-    named = [text.partition("=")[2] for text in overrides if text.startswith("preset=")]
-    tree = read_tree(path)
-    if not named or named[-1] == tree.get("preset"):
+    asked: Tree = {}
+    for override in overrides:
+        asked = apply_override(asked, override)
+    tree, name = read_tree(path), asked.get("preset")
+    if name is None or name == tree.get("preset"):
         return {}
-    own, below = leaves(tree), leaves(read_preset(named[-1]))
-    changed = tuple(f"{text.partition('=')[0].strip()}." for text in overrides)
+    own, below = leaves(tree), leaves(read_preset(str(name)))
+    kept = {key: value for key, value in leaves(merge(tree, asked)).items() if key in own}
     return {
-        key: (own[key], below[key])
-        for key in own
-        if key in below and own[key] != below[key] and not f"{key}.".startswith(changed)
+        key: (value, below.get(key, NOT_SET))
+        for key, value in kept.items()
+        if key not in leaves(asked)
+        and value != below.get(key, NOT_SET)
+        and (key in below or key.startswith(("optimizer.", "schedule.")))
     }
 
 

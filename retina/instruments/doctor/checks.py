@@ -79,8 +79,8 @@ class Report:
 
     Attributes:
         results: of all, also of those that were not made.
-        stopped_by: why a check could not be made, and with it none of those that train: there are
-            no such weights, no such device, or an image cannot be read.
+        stopped_by: why the first of them could not be made, and then none of those that train:
+            there are no such weights, no such device, or an image cannot be read.
     """
 
     results: tuple[CheckResult, ...]
@@ -132,8 +132,9 @@ def run_checks(
         try:
             result = check.run(context)
         except UserError as error:
+            summary = "could not be made: see below" if stopped_by is None else str(error)
             stopped_by = stopped_by or error
-            result = CheckResult("could not be made: see below", is_made=False)
+            result = CheckResult(summary, is_made=False)
         codes |= {finding.code for finding in result.findings}
         results.append(replace(result, name=check.name, seconds=time.monotonic() - started))
     return Report(tuple(results), stopped_by)
