@@ -303,3 +303,15 @@ def test_bf16_trains_close_to_fp32(invoke: Invoke, tiny_config: Path, tmp_path: 
         losses[precision] = [row["loss"] for row in lines_of(run)]
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_another_preset_shows_which_keys_of_the_file_stay(
+    invoke: Invoke, tiny_config: Path, tmp_path: Path
+) -> None:
+    options = (f"output_dir={tmp_path / 'run'}", "training.max_steps=1")
+    done = invoke("train", tiny_config, "preset=paper", *options)
+    assert done.code == 0, done.err
+    assert f"{tiny_config} has keys of its own, which stay; the preset has others:" in done.out
+    assert "  preprocess.min_size: 64, the preset 800\n" in done.out
+    assert "  optimizer.kind: adamw, the preset sgd\n" in done.out
+    assert "training.max_steps: " not in done.out
