@@ -207,9 +207,8 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
     last = [row for row in rows if row["kind"] == "validation"][-1]
     precision = pick_precision("auto", torch.device("cpu"))
     record = asdict(job) | {"steps": last["step"], "precision": precision}
-    known = {
-        name: last[name] for name in METRICS if last[name] not in (None, -1)
-    }  # no such objects
+    # The peer's row has -1 where there are no objects of a size, ours null.
+    known = {name: last[name] for name in METRICS if last[name] not in (None, -1)}
     record |= dict.fromkeys(METRICS) | {name: round(value, 4) for name, value in known.items()}
     with RESULTS.open("a") as file:
         file.write(json.dumps(record) + "\n")

@@ -284,6 +284,8 @@ def test_what_a_file_keeps_over_a_preset_of_the_command_line() -> None:
     assert kept_keys(template, ['preset="paper"']) == kept_keys(template, ["preset= paper"])
     other = ["preset=paper", "model.backbone={kind: timm, name: resnet50}"]
     assert "model.backbone.weights" not in kept_keys(template, other)
+    # The file's rate is not one of another optimizer.
+    assert "optimizer.lr" not in kept_keys(template, ["preset=paper", "optimizer.kind=adamw"])
     assert kept_keys(template, ["preset=own_data"]) == {}
     assert kept_keys(template, ["optimizer.lr=1.0"]) == {}
     assert kept_keys(template, ["preset=null"]) == {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retina.configuration.comparison import NOT_SET, leaves
+from retina.configuration.comparison import NOT_SET, differences, leaves
 from retina.configuration.errors import ConfigError
 from retina.configuration.schema import Tree
 from retina.configuration.shipped import PRESETS, find_config, preset_names
@@ -100,14 +100,17 @@ def kept_keys(path: Path | str, overrides: Sequence[str]) -> dict[str, tuple[Any
     tree, name = read_tree(path), asked.get("preset")
     if name is None or name == tree.get("preset"):
         return {}
-    own, below = leaves(tree), leaves(read_preset(str(name)))
-    kept = {key: value for key, value in leaves(merge(tree, asked)).items() if key in own}
+    preset = read_preset(str(name))
+    said, changed = leaves(tree), leaves(asked)
     return {
-        key: (value, below.get(key, NOT_SET))
-        for key, value in kept.items()
-        if key not in leaves(asked)
-        and value != below.get(key, NOT_SET)
-        and (key in below or key.startswith(("optimizer.", "schedule.")))
+        key: (own, of_preset)
+        for key, (of_preset, own) in differences(
+            preset,
+            merge(merge(preset, tree), asked),  # as the config is composed
+        ).items()
+        if key in said.keys() - changed.keys()
+        and own != NOT_SET
+        and (of_preset != NOT_SET or key.startswith(("optimizer.", "schedule.")))
     }
 
 

@@ -25,7 +25,8 @@ _LEAST_STEPS = 1000
 """What a training from pretrained weights gets however few its images are."""
 
 ENOUGH_RANDOM_STEPS = 1500
-"""The same from random weights, of which 680 steps were too few."""
+"""The same from random weights: 131 photos came to AP 0.08 in 680 steps, raccoons to 0.30 in
+800."""
 
 _EVALUATIONS = 10
 

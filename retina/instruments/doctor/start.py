@@ -25,12 +25,6 @@ _FEWEST_DENSE_STEPS = 500
 """From random weights with `_MANY_BOXES`: blood cells came to AP 0.36 in 208 steps and to 0.59 in
 780, generated scenes to 0.10 in 300 and to 0.54 in 1,125."""
 
-_FEWEST_RANDOM_STEPS = ENOUGH_RANDOM_STEPS
-"""From random weights with few boxes: 131 photos came to AP 0.08 in 680 steps, raccoons to 0.30 in
-800."""
-
-_ENOUGH_STEPS = 1500
-
 
 def starts_at_random(config: ExperimentConfig) -> bool:
     """Whether no weight of the backbone was trained before."""
@@ -132,7 +126,7 @@ def _too_few(context: CheckContext, steps: int) -> Iterator[Finding]:
         )
     else:
         is_dense = context.train.report.num_boxes >= _MANY_BOXES
-        start, fewest = "random weights", _FEWEST_DENSE_STEPS if is_dense else _FEWEST_RANDOM_STEPS
+        start, fewest = "random weights", _FEWEST_DENSE_STEPS if is_dense else ENOUGH_RANDOM_STEPS
         why = (
             "The learning rate comes down before the objects are learned: 680 steps from random "
             "weights gave AP 0.08, blood cells 0.36 after 208 and 0.59 after 780."
@@ -150,7 +144,8 @@ def _too_few(context: CheckContext, steps: int) -> Iterator[Finding]:
         why=why,
         fix="Raise training.max_steps."
         if is_capped
-        else f"Set training.min_steps to {_ENOUGH_STEPS}: the images are then shown more often.",
-        patch=None if is_capped else {"training": {"min_steps": _ENOUGH_STEPS}},
+        else f"Set training.min_steps to {ENOUGH_RANDOM_STEPS}: the images are then shown more "
+        "often.",
+        patch=None if is_capped else {"training": {"min_steps": ENOUGH_RANDOM_STEPS}},
         numbers={"steps": steps, "fewest": fewest},
     )
