@@ -117,19 +117,27 @@ CLASSIC = NINE_ANCHORS | {
 }
 """The classic head in the place of the default's."""
 
+SCRATCH = " from scratch"
+"""Ends the names of rows without pretrained weights."""
+
 ABLATION: dict[str, dict[str, Any]] = {
     "backbone as fast": {"optimizer.backbone_lr_factor": 1.0},
     "random weights": {},
     "focal loss": {"objective.classification": {"kind": "focal", "alpha": 0.25, "gamma": 2.0}},
+    "quality focal loss": {"objective.classification": {"kind": "quality_focal"}},
     "box as deltas": {"model.box_coder": {"kind": "deltas"}},
     "nine anchors": NINE_ANCHORS,
-    "nine anchors, max-IoU": NINE_ANCHORS | {"objective.assigner": {"kind": "max_iou"}},
+    "nine anchors and max-IoU": NINE_ANCHORS | {"objective.assigner": {"kind": "max_iou"}},
     "GIoU weight 1": {"objective.box": {"weight": 1.0}},
     "mirrored only": {"augmentation": {"preset": "flip"}},
     "no average": {"training.average_decay": None},
     "half the steps": {"training.epochs": 20, "training.min_steps": 500},
+    "half as many more steps": {"training.epochs": 60, "training.min_steps": 1500},
 }
-"""What each row changes in the default."""
+"""What each row changes in the default; names with a comma between them change both."""
+
+CHANGES = ABLATION | {"default": {}, "old template": {}, "classic": CLASSIC}
+"""Of every row of ours."""
 
 ROWS = {
     "bccd": (
@@ -158,10 +166,10 @@ def config_of(job: Job, folder: Path, weights: Path, run: Path) -> dict[str, Any
         "dataset": splits(job.data, folder),
         "training": {"num_workers": 1, "pictures": 0, "anatomy_every_steps": None},
     }
-    changes = dict(ABLATION.get(job.row, {}))
-    if job.row == "classic":
-        changes |= CLASSIC
-    if not is_old and not job.row.endswith("from scratch"):
+    changes: dict[str, Any] = {}
+    for part in job.row.removesuffix(SCRATCH).split(", "):
+        changes |= CHANGES[part]
+    if not is_old and not job.row.endswith(SCRATCH):
         backbone = {"kind": "timm", "name": "efficientnet_lite0", "weights": str(weights)}
         changes = {"model.backbone": backbone | {"norm": "frozen", "frozen_stages": 2}} | changes
     for key, value in changes.items():
@@ -180,7 +188,7 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if job.row.startswith("torchvision"):
         command = [sys.executable, str(HERE / "torchvision_peer.py"), "--folder", str(run)]
-        is_scratch = job.row.endswith("from scratch")
+        is_scratch = job.row.endswith(SCRATCH)
         asked = {
             "dataset": splits(job.data, arguments.data),
             "backbone": "resnet18" if is_scratch else "efficientnet_lite0",
@@ -196,7 +204,7 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
         config = config_of(job, arguments.data, arguments.weights, run)
         written.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "retina", "train", str(written), "--resume"]
-        if job.row.endswith(("from scratch", "random weights")):
+        if job.row.endswith((SCRATCH, "random weights")):
             command.append("--from-scratch")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     (run.parent / f"{run.name}.log").write_text(done.stdout + done.stderr)
@@ -224,7 +232,7 @@ def jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     )
     for seed in arguments.seeds:
         for data, names in rows.items():
-            for row in (name for name in names if arguments.rows is None or name in arguments.rows):
+            for row in names if arguments.rows is None else arguments.rows:
                 if not row.startswith("torchvision"):
                     yield Job(data, row, seed)
                 elif seed == min(arguments.seeds):
@@ -258,7 +266,7 @@ def times(data: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return compare(
         written,
         peers,
-        from_scratch=row.endswith("from scratch"),
+        from_scratch=row.endswith(SCRATCH),
         threads=arguments.threads,
         rounds=arguments.rounds,
     )
@@ -323,7 +331,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs/small_data"))
     parser.add_argument("--sets", nargs="+", choices=tuple(ROWS))
-    parser.add_argument("--rows", nargs="+", help="of the table; all by default")
+    parser.add_argument("--rows", nargs="+", help="all of the table by default; also 'A, B'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--ablation", action="store_true")
@@ -335,6 +343,10 @@ def main() -> None:
         return
     if arguments.data is None or arguments.weights is None:
         parser.error("--data and --weights are needed")
+    for row in arguments.rows or ():
+        parts = row.removesuffix(SCRATCH).split(", ")
+        if not row.startswith("torchvision") and not set(parts) <= set(CHANGES):
+            parser.error(f"no row {row!r}; there are torchvision, {', '.join(CHANGES)}")
     arguments.weights = arguments.weights.resolve()
     if arguments.what == "time":
         for data in arguments.sets or ROWS:

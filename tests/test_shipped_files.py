@@ -18,7 +18,7 @@ import retina
 from retina.cli.main import make_app
 from retina.configuration import PRESETS, preset_names, read_preset, shipped_configs
 from retina.experiment import load_experiment
-from retina.objective.classification import FocalConfig, QualityFocalConfig
+from retina.objective.classification import FocalConfig, QualityFocalConfig, VarifocalConfig
 from retina.registry import COMMANDS, Command
 from tests.conftest import REPOSITORY  # type: ignore[import-not-found]
 
@@ -35,9 +35,15 @@ def test_every_config_loads_and_builds(path: Path) -> None:
     config = load_experiment(path, SMALLEST if names_no_data else [])
     detector = config.model.without_pretrained_weights().build(3)
     assert detector.num_classes == 3
-    is_gfl = path.stem.startswith(("gfl", "my_data", "demo"))
-    expected = QualityFocalConfig(beta=2.0) if is_gfl else FocalConfig(alpha=0.25, gamma=2.0)
-    assert config.objective.classification == expected
+    expected = {
+        "gfl": QualityFocalConfig(beta=2.0),
+        "demo": QualityFocalConfig(beta=2.0),
+        "my": VarifocalConfig(alpha=0.75, gamma=2.0),
+    }
+    family = path.stem.split("_")[0]
+    assert config.objective.classification == expected.get(
+        family, FocalConfig(alpha=0.25, gamma=2.0)
+    )
     assert config.optimizer.build(detector).param_groups[0]["lr"] == config.optimizer.lr
     factor = config.schedule.build(1000)
     assert 0 < max(factor(step) for step in range(1000)) <= 1
@@ -78,7 +84,8 @@ def test_presets_train_as_the_references_do() -> None:
     focal = presets["paper"]["objective"]["classification"]
     assert classic["objective"]["classification"] == focal
     assert classic["model"]["anchors"] == presets["paper"]["model"]["anchors"]
-    assert own["objective"] == presets["gfl"]["objective"]
+    varifocal = {"kind": "varifocal", "alpha": 0.75, "gamma": 2.0}
+    assert own["objective"] == presets["gfl"]["objective"] | {"classification": varifocal}
     # One word changes the head and nothing else.
     same = ("preprocess", "augmentation", "sampling", "optimizer", "schedule", "training")
     assert {key: classic[key] for key in same} == {key: own[key] for key in same}
