@@ -132,7 +132,9 @@ ABLATION: dict[str, dict[str, Any]] = {
     "mirrored only": {"augmentation": {"preset": "flip"}},
     "no average": {"training.average_decay": None},
     "half the steps": {"training.epochs": 20, "training.min_steps": 500},
-    "half as many more steps": {"training.epochs": 60, "training.min_steps": 1500},
+    "860 steps": {"training.epochs": 33, "training.min_steps": 800},
+    "1500 steps": {"training.epochs": 60, "training.min_steps": 1500},
+    "input 320": {"preprocess": {"min_size": 320, "max_size": 533}},
 }
 """What each row changes in the default; names with a comma between them change both."""
 

@@ -179,21 +179,18 @@ def test_any_name_of_a_class_may_stand_in_a_comment(
     assert "no class, since no image has one: unused" in told
 
 
+@pytest.mark.parametrize(("side", "expected"), [(10, 480), (50, 320), (64, 240)])
 def test_the_input_follows_the_objects(
-    invoke: Invoke, write_data: WriteData, tmp_path: Path
+    side: int, expected: int, invoke: Invoke, write_data: WriteData, tmp_path: Path
 ) -> None:
-    text, tree = made(invoke, write_data(side=9, size=(480, 720)), tmp_path)
+    text, tree = made(invoke, write_data(side=side, size=(480, 720)), tmp_path)
     assert tree["preset"] == "own_data"
-    assert tree["preprocess"]["min_size"] > 240
-    assert "for small objects: at 240 anchors match " in text
+    assert tree["preprocess"]["min_size"] == expected
+    told = " ".join(text.replace("#", " ").split())
+    here = f"half of the boxes are below {side * expected / 480:.0f} pixels here"
+    assert (here in told) == (expected > 240)
+    assert (f"at 240 below {side / 2:.0f}" in told) == (expected > 240)
     assert "anchors" not in tree["model"]  # the assigner adapts to each object
-
-
-def test_the_input_stays_where_the_objects_are_large(
-    invoke: Invoke, write_data: WriteData, tmp_path: Path
-) -> None:
-    _, tree = made(invoke, write_data(side=90, size=(480, 720)), tmp_path)
-    assert tree["preprocess"]["min_size"] == 240
 
 
 def test_weights_follow_what_is_asked_for(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from retina.experiment import ExperimentConfig
 from retina.experiment.recipe import Choice, Facts, Recipe
 from retina.experiment.recipe.choosing import max_size_of
 from retina.instruments.doctor.anchors.check import ENOUGH
+from retina.instruments.doctor.anchors.coverage import input_images
 from retina.instruments.doctor.anchors.proposals import (
     WORTH,
     AnchorProposal,
@@ -16,12 +19,17 @@ from retina.instruments.doctor.anchors.proposals import (
     propose_for,
     sample_images,
 )
+from retina.instruments.doctor.anchors.search import BoxSample
 from retina.instruments.doctor.context import CheckContext
 from retina.instruments.doctor.speed_and_memory import check_memory
 from retina.wording import counted
 
 _BUDGET = 5 * 10**7
+_MOST_IMAGES = 1000
 _MOST_PARTS = 16
+
+_LARGE_ENOUGH = 32
+"""Pixels that the middle object should have at the input: benchmarks/small_data_2core_202611.md."""
 
 
 def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
@@ -32,7 +40,7 @@ def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
         facts: about data and machine.
         overrides: changes that will be laid over the config.
     """
-    recipe = _with_anchors(recipe, facts, overrides)
+    recipe = _with_input(recipe, facts, overrides)
     if recipe.config(overrides).training.batch_size == "auto":  # decided when it begins
         return recipe
     if not facts.machine.memory:  # a CPU's networks are small here, and its steps take seconds
@@ -62,12 +70,48 @@ class _Fit:
         return self.chosen.coverage.share().matched
 
 
-def _with_anchors(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
-    """The recipe with the smallest input at which anchors match nearly all objects."""
-    usual = recipe.config(overrides).preprocess.min_size
-    sizes = [usual]
+def _with_input(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
+    """The recipe with an input that is large enough for the objects, and anchors that fit."""
+    config = recipe.config(overrides)
+    sizes = [config.preprocess.min_size]
     if not any(text.startswith("preprocess") for text in overrides):
-        sizes += _larger_sizes(usual, min(recipe.largest_min_size, facts.shorter_side))
+        sizes += _larger_sizes(sizes[0], min(recipe.largest_min_size, facts.shorter_side))
+    if config.objective.assigner.build().foreground_iou is not None:
+        return _with_anchors(recipe, facts, overrides, sizes)
+    size = config.preprocess
+    images = input_images(  # as detection sees them, not at all the sizes of training
+        facts.train.dataset, size, sizes=[(size.min_size, size.max_size)], limit=_MOST_IMAGES
+    )
+    return _with_large_objects(recipe, BoxSample.of(images), sizes)
+
+
+def _with_large_objects(recipe: Recipe, sample: BoxSample, sizes: Sequence[int]) -> Recipe:
+    """The recipe with the smallest input at which the middle object is large enough.
+
+    Args:
+        recipe: for an assigner that adapts to each object, whose anchors stay as they are.
+        sample: the objects at the first of the sizes.
+        sizes: of the input, ascending.
+    """
+    if not len(sample):
+        return recipe
+    usual = sizes[0]
+    middle = float(np.median(np.sqrt(sample.sides.prod(axis=1)))) / usual
+    chosen = next((size for size in sizes if middle * size >= _LARGE_ENOUGH), sizes[-1])
+    if chosen == usual:
+        return recipe
+    about = (
+        f"for small objects: half of the boxes are below {middle * chosen:.0f} pixels here (the "
+        f"root of the area), at {usual} below {middle * usual:.0f}"
+    )
+    return _with_size(recipe, chosen, about)
+
+
+def _with_anchors(
+    recipe: Recipe, facts: Facts, overrides: Sequence[str], sizes: Sequence[int]
+) -> Recipe:
+    """The recipe with the smallest input at which anchors match nearly all objects."""
+    usual = sizes[0]
     fits: list[_Fit] = []
     for size in sizes:
         fit = _fit(recipe if size == usual else _with_size(recipe, size), facts, overrides)
@@ -91,18 +135,13 @@ def _with_anchors(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Rec
 
 
 def _fit(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> _Fit | None:
-    """The anchors for a size of the input; None where no image has an object.
-
-    Where the assigner adapts to each object, the anchors stay as they are.
-    """
+    """The anchors for a size of the input; None where no image has an object."""
     context = CheckContext(recipe.config(overrides), facts.train.dataset)
     images = sample_images(context, _BUDGET)
     if not any(len(image.targets) for image in images):
         return None
     proposals = propose_for(context, images)
-    if context.config.objective.assigner.build().foreground_iou is None:
-        proposals = Proposals(proposals.sets[:1])
-    elif facts.machine.device == "cpu":  # P2 takes four times as long
+    if facts.machine.device == "cpu":  # P2 takes four times as long
         proposals = Proposals(proposals.sets[:2])
     return _Fit(recipe, context.config, proposals, proposals.best)
 
@@ -115,9 +154,9 @@ def _larger_sizes(size: int, most: float) -> list[int]:
     return sizes if sizes[-1] > size else []
 
 
-def _with_size(recipe: Recipe, min_size: int) -> Recipe:
+def _with_size(recipe: Recipe, min_size: int, about: str = "") -> Recipe:
     longer = Choice("preprocess.max_size", max_size_of(min_size), "longer images are scaled down")
-    return recipe.with_choices(Choice("preprocess.min_size", min_size, ""), longer)
+    return recipe.with_choices(Choice("preprocess.min_size", min_size, about), longer)
 
 
 def _anchors(fit: _Fit) -> Iterator[Choice]:
@@ -128,8 +167,6 @@ def _anchors(fit: _Fit) -> Iterator[Choice]:
         f"{share.matched:.1%} of {counted(share.count, 'training box')} are matched by an anchor "
         f"{at}, {share.unmatched:.1%} by none"
     )
-    if len(proposals.sets) == 1:
-        return
     if chosen is proposals.current:
         yield Choice(
             "model.anchors.sizes",
