@@ -179,7 +179,7 @@ def test_any_name_of_a_class_may_stand_in_a_comment(
     assert "no class, since no image has one: unused" in told
 
 
-@pytest.mark.parametrize(("side", "expected"), [(10, 480), (50, 320), (64, 240)])
+@pytest.mark.parametrize(("side", "expected"), [(10, 480), (38, 320), (50, 240)])
 def test_the_input_follows_the_objects(
     side: int, expected: int, invoke: Invoke, write_data: WriteData, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ _V2, _V1 = "IMAGENET1K_V2", "IMAGENET1K_V1"
 _LARGE_GPU = _Size("resnet50", _V2, 256, 640, 1024, 16, 8000, _WIDE_RATE, "a GPU of 16 GB or more")
 _GPU = _Size("resnet50", _V2, 256, 640, 800, 8, 8000, _WIDE_RATE, "a GPU of 8 to 16 GB")
 _SMALL_GPU = _Size("resnet18", _V1, 128, 480, 640, 8, 6000, _MEASURED_RATE, "a small GPU")
-_CPU = _Size("resnet18", _V1, 64, 240, 480, 8, 1500, _MEASURED_RATE, "a CPU, which is slow")
+_CPU = _Size("resnet18", _V1, 64, 240, 480, 8, 1000, _MEASURED_RATE, "a CPU, which is slow")
 
 
 def choose_recipe(facts: Facts) -> Recipe:
