@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from retina.experiment import build_dataset, is_config, load_experiment
+from retina.experiment.recipe import look_at, make_recipe
 from tests.conftest import Done, Invoke  # type: ignore[import-not-found]
 
 QUICK = (  # the backbone of `tiny_config`, on small pictures
@@ -38,10 +39,11 @@ def write_data(tmp_path: Path) -> WriteData:
         *splits: str,
         names: tuple[str, ...] = ("cat",),
         count: int = 5,
-        side: int = 20,
+        side: int | tuple[int, ...] = 20,
         size: tuple[int, int] = (64, 96),
     ) -> Path:
         folder = tmp_path / "photos"
+        sides = (side,) if isinstance(side, int) else side
         for split in splits or ("",):
             images = folder / split / "images"
             images.mkdir(parents=True)
@@ -52,7 +54,7 @@ def write_data(tmp_path: Path) -> WriteData:
                 ],
                 "annotations": [
                     {"id": i, "image_id": i, "category_id": i % len(names),
-                     "bbox": [8, 8, side, side]}
+                     "bbox": [8, 8, sides[i % len(sides)], sides[i % len(sides)]]}
                     for i in range(count)
                 ],
                 "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
@@ -179,18 +181,48 @@ def test_any_name_of_a_class_may_stand_in_a_comment(
     assert "no class, since no image has one: unused" in told
 
 
-@pytest.mark.parametrize(("side", "expected"), [(10, 480), (38, 320), (50, 240)])
+@pytest.mark.parametrize(
+    ("side", "size", "expected"),
+    [
+        (10, (480, 720), 480),  # as large as the images are
+        (38, (480, 720), 320),
+        (38, (720, 480), 320),
+        (50, (480, 720), 240),
+        ((100, 13), (480, 720), 320),  # small ones among large ones
+        (10, (256, 384), 240),  # next to nothing is to be had
+    ],
+)
 def test_the_input_follows_the_objects(
-    side: int, expected: int, invoke: Invoke, write_data: WriteData, tmp_path: Path
+    side: int | tuple[int, ...],
+    size: tuple[int, int],
+    expected: int,
+    invoke: Invoke,
+    write_data: WriteData,
+    tmp_path: Path,
 ) -> None:
-    text, tree = made(invoke, write_data(side=side, size=(480, 720)), tmp_path)
+    text, tree = made(invoke, write_data("train", "val", side=side, size=size), tmp_path)
     assert tree["preset"] == "own_data"
     assert tree["preprocess"]["min_size"] == expected
+    assert tree["preprocess"]["max_size"] == pytest.approx(expected * 5 / 3, abs=1)
     told = " ".join(text.replace("#", " ").split())
-    here = f"half of the boxes are below {side * expected / 480:.0f} pixels here"
+    middle = max(side) if isinstance(side, tuple) else side
+    here = f"half of the boxes are below {middle * expected / 480:.1f} pixels here"
     assert (here in told) == (expected > 240)
-    assert (f"at 240 below {side / 2:.0f}" in told) == (expected > 240)
+    assert (f"at 240 {middle / 2:.1f} and" in told) == (expected > 240)
     assert "anchors" not in tree["model"]  # the assigner adapts to each object
+
+
+def test_changes_decide_whether_the_input_follows(write_data: WriteData) -> None:
+    facts = look_at(write_data(side=10, size=(480, 720)), device="cpu")
+    for override, sizes, why in (
+        ("training.epochs=3", {480}, "half of the boxes are below 10.0 pixels here"),
+        ("preprocess.max_size=400", {240}, ""),
+        ("preset=retinanet", {320, 384, 480}, "at 240 anchors match 0% of the boxes, here"),
+    ):
+        choices = make_recipe(facts, [override]).choices
+        (choice,) = (choice for choice in choices if choice.key == "preprocess.min_size")
+        assert choice.value in sizes
+        assert why in choice.why
 
 
 def test_weights_follow_what_is_asked_for(
@@ -230,6 +262,17 @@ def test_the_length_is_stated_in_steps(
     done = invoke("doctor", tmp_path / "my_data.yaml", "--quick", "--output", tmp_path / "doctor")
     assert done.code == 0, done.out
     assert "warning" not in done.out
+
+
+def test_a_longer_training_suits_random_weights(
+    invoke: Invoke, write_data: WriteData, tmp_path: Path
+) -> None:
+    folder = write_data(count=250)  # 25 batches of 8 without those for validation
+    for options, epochs, steps in (((), 40, 1000), (("--from-scratch",), 60, 1500)):
+        text, tree = made(invoke, folder, tmp_path, *options)
+        assert (tree["training"]["epochs"], tree["training"]["min_steps"]) == (epochs, steps)
+        told = " ".join(text.replace("#", " ").split())
+        assert f"25 steps each, {steps} in all: about {steps} suit a CPU" in told
 
 
 @pytest.mark.usefixtures("tiny_config")

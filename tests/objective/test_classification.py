@@ -184,7 +184,7 @@ def test_counts_come_from_the_config_or_from_the_training_set() -> None:
         EqualizedFocalConfig().build()
 
 
-SLOW_KINDS = ("class_balanced_focal", "varifocal", "equalized_focal")
+SLOW_KINDS = ("class_balanced_focal", "quality_focal", "equalized_focal")
 
 
 def losses_of(run: Path) -> list[float]:
@@ -194,7 +194,7 @@ def losses_of(run: Path) -> list[float]:
 
 @pytest.mark.parametrize(
     "kind",
-    [  # focal is what the other tests train with; these two differ from a quick one in a formula
+    [  # focal is what others train with; the slow ones differ from a quick one in a formula
         pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW_KINDS else [])
         for kind in KINDS[1:]
     ],

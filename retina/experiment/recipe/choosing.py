@@ -299,13 +299,14 @@ def _length(facts: Facts, size: _Size) -> Iterator[Choice]:
     count, batch_size = len(facts.train.dataset), _batch_size(facts, size)
     an_epoch = math.ceil(count / batch_size)
     least, most = (10, 150) if facts.from_scratch else (6, 100)
-    epochs = min(most, max(least, round(size.steps / an_epoch)))
     least_steps = ENOUGH_RANDOM_STEPS if facts.from_scratch else _LEAST_STEPS
+    suit = max(size.steps, least_steps)
+    epochs = min(most, max(least, round(suit / an_epoch)))
     steps = max(epochs * an_epoch, least_steps)
     yield Choice(
         "training.epochs",
         epochs,
-        f"{counted(an_epoch, 'step')} each, {epochs * an_epoch} in all: about {size.steps} suit "
+        f"{counted(an_epoch, 'step')} each, {epochs * an_epoch} in all: about {suit} suit "
         f"{size.why}, within {least} and {most} passes over the images",
     )
     yield Choice(

@@ -28,9 +28,10 @@ _BUDGET = 5 * 10**7
 _MOST_IMAGES = 1000
 _MOST_PARTS = 16
 
-_LARGE_ENOUGH = 24
-"""Pixels that the middle object should have at the input. To chess pieces of so many a third more
-brought less than 0.01 of AP, for half as much time again: benchmarks/small_data_2core_202611.md."""
+_LARGE_ENOUGH = {0.5: 24, 0.1: 8}
+"""Pixels (the root of the area) that a quantile of the objects should have at the input. To chess
+pieces of 25 a third more brought less than 0.01 of AP, for half as much time again
+(benchmarks/small_data_2core_202611.md). 8 is a cell of the finest level: smaller ones share it."""
 
 
 def measured(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recipe:
@@ -79,6 +80,8 @@ def _with_input(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recip
         sizes += _larger_sizes(sizes[0], min(recipe.largest_min_size, facts.shorter_side))
     if config.objective.assigner.build().foreground_iou is not None:
         return _with_anchors(recipe, facts, overrides, sizes)
+    if len(sizes) == 1:
+        return recipe
     size = config.preprocess
     images = input_images(  # as detection sees them, not at all the sizes of training
         facts.train.dataset, size, sizes=[(size.min_size, size.max_size)], limit=_MOST_IMAGES
@@ -87,7 +90,7 @@ def _with_input(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> Recip
 
 
 def _with_large_objects(recipe: Recipe, sample: BoxSample, sizes: Sequence[int]) -> Recipe:
-    """The recipe with the smallest input at which the middle object is large enough.
+    """The recipe with the smallest input at which objects are large enough.
 
     Args:
         recipe: for an assigner that adapts to each object, whose anchors stay as they are.
@@ -96,14 +99,17 @@ def _with_large_objects(recipe: Recipe, sample: BoxSample, sizes: Sequence[int])
     """
     if not len(sample):
         return recipe
-    usual = sizes[0]
-    middle = float(np.median(np.sqrt(sample.sides.prod(axis=1)))) / usual
-    chosen = next((size for size in sizes if middle * size >= _LARGE_ENOUGH), sizes[-1])
+    usual, wanted = sizes[0], list(_LARGE_ENOUGH.values())
+    pixels = np.quantile(np.sqrt(sample.sides.prod(axis=1)), list(_LARGE_ENOUGH))
+    enough = (size for size in sizes if (pixels * size / usual >= wanted).all())
+    chosen = next(enough, sizes[-1])
     if chosen == usual:
         return recipe
+    middle, small = pixels * chosen / usual
     about = (
-        f"for small objects: half of the boxes are below {middle * chosen:.0f} pixels here (the "
-        f"root of the area), at {usual} below {middle * usual:.0f}"
+        f"for small objects: half of the boxes are below {middle:.1f} pixels here (the root of the "
+        f"area), a tenth below {small:.1f}; at {usual} {pixels[0]:.1f} and {pixels[1]:.1f}; wanted "
+        f"are {wanted[0]} and {wanted[1]}. A step takes {(chosen / usual) ** 2:.1f} times as long"
     )
     return _with_size(recipe, chosen, about)
 
@@ -148,11 +154,11 @@ def _fit(recipe: Recipe, facts: Facts, overrides: Sequence[str]) -> _Fit | None:
 
 
 def _larger_sizes(size: int, most: float) -> list[int]:
-    """Multiples of 32 above a size, each about a quarter larger; the last is the most."""
+    """Multiples of 32 that are clearly larger, each about a quarter; the last is the most."""
     sizes = [int(most) // 32 * 32]
     while (smaller := round(sizes[0] / 1.25 / 32) * 32) > 1.1 * size:
         sizes.insert(0, smaller)
-    return sizes if sizes[-1] > size else []
+    return sizes if sizes[-1] > 1.1 * size else []
 
 
 def _with_size(recipe: Recipe, min_size: int, about: str = "") -> Recipe:
