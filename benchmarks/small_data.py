@@ -6,11 +6,11 @@
     python benchmarks/small_data.py table
 
 DIR holds the data sets bccd, chess and raccoon; FILE are ImageNet weights of EfficientNet-Lite0 in
-timm's names (benchmarks/lite0_weights.py makes them). Every training is a process of its own on one
-thread; what is done is written to benchmarks/small_data_results.jsonl and not done again, and a
-training that was stopped goes on where it was. The last weights are scored on images that nothing
-was chosen with. ``time`` runs the training steps and the detection of ours and of the peer in one
-process, alternating.
+timm's names (benchmarks/lite0_weights.py makes them). Every training is a process of its own on
+one thread; what is done is written to benchmarks/small_data_results.jsonl and not done again. Of
+those that were stopped ours go on where they were, the peer's begin anew. The last weights are
+scored on images that nothing was chosen with. ``time`` runs the training steps and the detection
+of ours and of the peer in one process, alternating.
 """
 
 from __future__ import annotations

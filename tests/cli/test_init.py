@@ -206,7 +206,7 @@ def test_the_input_follows_the_objects(
     assert tree["preprocess"]["max_size"] == pytest.approx(expected * 5 / 3, abs=1)
     told = " ".join(text.replace("#", " ").split())
     middle = max(side) if isinstance(side, tuple) else side
-    here = f"half of the boxes are below {middle * expected / 480:.1f} pixels here"
+    here = f"half of the boxes have at most {middle * expected / 480:.1f} pixels here"
     assert (here in told) == (expected > 240)
     assert (f"at 240 {middle / 2:.1f} and" in told) == (expected > 240)
     assert "anchors" not in tree["model"]  # the assigner adapts to each object
@@ -215,7 +215,7 @@ def test_the_input_follows_the_objects(
 def test_changes_decide_whether_the_input_follows(write_data: WriteData) -> None:
     facts = look_at(write_data(side=10, size=(480, 720)), device="cpu")
     for override, sizes, why in (
-        ("training.epochs=3", {480}, "half of the boxes are below 10.0 pixels here"),
+        ("training.epochs=3", {480}, "half of the boxes have at most 10.0 pixels here"),
         ("preprocess.max_size=400", {240}, ""),
         ("preset=retinanet", {320, 384, 480}, "at 240 anchors match 0% of the boxes, here"),
     ):
