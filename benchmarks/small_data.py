@@ -161,9 +161,14 @@ SIZE = {"min_size": 240, "max_size": 400}
 """Of the input."""
 
 
+def parts_of(row: str) -> list[str]:
+    """The names that a row of ours joins."""
+    return row.removesuffix(SCRATCH).split(", ")
+
+
 def config_of(job: Job, folder: Path, weights: Path, run: Path) -> dict[str, Any]:
     """The config of one of our trainings."""
-    parts = job.row.removesuffix(SCRATCH).split(", ")
+    parts = parts_of(job.row)
     is_old = "old template" in parts
     config: dict[str, Any] = {
         "extends": str(OLD if is_old else NEW),
@@ -210,7 +215,7 @@ def train(job: Job, arguments: argparse.Namespace) -> None:
         config = config_of(job, arguments.data, arguments.weights, run)
         written.write_text(yaml.safe_dump(config, sort_keys=False))
         command = [sys.executable, "-m", "retina", "train", str(written), "--resume"]
-        if job.row.endswith(SCRATCH) or "random weights" in job.row.split(", "):
+        if job.row.endswith(SCRATCH) or "random weights" in parts_of(job.row):
             command.append("--from-scratch")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     (run.parent / f"{run.name}.log").write_text(done.stdout + done.stderr)
@@ -352,8 +357,7 @@ def main() -> None:
     if arguments.data is None or arguments.weights is None:
         parser.error("--data and --weights are needed")
     for row in arguments.rows or ():
-        parts = row.removesuffix(SCRATCH).split(", ")
-        if row not in LEARNING_RATES and not set(parts) <= set(CHANGES):
+        if row not in LEARNING_RATES and not set(parts_of(row)) <= set(CHANGES):
             parser.error(f"no row {row!r}; there are {', '.join((*LEARNING_RATES, *CHANGES))}")
     arguments.weights = arguments.weights.resolve()
     if arguments.what == "time":

@@ -109,8 +109,7 @@ def _with_large_objects(recipe: Recipe, sample: BoxSample, sizes: Sequence[int])
     about = (
         f"for small objects: half of the boxes have at most {middle:.1f} pixels here (root of the "
         f"area), a tenth at most {small:.1f}; at {usual} {pixels[0]:.1f} and {pixels[1]:.1f}; "
-        f"wanted are {wanted[0]} and {wanted[1]}. A step takes {(chosen / usual) ** 2:.1f} times "
-        "as long"
+        f"wanted are {wanted[0]} and {wanted[1]}: {(chosen / usual) ** 2:.1f} times the pixels"
     )
     return _with_size(recipe, chosen, about)
 
